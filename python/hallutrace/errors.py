@@ -1,0 +1,55 @@
+"""Errors of hallutrace: one tree, so that ``except HallutraceError`` catches all of it.
+
+HallutraceError
+├── InputError (ValueError)            an argument, option or row that the caller can mend
+│   └── IdentityError                  a run that exists and was asked for differently
+├── ModelError (ValueError)            a model that cannot be loaded or traced
+├── NotARunError (FileNotFoundError)   a folder that holds no run
+├── DamagedError (ValueError)          a shard, record or manifest that cannot be trusted
+├── StorageError (OSError)             the disk refused: full, read-only, gone
+└── MissingExtraError (ImportError)    an optional package that is not installed
+
+Every message says what was expected, what came, where, and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class HallutraceError(Exception):
+    """Base of every error that hallutrace raises on purpose."""
+
+
+class InputError(HallutraceError, ValueError):
+    """An argument, option or row of input that the caller can mend."""
+
+
+class IdentityError(InputError):
+    """A run that exists was extracted with other settings; the message names the fields."""
+
+
+class ModelError(HallutraceError, ValueError):
+    """A model that cannot be loaded, or whose attention cannot be captured."""
+
+
+class NotARunError(HallutraceError, FileNotFoundError):
+    """A folder that holds no run."""
+
+
+class DamagedError(HallutraceError, ValueError):
+    """A shard, commit record or manifest whose bytes cannot be trusted."""
+
+
+class StorageError(HallutraceError, OSError):
+    """The file system refused: full, read-only, or gone."""
+
+
+class MissingExtraError(HallutraceError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
+        """The error for one missing package."""
+        return cls(
+            f"Expected the package `{package}` for {purpose}, got no such package - "
+            f'pip install "hallutrace[{extra}]"'
+        )
