@@ -1,0 +1,69 @@
+"""How the questions of a shard are dealt out to batches, and how large a batch may be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+MEMORY_SHARE = 0.25  # of what is free, for the caches and logits of a batch
+LARGEST = {"cpu": 64, "cuda": 128}
+ASSUMED_PROMPT = 192  # tokens; the longest prompts of a shard share a batch
+
+
+def plan_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of near lengths, from the shard alone, never from what is left to do.
+
+    Args:
+        lengths: tokens of each prompt of the shard.
+        size: prompts a batch.
+
+    Returns:
+        Places in ``lengths``; shorter prompts first, equal ones in their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda at: (lengths[at], at))
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def cache_bytes_per_token(text_config: Any, bytes_per_element: int) -> int:
+    """Bytes of keys and values that one token leaves in the cache of a whole model."""
+    heads = text_config.num_attention_heads
+    key_heads = getattr(text_config, "num_key_value_heads", None) or heads
+    width = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    return int(2 * text_config.num_hidden_layers * key_heads * width * bytes_per_element)
+
+
+def auto_batch_size(
+    text_config: Any, *, beams: int, new_tokens: int, bytes_per_element: int, device: str, free: int
+) -> int:
+    """A power of two that a quarter of the free memory holds.
+
+    Args:
+        text_config: the model's configuration.
+        beams: sequences that one question keeps going.
+        new_tokens: longest answer.
+        bytes_per_element: of the cache.
+        device: ``cpu`` or ``cuda``.
+        free: bytes of memory that are free there.
+
+    Returns:
+        Questions a batch, at least 1.
+    """
+    cache = cache_bytes_per_token(text_config, bytes_per_element) * (ASSUMED_PROMPT + new_tokens)
+    # Logits of a step in float32, and the copies that log-softmax and sorting make of them.
+    logits = 4 * 4 * text_config.vocab_size
+    fits = int(free * MEMORY_SHARE) // (beams * (cache + logits))
+    size = 1 << max(0, fits.bit_length() - 1)
+    return max(1, min(size, LARGEST.get(device, 64)))
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free where the model runs."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30

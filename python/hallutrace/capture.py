@@ -1,0 +1,393 @@
+"""Replay: one clean forward pass over prompt and answer, where attention is captured.
+
+transformers hands every attention layer to one function, registered by name. Ours runs the model's own
+eager function on blocks of query rows and gives each block to the Rust core at once, so no layer's whole
+attention is ever held. Rows i..j need the keys 0..j alone, which is what makes long inputs bearable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hallutrace._core import LayerReducer
+from hallutrace.errors import ModelError
+from hallutrace.models import Loaded
+
+IMPLEMENTATION = "hallutrace"
+
+WHOLE_LAYER = 256  # up to this many tokens a layer's rows are one block
+BLOCK_ROWS = 128  # longer inputs go by blocks of this many; smaller ones repeat key-value heads too often
+
+# What an attention layer's weights are given to: layer number, weights [batch, heads, rows, keys],
+# values [batch, value heads, keys, width], first query row.
+Consumer = Callable[[int, torch.Tensor, torch.Tensor, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One finished text to replay.
+
+    Attributes:
+        tokens: ids of prompt and answer.
+        prompt_tokens: how many of them are the prompt, P.
+        boundaries: key positions where segments begin.
+    """
+
+    tokens: list[int]
+    prompt_tokens: int
+    boundaries: list[int]
+
+
+def block_rows(tokens: int) -> int:
+    """Query rows of a block, from the shape alone, because the last bits depend on it."""
+    return tokens if tokens <= WHOLE_LAYER else BLOCK_ROWS
+
+
+class _State:
+    """The capture that is going on, if any; transformers' interface leaves no other way in."""
+
+    consumer: Consumer | None = None
+    rows: int | None = None
+
+
+def _captured_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # [batch, heads, queries, width]
+    key: torch.Tensor,  # [batch, key heads, keys, width]
+    value: torch.Tensor,  # [batch, key heads, keys, width]
+    attention_mask: torch.Tensor | None,  # [batch or 1, 1, queries, keys]
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The model's own eager attention, by blocks of rows, each handed on as it is made."""
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    kwargs["dropout"] = 0.0
+    queries, keys = query.shape[2], key.shape[2]
+    past = keys - queries
+    rows = _State.rows or block_rows(queries)
+    outputs = []
+    for begin in range(0, queries, rows):
+        end = min(begin + rows, queries)
+        seen = past + end
+        mask = None
+        if attention_mask is not None:
+            mask = attention_mask[:, :, begin:end, :seen]
+        output, weights = eager(
+            module, query[:, :, begin:end], key[:, :, :seen], value[:, :, :seen], mask, **kwargs
+        )
+        outputs.append(output)
+        if _State.consumer is not None:
+            layer = int(getattr(module, "layer_idx", -1))
+            _State.consumer(layer, weights, value, past + begin)
+    return torch.cat(outputs, dim=1), None
+
+
+def _register() -> None:
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+    AttentionInterface.register(IMPLEMENTATION, _captured_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
+
+
+@contextmanager
+def capturing(model: Any, consumer: Consumer, rows: int | None = None) -> Iterator[None]:
+    """Within it, a forward pass of ``model`` gives its attention to ``consumer``.
+
+    Args:
+        model: a model of transformers.
+        consumer: called for every block of rows of every attention layer.
+        rows: query rows of a block; None decides from the shape.
+    """
+    _register()
+    before = model.config.get_text_config()._attn_implementation
+    _State.consumer, _State.rows = consumer, rows
+    try:
+        model.set_attn_implementation(IMPLEMENTATION)
+        yield
+    finally:
+        _State.consumer = _State.rows = None
+        model.set_attn_implementation(before)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """How attention is reduced; the options of the same names."""
+
+    top_k: int | None = 16
+    min_weight: float = 0.0
+    top_mass: float | None = None
+    heads: str = "mean"
+    answer_edges: bool = False
+    all_marginal_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one replay gives of one sequence, before it is stored.
+
+    Attributes:
+        layers: a ``LayerReduction`` of the core for each captured layer, in order.
+        value_norms: float32 [value heads, tokens] for each captured layer.
+        logprob: float32 [answer], log-probability of each answer token.
+        token_entropy: float32 [answer], nats.
+        hidden: [layers kept, rows, width] on the CPU in the model's dtype; None if not asked for.
+    """
+
+    layers: list[Any]
+    value_norms: list[NDArray[np.float32]]
+    logprob: NDArray[np.float32]
+    token_entropy: NDArray[np.float32]
+    hidden: torch.Tensor | None
+
+
+class _Reducers:
+    """One reducer a layer, and the norms of its values."""
+
+    def __init__(self, sequences: Sequence[Text], reduction: Reduction) -> None:
+        self._sequences = [
+            (len(sequence.tokens), sequence.prompt_tokens, sequence.boundaries)
+            for sequence in sequences
+        ]
+        self._reduction = reduction
+        self.layers: dict[int, LayerReducer] = {}
+        self.value_norms: dict[int, torch.Tensor] = {}
+
+    def __call__(
+        self, layer: int, weights: torch.Tensor, value: torch.Tensor, first_query: int
+    ) -> None:
+        if layer not in self.layers:
+            how = self._reduction
+            self.layers[layer] = LayerReducer(
+                weights.shape[1],
+                self._sequences,
+                top_k=how.top_k,
+                min_weight=how.min_weight,
+                top_mass=how.top_mass,
+                combine=how.heads,
+                answer_edges=how.answer_edges,
+                all_marginal_rows=how.all_marginal_rows,
+            )
+            self.value_norms[layer] = torch.linalg.vector_norm(
+                value, dim=-1, dtype=torch.float32
+            ).cpu()
+        array, is_bfloat16 = as_numpy(weights)
+        self.layers[layer].push(array, is_bfloat16, first_query)
+
+
+def as_numpy(weights: torch.Tensor) -> tuple[NDArray[Any], bool]:
+    """The tensor's memory as numpy sees it, and whether that is bfloat16's bits."""
+    weights = weights.detach().cpu()
+    if weights.dtype == torch.bfloat16:
+        return weights.view(torch.uint16).numpy(), True
+    return weights.numpy(), False
+
+
+def replay(
+    loaded: Loaded,
+    sequences: Sequence[Text],
+    reduction: Reduction,
+    *,
+    hidden_layers: Sequence[int] = (),
+    hidden_rows: str = "answer",
+    rows: int | None = None,
+) -> list[Replayed]:
+    """Runs finished texts through the model once, right-padded, and reduces their attention.
+
+    Args:
+        loaded: the model.
+        sequences: texts of one batch.
+        reduction: how attention is reduced.
+        hidden_layers: blocks whose output is kept; none keeps no hidden states.
+        hidden_rows: ``answer`` keeps the rows P-1..N-1, ``all`` every token.
+        rows: query rows of a block; None decides from the shape.
+
+    Returns:
+        One result a sequence, in their order.
+    """
+    ids, mask = _right_padded(sequences, loaded.pad_id)
+    reducers = _Reducers(sequences, reduction)
+    with torch.inference_mode(), capturing(loaded.model, reducers, rows), _answer_rows(
+        loaded.model, sequences
+    ):
+        output = loaded.model(
+            input_ids=ids.to(loaded.device),
+            attention_mask=mask.to(loaded.device),
+            use_cache=False,
+            output_hidden_states=bool(hidden_layers),
+        )
+    layers = sorted(reducers.layers)
+    reduced = [reducers.layers[layer].finish() for layer in layers]
+    norms = [reducers.value_norms[layer].numpy() for layer in layers]
+    scored = _score(output.logits[0], sequences)
+    results = []
+    for at, sequence in enumerate(sequences):
+        hidden = None
+        if hidden_layers:
+            first = sequence.prompt_tokens - 1 if hidden_rows == "answer" else 0
+            kept = [
+                output.hidden_states[layer + 1][at, first : len(sequence.tokens)].cpu()
+                for layer in hidden_layers
+            ]
+            hidden = torch.stack(kept)
+        results.append(
+            Replayed(
+                layers=[layer[at] for layer in reduced],
+                value_norms=[norm[at, :, : len(sequence.tokens)] for norm in norms],
+                logprob=scored[at][0],
+                token_entropy=scored[at][1],
+                hidden=hidden,
+            )
+        )
+    return results
+
+
+def _right_padded(
+    sequences: Sequence[Text], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(sequence.tokens) for sequence in sequences)
+    ids = torch.full((len(sequences), longest), pad_id)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence.tokens)] = torch.tensor(sequence.tokens)
+        mask[row, : len(sequence.tokens)] = 1
+    return ids, mask
+
+
+@contextmanager
+def _answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[None]:
+    """Within it, logits are computed for the rows that produced answer tokens, [1, rows, vocabulary].
+
+    The rows are picked where hidden states enter the output embeddings, so that what a model does to its
+    logits afterwards (softcaps, scales) still happens, and a large vocabulary costs answers alone.
+    """
+    batch, row = [], []
+    for at, sequence in enumerate(sequences):
+        produced = range(sequence.prompt_tokens - 1, len(sequence.tokens) - 1)
+        batch.extend([at] * len(produced))
+        row.extend(produced)
+
+    def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][batch, row].unsqueeze(0), *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _score(
+    logits: torch.Tensor, sequences: Sequence[Text]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Log-probability and entropy of each answer token, from logits [all answer tokens, vocabulary]."""
+    answers = [token for sequence in sequences for token in sequence.tokens[sequence.prompt_tokens :]]
+    targets = torch.tensor(answers, device=logits.device)
+    logprobs, entropies = [], []
+    for some, target in zip(logits.split(64), targets.split(64), strict=True):
+        logp = torch.log_softmax(some.float(), dim=-1)
+        logprobs.append(logp.gather(1, target[:, None])[:, 0].cpu())
+        # xlogy's twin: a token of probability 0 has log-probability -inf and adds nothing.
+        entropies.append(-(logp.exp() * logp.clamp_min(torch.finfo(torch.float32).min)).sum(-1).cpu())
+    lengths = [len(sequence.tokens) - sequence.prompt_tokens for sequence in sequences]
+    by_sequence = zip(
+        torch.cat(logprobs).split(lengths), torch.cat(entropies).split(lengths), strict=True
+    )
+    return [(logprob.numpy(), entropy.numpy()) for logprob, entropy in by_sequence]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionFacts:
+    """What a probe of the model found.
+
+    Attributes:
+        layers: numbers of the layers whose attention is captured.
+        heads: query heads of each.
+        value_heads: value heads of each.
+        windows: sliding window of each in tokens; None where it sees all.
+        deviation: largest difference between an attention weight of step-by-step generation and of the
+            replay on a tiny input; about 1e-7 in float32, larger under quantisation.
+    """
+
+    layers: list[int]
+    heads: list[int]
+    value_heads: list[int]
+    windows: list[int | None]
+    deviation: float
+
+
+def probe(loaded: Loaded, tokens: int = 12) -> AttentionFacts:
+    """Captures one tiny input, before any question costs time.
+
+    Raises:
+        ModelError: nothing was captured: the model does not use transformers' attention interface.
+    """
+    vocabulary = loaded.model.config.get_text_config().vocab_size
+    ids = torch.arange(1, tokens + 1)[None].remainder(vocabulary).to(loaded.device)
+    whole: dict[int, torch.Tensor] = {}
+    value_heads: dict[int, int] = {}
+    steps: list[tuple[int, int, torch.Tensor]] = []
+
+    def keep(layer: int, weights: torch.Tensor, value: torch.Tensor, first: int) -> None:
+        whole[layer] = weights[0].float().cpu()
+        value_heads[layer] = value.shape[1]
+
+    def compare(layer: int, weights: torch.Tensor, value: torch.Tensor, first: int) -> None:
+        steps.append((layer, first, weights[0, :, 0].float().cpu()))
+
+    model = loaded.model
+    with torch.inference_mode():
+        with capturing(model, keep):
+            model(input_ids=ids, use_cache=False)
+        if not whole:
+            raise ModelError(
+                f"Expected a model whose attention can be captured, got {loaded.name} "
+                f"({model.config.model_type}), which does not use transformers' attention interface - "
+                "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2, opt ...)"
+            )
+        half = tokens // 2
+        cache = model(input_ids=ids[:, :half], use_cache=True).past_key_values
+        with capturing(model, compare):
+            for at in range(half, tokens):
+                model(input_ids=ids[:, at : at + 1], past_key_values=cache, use_cache=True)
+    layers = sorted(whole)
+    return AttentionFacts(
+        layers=layers,
+        heads=[whole[layer].shape[0] for layer in layers],
+        value_heads=[value_heads[layer] for layer in layers],
+        windows=_windows(model.config.get_text_config(), layers),
+        deviation=_deviation(whole, steps, half),
+    )
+
+
+def _deviation(
+    whole: dict[int, torch.Tensor], steps: list[tuple[int, int, torch.Tensor]], first: int
+) -> float:
+    """Largest difference between generated rows [heads, keys] and the replay's, keys counted from last."""
+    seen: dict[int, int] = {}
+    worst = 0.0
+    for layer, _, row in steps:
+        query = first + seen.get(layer, 0)
+        seen[layer] = seen.get(layer, 0) + 1
+        keys = min(row.shape[-1], query + 1)
+        replayed = whole[layer][:, query, query + 1 - keys : query + 1]
+        worst = max(worst, float((row[:, row.shape[-1] - keys :] - replayed).abs().max()))
+    return worst
+
+
+def _windows(config: Any, layers: Sequence[int]) -> list[int | None]:
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if not window:
+        return [None] * len(layers)
+    if not kinds:
+        uses = getattr(config, "use_sliding_window", True)
+        return [int(window) if uses else None] * len(layers)
+    return [int(window) if "sliding" in kinds[layer] else None for layer in layers]

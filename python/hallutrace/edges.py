@@ -1,0 +1,239 @@
+"""Sparse attention graphs and exact marginals, as arrays.
+
+An edge points key -> query, the way information flows: the token looked at, then the token that
+looks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hallutrace.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import networkx
+    import scipy.sparse
+    import torch
+
+# The smallest weight whose logarithm is taken; what is below counts as this.
+LEAST_LOGGED = np.float32(2.0**-126)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class EdgeList:
+    """The edges of one attention matrix, ordered by head, query, key.
+
+    Attributes:
+        indptr: int64 [heads * queries + 1]; edges of row (head, query) are numbers
+            ``indptr[head * queries + query]`` to the next entry.
+        keys: int32 [edges], position of the token looked at, increasing within a row.
+        weights: float32 [edges], positive.
+        shape: (heads, queries, keys); one head where heads were combined.
+        first_query: position of query row 0, in the numbering of the keys.
+        retained: float32 [heads, queries], share of the mass of each row that its edges hold; 1 for
+            an empty row, NaN where it is not known.
+
+    Raises:
+        InputError: arrays of another dtype or of shapes that do not agree.
+
+    Source: ours.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+    shape: tuple[int, int, int]
+    first_query: int
+    retained: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        heads, queries, _ = self.shape
+        edges = len(self.keys)
+        _check("indptr", self.indptr, np.int64, (heads * queries + 1,))
+        _check("keys", self.keys, np.int32, (edges,))
+        _check("weights", self.weights, np.float32, (edges,))
+        _check("retained", self.retained, np.float32, (heads, queries))
+        begin, end = int(self.indptr[0]), int(self.indptr[-1])
+        if (begin, end) != (0, edges):
+            raise InputError(
+                f"Expected `indptr` from 0 to {edges}, the number of edges, got {begin} to {end} - "
+                "pass the arrays of one matrix"
+            )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def queries(self) -> npt.NDArray[np.int64]:
+        """Position of the token that looks, int64 [edges], in the numbering of the keys."""
+        heads, queries, _ = self.shape
+        positions = np.arange(self.first_query, self.first_query + queries, dtype=np.int64)
+        return np.repeat(np.tile(positions, heads), np.diff(self.indptr))
+
+    @property
+    def heads(self) -> npt.NDArray[np.int64]:
+        """Head of each edge, int64 [edges]; 0 everywhere where heads were combined."""
+        heads, queries, _ = self.shape
+        return np.repeat(np.arange(heads, dtype=np.int64), np.diff(self.indptr[:: max(queries, 1)]))
+
+    def head(self, head: int) -> EdgeList:
+        """The edges of one head, as an edge list of shape (1, queries, keys).
+
+        Args:
+            head: from 0; negative ones count from the last.
+
+        Raises:
+            InputError: a head that is not there.
+        """
+        heads, queries, keys = self.shape
+        if not -heads <= head < heads:
+            raise InputError(f"Expected a head in 0..{heads}, got {head} - see `shape`")
+        row = head % heads * queries
+        indptr = self.indptr[row : row + queries + 1]
+        edges = slice(int(indptr[0]), int(indptr[-1]))
+        return EdgeList(
+            indptr=indptr - indptr[0],
+            keys=self.keys[edges],
+            weights=self.weights[edges],
+            shape=(1, queries, keys),
+            first_query=self.first_query,
+            retained=self.retained[head][None],
+        )
+
+    def to_torch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The graph as PyTorch Geometric takes it.
+
+        Returns:
+            ``edge_index`` int64 [2, edges], row 0 the key and row 1 the query of each edge, and
+            ``edge_weight`` float32 [edges]; both are copies. With several heads the edges of all of
+            them are in one graph, in the order of heads: ``torch.from_numpy(edges.heads)`` tells
+            them apart, ``edges.head(h).to_torch()`` gives one.
+        """
+        import torch
+
+        edge_index = np.stack([self.keys.astype(np.int64), self.queries])
+        return torch.from_numpy(edge_index), torch.from_numpy(self.weights.copy())
+
+    def to_scipy(self) -> scipy.sparse.csr_array:
+        """The matrix as ``scipy.sparse.csr_array`` [queries, keys], float32; row i is query row i.
+
+        Raises:
+            InputError: several heads; take one with ``edges.head(h)``.
+            MissingExtraError: scipy is not installed.
+        """
+        heads, queries, keys = self.shape
+        if heads != 1:
+            raise InputError(
+                f"Expected edges of one head, got {heads} heads - pass edges.head(h).to_scipy()"
+            )
+        sparse = _import("scipy.sparse", "to_scipy()")
+        return sparse.csr_array((self.weights, self.keys, self.indptr), shape=(queries, keys))
+
+    def to_networkx(self) -> networkx.DiGraph[int] | networkx.MultiDiGraph[int]:
+        """The graph of all key positions, edges key -> query with the attribute ``weight``.
+
+        Returns:
+            A ``DiGraph``; with several heads a ``MultiDiGraph`` whose edges also have ``head``.
+
+        Raises:
+            MissingExtraError: networkx is not installed.
+        """
+        networkx = _import("networkx", "to_networkx()")
+        several = self.shape[0] != 1
+        graph = networkx.MultiDiGraph() if several else networkx.DiGraph()
+        graph.add_nodes_from(range(self.shape[2]))
+        ends = zip(self.keys.tolist(), self.queries.tolist(), strict=True)
+        attributes = [{"weight": weight} for weight in self.weights.tolist()]
+        if several:
+            for attribute, head in zip(attributes, self.heads.tolist(), strict=True):
+                attribute["head"] = head
+        graph.add_edges_from(
+            (key, query, attribute)
+            for (key, query), attribute in zip(ends, attributes, strict=True)
+        )
+        return graph
+
+    def to_dense(self) -> npt.NDArray[np.float32]:
+        """The matrix with zeros where there is no edge, float32 [heads, queries, keys]."""
+        heads, queries, keys = self.shape
+        dense = np.zeros((heads * queries, keys), dtype=np.float32)
+        dense[np.repeat(np.arange(heads * queries), np.diff(self.indptr)), self.keys] = self.weights
+        return dense.reshape(self.shape)
+
+    def __repr__(self) -> str:
+        heads, queries, keys = self.shape
+        rows = heads * queries
+        known = self.retained[~np.isnan(self.retained)]
+        retained = f"{known.mean(dtype=np.float64):.1%}" if known.size else "an unknown share"
+        lines = [
+            f"EdgeList of {len(self):,} edges: {heads} x {queries} queries on {keys} keys, "
+            f"first query at {self.first_query}",
+            f"  {len(self) / max(rows, 1):.1f} edges and {retained} of the mass per query",
+        ]
+        if len(self):
+            lines.append(f"  heaviest key -> query: {self._heaviest(5)}")
+        return "\n".join(lines)
+
+    def _heaviest(self, count: int) -> str:
+        """The heaviest edges in words."""
+        order = np.argsort(-self.weights, kind="stable")[:count]
+        queries, heads = self.queries, self.heads
+        several = self.shape[0] != 1
+        return ", ".join(
+            f"{self.keys[edge]} -> {queries[edge]} ({self.weights[edge]:.3f}"
+            + (f", head {heads[edge]})" if several else ")")
+            for edge in order.tolist()
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Marginals:
+    """Exact summaries of an attention matrix per head, on the raw weights; all float32.
+
+    Row i stands at position p = i + first_query.
+
+    Attributes:
+        diagonal: [heads, queries], weight on the row's own position, 0 where there is no such key.
+        previous: [heads, queries], weight on the position before, 0 where there is none.
+        received: [heads, keys], sum of each column over the rows whose own position is later.
+        entropy: [heads, queries], in nats.
+        mass: [heads, queries, segments], sum of the weights on each segment of the keys.
+
+    Source: ours; what published detectors read from each is told in the documentation of those.
+    """
+
+    diagonal: npt.NDArray[np.float32]
+    previous: npt.NDArray[np.float32]
+    received: npt.NDArray[np.float32]
+    entropy: npt.NDArray[np.float32]
+    mass: npt.NDArray[np.float32]
+
+    @property
+    def log_diagonal(self) -> npt.NDArray[np.float32]:
+        """ln(max(diagonal, 2^-126)), [heads, queries]; its mean over rows is LLM-Check's score."""
+        logs: npt.NDArray[np.float32] = np.log(np.maximum(self.diagonal, LEAST_LOGGED))
+        return logs
+
+
+def _check(
+    name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]
+) -> None:
+    """Refuses an array of another dtype or shape."""
+    if array.dtype != dtype or array.shape != shape:
+        raise InputError(
+            f"Expected `{name}` {np.dtype(dtype).name} {list(shape)}, got {array.dtype.name} "
+            f"{list(array.shape)} - pass the arrays of one matrix"
+        )
+
+
+def _import(module: str, purpose: str) -> Any:
+    """An optional package of the extra ``graphs``."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError.of(module.partition(".")[0], "graphs", purpose) from error

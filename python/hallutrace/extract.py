@@ -1,0 +1,285 @@
+"""The pipeline: a run from questions to committed shards, gone on with where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from hallutrace import capture
+from hallutrace.config import ExtractConfig
+from hallutrace.environment import environment
+from hallutrace.errors import InputError
+from hallutrace.models import Loaded, default_prompt, load
+from hallutrace.progress import Reporter, Silent
+from hallutrace.prompts import PromptBuilder
+from hallutrace.questions import BadRow, Columns, Question, QuestionSource
+from hallutrace.questions import open_questions, open_responses
+from hallutrace.run import CommitRecord, Failure, Run
+from hallutrace.settings import Settings, manifest_of
+from hallutrace.shard_job import ShardJob
+
+RETRIED_STAGES = ("memory", "replay", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an extraction did.
+
+    Attributes:
+        folder: the run.
+        traces: in the whole run.
+        new_traces: made by this call.
+        failures: of the whole run.
+        merged: identical duplicates in the source.
+        right: share of answers that contain a reference, of those with references; None without.
+        bytes: of all shards.
+        seconds: that this call spent on its traces.
+    """
+
+    folder: Path
+    traces: int
+    new_traces: int
+    failures: int
+    merged: int
+    right: float | None
+    bytes: int
+    seconds: float
+
+
+def extract(config: ExtractConfig | None = None, reporter: Reporter | None = None) -> Summary:
+    """Extracts a run, or goes on with it.
+
+    Args:
+        config: what to do; the default is the small model on 400 of its own questions.
+        reporter: told of progress; the default says nothing.
+
+    Returns:
+        What was done; open the run with ``hallutrace.open(summary.folder)``.
+
+    Raises:
+        InputError: questions, options or folder that cannot be used.
+        IdentityError: the folder holds a run with other settings.
+        ModelError: a model that cannot be loaded or captured.
+        StorageError: the file system refused.
+    """
+    config = config or ExtractConfig()
+    source = open_source(config)
+    run = Run(config.out or Path("runs") / source.name)
+    prepare_folder(run, config.overwrite)
+    return Extraction(config, source, run, load(config), reporter or Silent()).run_all()
+
+
+def open_source(config: ExtractConfig) -> QuestionSource:
+    """The questions, or the responses, that a configuration names."""
+    columns = Columns(
+        id=config.id_column,
+        question=config.question_column,
+        answers=config.answers_column,
+        context=config.context_column,
+        group=config.group_column,
+        response=config.response_column,
+    )
+    if config.responses is not None:
+        return open_responses(str(config.responses), columns)
+    return open_questions(config.questions, columns)
+
+
+def prepare_folder(run: Run, overwrite: bool) -> None:
+    """Refuses a folder that is something else; empties a run that is to be overwritten."""
+    folder = run.folder
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"Expected a folder for the run, got the file {folder} - change --out")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    begun = {"shards", "partial", "labels"}
+    if not run.exists() and not {entry.name for entry in folder.iterdir()} <= begun:
+        raise InputError(
+            f"Expected an empty folder or a run, got {folder} with other files - change --out"
+        )
+    if overwrite:
+        shutil.rmtree(folder)
+
+
+class Extraction:
+    """One call of :func:`extract`, with its model in memory."""
+
+    def __init__(
+        self,
+        config: ExtractConfig,
+        source: QuestionSource,
+        run: Run,
+        loaded: Loaded,
+        reporter: Reporter,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._run = run
+        self._loaded = loaded
+        self._reporter = reporter
+        self._earlier = run.manifest() if run.exists() else None
+        self._prompts = PromptBuilder(
+            loaded.tokenizer, default_prompt(config), config.chat, config.chat_template_kwargs
+        )
+        self._settings = Settings.of(config, loaded, self._earlier)
+        self._manifest = manifest_of(
+            config, self._settings, source, self._prompts, loaded, capture.probe(loaded)
+        )
+        self._environment = environment(loaded.device)
+
+    def run_all(self) -> Summary:
+        """All shards that are not committed yet."""
+        if self._earlier is not None:
+            self._earlier.check_same(self._manifest, self._run.folder)
+        self._run.begin(self._manifest)
+        records = {record.name: record for record in self._run.records()}
+        self._warn_of_environment(list(records.values()))
+        done = sum(record.counts["traces"] for record in records.values())
+        self._reporter.begin(self._total(), done)
+        began = time.monotonic()
+        if self._config.retry_failed:
+            self._retry(records)
+        for name, first, questions in self._shards(records):
+            records[name] = self._shard(name, first, questions, self._settings.batch_size)
+        summary = self._summary(list(records.values()), done, time.monotonic() - began)
+        return summary
+
+    def _shards(
+        self, records: dict[str, CommitRecord]
+    ) -> Iterator[tuple[str, int, list[Question]]]:
+        """The shards still to do, with their questions; committed ones are checked and passed."""
+        questions = self._questions()
+        first = number = 0
+        while True:
+            name = f"{number:05d}"
+            committed = records.get(name)
+            size = committed.questions if committed else self._config.shard_size
+            some = list(islice(questions, size))
+            if committed:
+                self._check_digest(committed, some)
+            elif some:
+                yield name, first, some
+            if len(some) < size:
+                return
+            first += len(some)
+            number += 1
+
+    def _questions(self) -> Iterator[Question]:
+        """Good questions up to the limit; bad rows are recorded as they are met."""
+        taken = 0
+        for row in self._source:
+            if isinstance(row, BadRow):
+                self._run.failures.add(Failure(row.id, None, row.index, "question", row.error))
+                continue
+            yield row
+            taken += 1
+            if taken == self._config.limit:
+                return
+
+    def _check_digest(self, record: CommitRecord, questions: Sequence[Question]) -> None:
+        if record.digest != digest_of(questions):
+            raise InputError(
+                f"Expected the questions that shard {record.name} of {self._run.folder} was made of, "
+                "got others (the source changed, or --limit shrank) - choose another --out, or start "
+                "over with --overwrite"
+            )
+
+    def _shard(
+        self, name: str, first: int, questions: list[Question], batch_size: int
+    ) -> CommitRecord:
+        """Extracts and commits one shard."""
+        # A shard without a commit record was never done: a kill came between the two.
+        self._run.shard_path(name).unlink(missing_ok=True)
+        job = ShardJob(
+            name,
+            questions,
+            self._run.partial / f"{name}.safetensors",
+            self._loaded,
+            self._prompts,
+            self._settings,
+            self._run.failures.add,
+        )
+        job.run(batch_size, self._reporter)
+        tally = job.tally
+        if not tally.traces and len(questions) > 1:
+            raise InputError(
+                f"Expected traces in shard {name}, got none: all {len(questions)} questions failed, "
+                f"the first with: {tally.first_error} - see {self._run.folder / 'failures.jsonl'}"
+            )
+        size, checksum = job.finish(self._run.shard_path(name))
+        keys = [tally.keys[number] for number in sorted(tally.keys)]
+        record = CommitRecord(
+            name=name,
+            first=first,
+            questions=len(questions),
+            digest=digest_of(questions),
+            keys=[[id_, sample] for id_, sample, _ in keys],
+            indices=[index for _, _, index in keys],
+            bytes=size,
+            checksum=checksum,
+            fingerprint=self._manifest.fingerprint,
+            counts=tally.counts(),
+            environment=self._environment,
+            halvings=tally.halvings,
+        )
+        self._run.commit(record)
+        return record
+
+    def _retry(self, records: dict[str, CommitRecord]) -> None:
+        """Tries failed questions again, one at a time, in a shard of their own."""
+        done = {(key[0], key[1]) for record in records.values() for key in record.keys}
+        failed = {
+            failure.id
+            for failure in self._run.failures.read()
+            if failure.stage in RETRIED_STAGES and (failure.id, failure.sample or 0) not in done
+        }
+        again = [question for question in self._questions() if question.id in failed]
+        if again:
+            number = sum(name.startswith("retry-") for name in records)
+            name = f"retry-{number:05d}"
+            records[name] = self._shard(name, -1, again, batch_size=1)
+
+    def _total(self) -> int | None:
+        counts = [count for count in (self._source.total, self._config.limit) if count is not None]
+        return min(counts) * self._config.samples if counts else None
+
+    def _warn_of_environment(self, records: list[CommitRecord]) -> None:
+        here = self._environment
+        there = next((r.environment for r in reversed(records) if r.environment != here), here)
+        changed = [
+            f"{name}: {there.get(name)} -> {here.get(name)}"
+            for name in sorted({*there, *here})
+            if there.get(name) != here.get(name)
+        ]
+        if changed:
+            self._reporter.note(
+                "Warning: shards of this run were made in another environment, so the last bits may "
+                f"differ ({'; '.join(changed)})"
+            )
+
+    def _summary(self, records: list[CommitRecord], done: int, seconds: float) -> Summary:
+        def total(name: str) -> int:
+            return sum(record.counts[name] for record in records)
+
+        return Summary(
+            folder=self._run.folder,
+            traces=total("traces"),
+            new_traces=total("traces") - done,
+            failures=len(self._run.failures.read()),
+            merged=self._source.merged,
+            right=total("right") / total("judged") if total("judged") else None,
+            bytes=sum(record.bytes for record in records),
+            seconds=seconds,
+        )
+
+
+def digest_of(questions: Sequence[Question]) -> str:
+    """Stands for the questions of a shard."""
+    digest = hashlib.sha256()
+    for question in questions:
+        digest.update(question.digest())
+    return digest.hexdigest()[:32]

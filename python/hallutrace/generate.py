@@ -1,0 +1,179 @@
+"""Generation: padded batches, the fastest attention the model has, every decoding field set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from hallutrace.config import ExtractConfig
+from hallutrace.models import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One generated answer.
+
+    Attributes:
+        tokens: ids, the end-of-sequence token included if it came; at least one.
+        text: the answer as text, without special tokens and without a stop string.
+        finish_reason: ``eos``, ``stop`` (a stop string) or ``length``.
+    """
+
+    tokens: list[int]
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are decoded."""
+
+    max_new_tokens: int
+    num_beams: int = 1
+    temperature: float = 0.0
+    samples: int = 1
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: ExtractConfig) -> Decoding:
+        """The decoding that a configuration asks for."""
+        return cls(
+            max_new_tokens=config.max_new_tokens,
+            num_beams=config.num_beams,
+            temperature=config.temperature,
+            samples=config.samples,
+            stop=config.stop,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved fields of generation, as JSON."""
+        return {**asdict(self), "stop": list(self.stop), **self._fields()}
+
+    def resolve(self, loaded: Loaded) -> Any:
+        """A generation configuration with every field that decides tokens set.
+
+        A checkpoint's own configuration may sample, cut or penalise; nothing of it is left.
+        """
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            **self._fields(),
+            max_new_tokens=self.max_new_tokens,
+            num_return_sequences=self.samples,
+            eos_token_id=list(loaded.eos_ids) or None,
+            pad_token_id=loaded.pad_id,
+            bos_token_id=loaded.tokenizer.bos_token_id,
+            return_dict_in_generate=False,
+        )
+
+    def _fields(self) -> dict[str, Any]:
+        samples = self.temperature > 0
+        # top_k 0, top_p 1 and the like mean "not applied"; transformers' own defaults would apply some.
+        return {
+            "do_sample": samples,
+            "temperature": self.temperature if samples else 1.0,
+            "top_k": 0 if samples else 50,
+            "top_p": 1.0,
+            "min_p": None,
+            "typical_p": 1.0,
+            "epsilon_cutoff": 0.0,
+            "eta_cutoff": 0.0,
+            "num_beams": self.num_beams,
+            "early_stopping": False,
+            "length_penalty": 1.0,
+            "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
+            "min_length": 0,
+            "min_new_tokens": None,
+            "renormalize_logits": False,
+            "use_cache": True,
+        }
+
+
+def batch_seed(seed: int, shard: int, batch: int) -> int:
+    """The seed of one batch, so that sampling does not depend on what was done before it."""
+    text = f"{seed}/{shard}/{batch}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "little")
+
+
+def generate(
+    loaded: Loaded, prompts: Sequence[Sequence[int]], decoding: Decoding, seed: int
+) -> list[list[Answer]]:
+    """Answers a batch of prompts.
+
+    Args:
+        loaded: the model.
+        prompts: token ids; padded on the left here.
+        decoding: how to decode.
+        seed: for sampling.
+
+    Returns:
+        For each prompt ``decoding.samples`` answers.
+    """
+    ids, mask = _left_padded(prompts, loaded.pad_id)
+    config = decoding.resolve(loaded)
+    extra: dict[str, Any] = {}
+    if decoding.stop and decoding.num_beams == 1:
+        # Beams are only cut afterwards: a stop string ends one beam, not the search.
+        config.stop_strings = list(decoding.stop)
+        extra["tokenizer"] = loaded.tokenizer
+    # generate() fills unset fields from the model's own configuration, so that is replaced as well.
+    loaded.model.generation_config = config
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        out = loaded.model.generate(
+            input_ids=ids.to(loaded.device),
+            attention_mask=mask.to(loaded.device),
+            generation_config=config,
+            **extra,
+        )
+    made = out[:, ids.shape[1] :].tolist()
+    answers = [cut(loaded, tokens, decoding.stop) for tokens in made]
+    return [answers[at : at + decoding.samples] for at in range(0, len(answers), decoding.samples)]
+
+
+def cut(loaded: Loaded, tokens: Sequence[int], stop: Sequence[str]) -> Answer:
+    """The answer in generated tokens: up to the first end-of-sequence, or to a stop string.
+
+    A stop string is cut in tokens: those that hold nothing but it and what follows are dropped, the one
+    in which it begins stays if it also holds answer. An answer that begins with it keeps one token.
+    """
+    ids = list(tokens)
+    reason = "length"
+    for at, token in enumerate(ids):
+        if token in loaded.eos_ids:
+            ids, reason = ids[: at + 1], "eos"
+            break
+    text = decode(loaded, ids)
+    found = [at for at in (text.find(word) for word in stop) if at >= 0]
+    if found:
+        text = text[: min(found)]
+        kept = 1
+        while kept < len(ids) and not decode(loaded, ids[:kept]).startswith(text):
+            kept += 1
+        ids, reason = ids[:kept], "stop"
+    return Answer(ids, text.strip(), reason)
+
+
+def decode(loaded: Loaded, tokens: Sequence[int]) -> str:
+    """Text of answer tokens, special ones left out."""
+    text: str = loaded.tokenizer.decode(
+        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return text
+
+
+def _left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id)
+    mask = torch.zeros((len(prompts), longest), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask

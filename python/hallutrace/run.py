@@ -1,0 +1,300 @@
+"""A run on disk: its folder, manifest, commit records and failures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hallutrace.errors import DamagedError, IdentityError, NotARunError, StorageError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted names, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """16 hexadecimal digits that stand for an identity."""
+    return hashlib.sha256(canonical(identity)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run was asked for.
+
+    Attributes:
+        identity: all that decides its bytes; two runs with the same are the same run.
+        facts: of the model and the source: layers captured, heads, windows, notes.
+    """
+
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the identity in commit records."""
+        return fingerprint(self.identity)
+
+    def to_json(self) -> bytes:
+        """The file's content, readable."""
+        content = {
+            "schema": SCHEMA,
+            "fingerprint": self.fingerprint,
+            "identity": self.identity,
+            "facts": self.facts,
+        }
+        return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    def check_same(self, asked: Manifest, where: Path) -> None:
+        """Refuses another identity.
+
+        Raises:
+            IdentityError: naming the fields that differ.
+        """
+        differing = list(_differences(self.identity, asked.identity))
+        if differing:
+            fields = "; ".join(
+                f"{name} is {_short(there)}, asked {_short(here)}"
+                for name, there, here in differing[:6]
+            )
+            more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
+            raise IdentityError(
+                f"Expected the settings of the run in {where}, got others ({fields}{more}) - "
+                "choose another --out, or start over with --overwrite"
+            )
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+    elif there != here:
+        yield name, there, here
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """What makes a shard done.
+
+    Attributes:
+        name: of the shard, ``00042`` or ``retry-00000``.
+        first: number of the first question it covers, in the source's order, bad rows not counted;
+            -1 for a shard of retried questions.
+        questions: how many questions it covers.
+        digest: of those questions.
+        keys: ``[question id, sample]`` of each trace, in the source's order.
+        indices: row in the source of each trace, as ``keys``.
+        bytes: size of the shard.
+        checksum: XXH3 of the shard, hexadecimal.
+        fingerprint: of the run's identity.
+        counts: traces, failures, answers that contain a reference, tokens.
+        environment: versions, device, threads.
+        halvings: batches that were halved for want of memory, ``[batch, size]``.
+    """
+
+    name: str
+    first: int
+    questions: int
+    digest: str
+    keys: list[list[Any]]
+    indices: list[int]
+    bytes: int
+    checksum: str
+    fingerprint: str
+    counts: dict[str, int]
+    environment: dict[str, Any]
+    halvings: list[list[int]] = field(default_factory=list)
+
+    def to_json(self) -> bytes:
+        """The file's content."""
+        return canonical({"schema": SCHEMA, **asdict(self)}) + b"\n"
+
+    @classmethod
+    def read(cls, path: Path) -> CommitRecord:
+        """Reads one.
+
+        Raises:
+            DamagedError: not a commit record.
+        """
+        content = _read_json(path)
+        try:
+            if content.pop("schema") != SCHEMA or content["name"] != path.stem:
+                raise ValueError("another schema or name")
+            record = cls(**content)
+            if len(record.keys) != len(record.indices):
+                raise ValueError("other indices than keys")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedError(
+                f"Expected a commit record of schema {SCHEMA}, got {error} in {path} - "
+                "restore it from a copy, or delete it with its shard and extract again"
+            ) from None
+        return record
+
+
+class Run:
+    """The folder of a run.
+
+    Args:
+        folder: where it is, or will be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards = folder / "shards"
+        self.partial = folder / "partial"
+        self.failures = FailureLog(folder / "failures.jsonl")
+
+    def exists(self) -> bool:
+        """Whether a manifest is there."""
+        return (self.folder / MANIFEST).is_file()
+
+    def manifest(self) -> Manifest:
+        """Reads the manifest.
+
+        Raises:
+            NotARunError: there is none.
+            DamagedError: it is not one.
+        """
+        path = self.folder / MANIFEST
+        if not self.exists():
+            found = "no such folder" if not self.folder.exists() else f"no {MANIFEST} in it"
+            raise NotARunError(
+                f"Expected a run in {self.folder}, got {found} - "
+                "give the folder that `hallutrace extract` wrote"
+            )
+        content = _read_json(path)
+        try:
+            manifest = Manifest(content["identity"], content["facts"])
+            matches = content["schema"] == SCHEMA and content["fingerprint"] == manifest.fingerprint
+        except (KeyError, TypeError):
+            matches = False
+        if not matches:
+            raise DamagedError(
+                f"Expected a manifest of schema {SCHEMA} that matches its fingerprint, got another "
+                f"in {path} - restore it from a copy"
+            )
+        return manifest
+
+    def begin(self, manifest: Manifest) -> None:
+        """Makes the folders, and the manifest where there is none.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        from hallutrace._core import write_new
+
+        try:
+            for folder in (self.folder, self.shards, self.partial, self.folder / "labels"):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"Expected to make the folder {self.folder}, got: {error.strerror} - choose another --out"
+            ) from None
+        if not self.exists():
+            path = self.folder / MANIFEST
+            write_new(self.partial / MANIFEST, path, manifest.to_json())
+
+    def commit(self, record: CommitRecord) -> None:
+        """Writes a commit record, durably and never over another."""
+        from hallutrace._core import write_new
+
+        name = f"{record.name}.json"
+        write_new(self.partial / name, self.shards / name, record.to_json())
+
+    def records(self) -> list[CommitRecord]:
+        """All commit records, in the order of their names."""
+        paths = sorted(self.shards.glob("*.json")) if self.shards.is_dir() else []
+        return [CommitRecord.read(path) for path in paths]
+
+    def shard_path(self, name: str) -> Path:
+        """Where a committed shard lies."""
+        return self.shards / f"{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A question, or one of its samples, that gave no trace."""
+
+    id: str | None
+    sample: int | None
+    index: int
+    stage: str
+    error: str
+    attempts: int = 1
+    time: str = ""
+
+
+class FailureLog:
+    """``failures.jsonl``: one line for each failure, never the same one twice.
+
+    Args:
+        path: of the file; it is made with the first failure.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: set[tuple[Any, ...]] | None = None
+
+    def read(self) -> list[Failure]:
+        """All failures; a last line that a kill cut short is left out."""
+        if not self._path.exists():
+            return []
+        failures = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                failures.append(Failure(**json.loads(line)))
+            except (json.JSONDecodeError, TypeError):
+                continue
+        return failures
+
+    def add(self, failure: Failure) -> bool:
+        """Appends one, unless it is there already; True if it was new."""
+        if self._known is None:
+            self._known = {_same(known) for known in self.read()}
+        if _same(failure) in self._known:
+            return False
+        self._known.add(_same(failure))
+        stamped = {**asdict(failure), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        with self._path.open("a+b") as file:
+            # A line that a kill cut short ends here, so that it does not swallow the next.
+            if file.tell() and not _ends_line(file):
+                file.write(b"\n")
+            file.write(canonical(stamped) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return True
+
+
+def _same(failure: Failure) -> tuple[Any, ...]:
+    return failure.id, failure.sample, failure.index, failure.stage
+
+
+def _ends_line(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(
+            f"Expected JSON in {path}, got {error} - restore it from a copy"
+        ) from None

@@ -1,0 +1,278 @@
+"""The making of one shard: its questions in batches, answered, replayed, reduced and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from hallutrace import assemble, batches, capture, generate
+from hallutrace._core import ShardWriter
+from hallutrace.errors import InputError
+from hallutrace.labels import contains
+from hallutrace.models import Loaded
+from hallutrace.progress import Reporter
+from hallutrace.prompts import Prompt, PromptBuilder
+from hallutrace.questions import Question
+from hallutrace.run import Failure
+from hallutrace.settings import Settings
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one shard counted.
+
+    Attributes:
+        traces: that were written.
+        failures: questions, or samples, that gave no trace.
+        judged: answers of questions with references.
+        right: of those, answers that contain one.
+        answer_tokens: of all traces.
+        keys: question id, sample and index in the source, by number in the shard.
+        halvings: ``[batch, size]`` of batches that were halved.
+        first_error: for the case that nothing works.
+    """
+
+    traces: int = 0
+    failures: int = 0
+    judged: int = 0
+    right: int = 0
+    answer_tokens: int = 0
+    keys: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    halvings: list[list[int]] = field(default_factory=list)
+    first_error: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """The numbers, as a commit record has them."""
+        names = ("traces", "failures", "judged", "right", "answer_tokens")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A question with its prompt and its place in the shard."""
+
+    place: int
+    question: Question
+    prompt: Prompt
+
+
+# An answer on its way: its question, which sample, and what was said.
+_Answered = tuple[_Item, int, generate.Answer]
+
+
+class ShardJob:
+    """Extracts one shard.
+
+    Args:
+        name: of the shard; sampling is seeded by it.
+        questions: all questions of the shard.
+        path: where the shard is written until it is whole.
+        loaded: the model.
+        prompts: makes prompts of questions.
+        settings: the run's choices.
+        fail: given every failure.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        questions: Sequence[Question],
+        path: Path,
+        loaded: Loaded,
+        prompts: PromptBuilder,
+        settings: Settings,
+        fail: Callable[[Failure], object],
+    ) -> None:
+        self.tally = Tally()
+        self._seed_number = _seed_number(name)
+        self._questions = questions
+        self._loaded = loaded
+        self._prompts = prompts
+        self._settings = settings
+        self._fail_with = fail
+        decoding = settings.decoding
+        self._samples = (
+            decoding.samples
+            if decoding
+            else max(len(question.responses) for question in questions)
+        )
+        self._writer = ShardWriter(
+            path,
+            len(questions) * self._samples,
+            edge_weight=settings.edge_dtype,
+            hidden=settings.hidden.dtype,
+        )
+
+    def run(self, batch_size: int, reporter: Reporter) -> None:
+        """Answers, replays and writes all questions, batch after batch."""
+        items = self._items()
+        lengths = [len(item.prompt.tokens) for item in items]
+        reporter.advance(0, 0, self.tally.failures)
+        for number, places in enumerate(batches.plan_batches(lengths, batch_size)):
+            traces, tokens, failures = self._progress()
+            self._batch([items[place] for place in places], number)
+            now = self._progress()
+            reporter.advance(now[0] - traces, now[1] - tokens, now[2] - failures)
+
+    def finish(self, to: Path) -> tuple[int, str]:
+        """Publishes the shard; its size in bytes and its checksum."""
+        return self._writer.finish(to)
+
+    def _progress(self) -> tuple[int, int, int]:
+        return self.tally.traces, self.tally.answer_tokens, self.tally.failures
+
+    def _items(self) -> list[_Item]:
+        """The questions with their prompts; those too long for the model are failures."""
+        room = (self._loaded.longest or 2**31) - self._settings.new_tokens
+        items = []
+        for place, question in enumerate(self._questions):
+            try:
+                prompt = self._prompts.build(question)
+                if len(prompt.tokens) > room:
+                    raise InputError(
+                        f"Expected a prompt of at most {room} tokens, got {len(prompt.tokens)} - "
+                        "shorten it, lower --max-new-tokens, or choose a model for longer inputs"
+                    )
+            except InputError as error:
+                self._fail(question, None, "prompt", error)
+                continue
+            items.append(_Item(place, question, prompt))
+        return items
+
+    def _batch(self, batch: list[_Item], number: int) -> None:
+        """Answers, replays and writes a batch; halved where that fails, down to one question."""
+        try:
+            answered = self._answers(batch, number)
+            replayed = self._replay(answered)
+        except (RuntimeError, MemoryError, InputError) as error:
+            _free_memory()
+            if len(batch) > 1:
+                half = (len(batch) + 1) // 2
+                self.tally.halvings.append([number, half])
+                self._batch(batch[:half], number)
+                self._batch(batch[half:], number)
+            else:
+                stage = "memory" if is_out_of_memory(error) else "replay"
+                self._fail(batch[0].question, None, stage, error)
+            return
+        for (item, sample, answer), result in zip(answered, replayed, strict=True):
+            self._append(item, sample, answer, result)
+
+    def _answers(self, batch: list[_Item], number: int) -> list[_Answered]:
+        """The answers of a batch: generated, or those that exist."""
+        decoding = self._settings.decoding
+        if decoding is None:
+            return [
+                (item, sample, given(self._loaded, response, self._settings.response_eos))
+                for item in batch
+                for sample, response in enumerate(item.question.responses)
+            ]
+        seed = generate.batch_seed(self._settings.seed, self._seed_number, number)
+        prompts = [item.prompt.tokens for item in batch]
+        answers = generate.generate(self._loaded, prompts, decoding, seed)
+        return [
+            (item, sample, answer)
+            for item, several in zip(batch, answers, strict=True)
+            for sample, answer in enumerate(several)
+        ]
+
+    def _replay(self, answered: list[_Answered]) -> list[capture.Replayed]:
+        texts = [
+            capture.Text(
+                item.prompt.tokens + answer.tokens, len(item.prompt.tokens), item.prompt.boundaries
+            )
+            for item, _, answer in answered
+        ]
+        hidden = self._settings.hidden
+        return capture.replay(
+            self._loaded,
+            texts,
+            self._settings.reduction,
+            hidden_layers=hidden.layers if hidden.states != "none" else (),
+            hidden_rows=hidden.rows,
+        )
+
+    def _append(
+        self, item: _Item, sample: int, answer: generate.Answer, replayed: capture.Replayed
+    ) -> None:
+        """Writes one trace, and counts it."""
+        question, hidden = item.question, self._settings.hidden
+        ends = answer.tokens[-1] in self._loaded.eos_ids
+        tokens = item.prompt.tokens + answer.tokens
+        arrays = assemble.arrays_of(replayed, tokens, ends, hidden)
+        arrays["meta"] = assemble.meta_of(question, item.prompt, answer, sample, hidden)
+        number = item.place * self._samples + sample
+        try:
+            self._writer.append(number, question.id, sample, arrays)
+        except InputError as error:
+            self._fail(question, sample, "write", error)
+            return
+        self.tally.traces += 1
+        self.tally.answer_tokens += len(answer.tokens)
+        self.tally.keys[number] = (question.id, sample, question.index)
+        if question.references:
+            self.tally.judged += 1
+            self.tally.right += contains(answer.text, question.references)
+
+    def _fail(
+        self, question: Question, sample: int | None, stage: str, error: BaseException
+    ) -> None:
+        reason = " ".join(str(error).split())
+        self.tally.failures += 1
+        self.tally.first_error = self.tally.first_error or reason
+        self._fail_with(Failure(question.id, sample, question.index, stage, reason))
+
+
+def given(loaded: Loaded, response: str | tuple[int, ...], eos: str) -> generate.Answer:
+    """An answer that exists already.
+
+    Args:
+        loaded: the model that replays it.
+        response: text, tokenised as it stands without special tokens; or ids, taken as they are.
+        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does, ``auto``
+            does so for text alone.
+
+    Raises:
+        InputError: ids that the model does not have, or no token at all.
+    """
+    if isinstance(response, str):
+        tokens = list(loaded.tokenizer(response, add_special_tokens=False)["input_ids"])
+        text = response.strip()
+    else:
+        tokens = list(response)
+        text = generate.decode(loaded, tokens).strip()
+    vocabulary = loaded.model.config.get_text_config().vocab_size
+    if tokens and max(tokens) >= vocabulary:
+        raise InputError(
+            f"Expected token ids below {vocabulary}, got {max(tokens)} - "
+            "give ids of this model's tokenizer, or text"
+        )
+    ended = bool(tokens) and tokens[-1] in loaded.eos_ids
+    if not ended and loaded.eos_ids and (eos == "on" or (eos == "auto" and isinstance(response, str))):
+        tokens.append(loaded.eos_ids[0])
+        ended = True
+    if not tokens:
+        raise InputError(f"Expected a response of at least one token, got {response!r}")
+    return generate.Answer(tokens, text, "eos" if ended else "given")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU's allocator had no more memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return "not enough memory" in text or "can't allocate memory" in text
+
+
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _seed_number(name: str) -> int:
+    """A number for each shard, those of retried questions apart from the others."""
+    kind, _, number = name.rpartition("-")
+    return int(number) + (1_000_000_000 if kind else 0)
