@@ -1,0 +1,121 @@
+"""Rows from a data set on the Hugging Face hub, or from a folder in its layout, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.questions.rows import RawRow, UnplacedError
+from hallutrace.questions.values import shortened
+
+PREFIX = "hf:"
+FORMS = "hf:OWNER/NAME/CONFIG/SPLIT, hf:OWNER/NAME/SPLIT or hf:/FOLDER/CONFIG/SPLIT"
+
+
+def parse(spec: str) -> tuple[str, str | None, str]:
+    """Take a spec apart.
+
+    Four parts are owner, name, configuration and split; three are owner, name and split, for a
+    data set with one configuration: every data set on the hub has an owner today, so three
+    never mean name, configuration and split. A path (one that begins with `/`, `.` or `~`, or
+    has more parts) is a folder, its configuration (`default` unless it declares others) and split.
+
+    Args:
+        spec: as given, with `hf:` before it.
+
+    Returns:
+        Repository or folder, configuration (None: the only one), split.
+
+    Raises:
+        InputError: anything else.
+    """
+    text = spec.removeprefix(PREFIX)
+    parts = text.split("/")
+    path = text.startswith(("/", ".", "~")) or len(parts) > 4
+    whole = all(part.strip() for part in parts[1:]) and (path or parts[0].strip())
+    if whole and len(parts) >= 4:
+        folder = "/".join(parts[:-2])
+        return str(Path(folder).expanduser()) if path else folder, parts[-2], parts[-1]
+    if whole and len(parts) == 3 and not path:
+        return "/".join(parts[:2]), None, parts[2]
+    fix = "give all parts, as in hf:mandarjoshi/trivia_qa/rc.nocontext/train"
+    raise InputError(UnplacedError(FORMS, f"`{spec}`", fix).at("--questions"))
+
+
+class Hub:
+    """A split of a data set, opened once and streamed on every pass."""
+
+    def __init__(self, spec: str) -> None:
+        self.place = spec
+        self.repository, self.configuration, self.split = parse(spec)
+        self._data = self._load()
+
+    @property
+    def total(self) -> int | None:
+        """Number of rows, where the data set's own description has it."""
+        split = (self._data.info.splits or {}).get(self.split)
+        return getattr(split, "num_examples", None) or None
+
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[RawRow]:
+        """All rows in order."""
+        data = self._data
+        if columns is not None and data.column_names is not None:
+            # Contexts of megabytes that nobody asked for need not be decoded.
+            data = data.select_columns([name for name in data.column_names if name in columns])
+        rows = iter(data)
+        index = 0
+        while (values := self._next(rows, index)) is not None:
+            yield RawRow(index, None, values)
+            index += 1
+
+    def _next(self, rows: Iterator[dict[str, object]], index: int) -> dict[str, object] | None:
+        try:
+            return next(rows, None)
+        # Whatever the network, the file system or a decoder raises ends the stream.
+        except Exception as error:
+            problem = UnplacedError(
+                f"row {index} of the data set",
+                f"{type(error).__name__}: {first_line(error)}",
+                "check the network and run the same command again",
+            )
+            raise InputError(problem.at(self.place)) from error
+
+    def _load(self) -> Any:
+        try:
+            import datasets
+        except ImportError as error:
+            raise MissingExtraError.of("datasets", "data", "questions from the hub") from error
+        try:
+            return datasets.load_dataset(
+                self.repository, self.configuration, split=self.split, streaming=True
+            )
+        # Unknown, gated or without network: datasets raises anything from OSError to ValueError.
+        except Exception as error:
+            asked = (
+                f"the split `{self.split}` of "
+                + (f"the configuration `{self.configuration}` of " if self.configuration else "")
+                + f"the data set `{self.repository}`"
+            )
+            problem = UnplacedError(
+                asked, f"{type(error).__name__}: {first_line(error)}", hint(error, self)
+            )
+            raise InputError(problem.at(f"--questions {self.place}")) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's message, on one line."""
+    return shortened(" ".join(str(error).split()), 300)
+
+
+def hint(error: Exception, hub: Hub) -> str:
+    """How to mend a failure to open."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "gated" in str(error).lower():
+        return "accept its terms on the hub, then log in with `hf auth login`"
+    if "DatasetNotFoundError" in names:
+        return f"check the name (the forms are {FORMS}); for a private one `hf auth login`"
+    if "ConnectionError" in names or "TimeoutError" in names or "TransportError" in names:
+        return "check the network, or put the data set into a .jsonl or .parquet file"
+    return f"check configuration and split (the forms are {FORMS})"

@@ -1,0 +1,276 @@
+"""A source of questions: rows understood, duplicates merged, responses gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from hallutrace.errors import InputError
+from hallutrace.questions import hub
+from hallutrace.questions.files import open_file
+from hallutrace.questions.gather import Answered, gather
+from hallutrace.questions.rows import (
+    BY_SCHEMA,
+    BadRow,
+    Columns,
+    Question,
+    RawRow,
+    RowReader,
+    UnplacedError,
+    spot,
+)
+from hallutrace.questions.schema import Row, Schema, resolve
+
+FIRST_ROWS = 100
+"""Rows looked at before anything runs: they decide the schema."""
+
+DEMO_COUNT = 400
+"""Questions in plain `demo`: enough to measure on, asked in under a minute."""
+
+
+class QuestionSource:
+    """Questions in the order of their rows; one iteration is one pass, from the start.
+
+    Attributes:
+        name: for the folder of a run: `demo`, `demo-50`, a file's stem, a repository's last part.
+        merged: identical duplicates that the last, or the ongoing, pass has merged.
+    """
+
+    def __init__(
+        self, name: str, kind: str, spec: str, reader: RowReader, columns: Columns
+    ) -> None:
+        self.name, self.merged = name, 0
+        self._reader, self._responses = reader, kind == "responses"
+        self._identity: dict[str, object] = {"kind": kind, "spec": spec}
+        if columns.given():
+            self._identity["columns"] = columns.given()
+        self._schema = understand(reader, columns, self._responses)
+
+    @property
+    def total(self) -> int | None:
+        """Number of rows, bad ones and duplicates included, where it is cheaply known."""
+        return self._reader.total
+
+    def identity(self) -> dict[str, object]:
+        """What tells this source from others, JSON-able: kind, spec, and columns if mapped."""
+        return dict(self._identity)
+
+    def __iter__(self) -> Iterator[Question | BadRow]:
+        """One pass.
+
+        Yields:
+            Every question once and every bad row, ordered by their (first) row.
+
+        Raises:
+            InputError: the file or the hub failed on the way.
+        """
+        self.merged = 0
+        place, names = self._reader.place, self._schema.names()
+        rows = (self._schema.read(raw, place) for raw in readable(self._reader, names))
+        seen: dict[str | bytes, bytes] = {}
+        # Rows of one question are samples of it only where they carry responses.
+        for item in gather(rows, place) if self._responses else map(alone, rows):
+            if isinstance(item, BadRow):
+                yield item
+            else:
+                yield from self._admit(item, seen)
+
+    def _admit(self, item: Answered, seen: dict[str | bytes, bytes]) -> Iterator[Question | BadRow]:
+        """A question the first time, nothing for its duplicate, bad rows for its rival."""
+        question = item.question
+        digest = content(question)
+        keys: list[str | bytes] = [question.id]
+        if not item.named:
+            # Without an id it is the content that comes twice; of responses, the question.
+            keys.append(content(replace(question, responses=())))
+        known = next((seen[key] for key in keys if key in seen), None)
+        if known is None:
+            seen.update(dict.fromkeys(keys, digest))
+            yield question
+        elif known == digest:
+            self.merged += len(item.rows)
+        else:
+            for index, line in item.rows:
+                where = spot(self._reader.place, index, line)
+                problem = self._conflict(item)
+                yield BadRow(question.id, index, line, problem.at(where))
+
+    def _conflict(self, item: Answered) -> UnplacedError:
+        called = f"the id `{item.question.id}`" if item.named else "one question"
+        if self._responses:
+            return UnplacedError(
+                f"all rows of {called} one after another",
+                "a row of it after other questions",
+                "sort the file by id",
+            )
+        return UnplacedError(
+            f"one content for {called}",
+            "another than in an earlier row, which stays",
+            "give the row an id of its own or remove it",
+        )
+
+
+def alone(row: Row | BadRow) -> Answered | BadRow:
+    """A row that stands for itself."""
+    if isinstance(row, BadRow):
+        return row
+    return Answered(row.question, row.named, ((row.question.index, row.line),))
+
+
+def content(question: Question) -> bytes:
+    """Half a digest of all but the names that a row gets for want of others (16 bytes)."""
+    group = "" if question.group == question.id else question.group
+    return replace(question, id="", group=group).digest()[:16]
+
+
+def readable(reader: RowReader, columns: Collection[str] | None = None) -> Iterator[RawRow]:
+    """The rows of a reader, with what the file system says as an InputError."""
+    try:
+        yield from reader.rows(columns)
+    except OSError as error:
+        problem = UnplacedError("a file that can be read", f"{error.strerror or error}", "check it")
+        raise InputError(problem.at(reader.place)) from error
+
+
+def understand(reader: RowReader, columns: Columns, responses: bool) -> Schema:
+    """Find the schema in the first rows, and refuse a source in which all of these are bad.
+
+    Args:
+        reader: of the source.
+        columns: those the user mapped.
+        responses: whether every row must have a response.
+
+    Returns:
+        The schema for all rows.
+
+    Raises:
+        InputError: no rows, a column missing, or not one good row among the first ones.
+    """
+    first = list(islice(readable(reader), FIRST_ROWS))
+    if not first:
+        fix = "check that it is the right one"
+        raise InputError(UnplacedError("rows with questions", "none", fix).at(reader.place))
+    values = [raw.values for raw in first if not isinstance(raw.values, UnplacedError)]
+    try:
+        if not values:
+            schema = Schema({}, responses)
+        else:
+            present = dict.fromkeys(name for row in values for name in row)
+            filled = {name for row in values for name in row if row[name] is not None}
+            schema = resolve(columns, present, filled, responses)
+    except UnplacedError as problem:
+        raise InputError(problem.at(reader.place)) from None
+    read = [schema.read(raw, reader.place) for raw in first]
+    bad = [row for row in read if isinstance(row, BadRow)]
+    if len(bad) == len(first):
+        raise InputError(
+            f"Expected questions, got {len(bad)} bad rows and no good one at the beginning, "
+            f"in {reader.place} - mend the file; the first says: {bad[0].error}"
+        )
+    return schema
+
+
+class Demo:
+    """The questions of the small model in the package."""
+
+    place = "the demo questions"
+
+    def __init__(self, count: int | None, at_least: int) -> None:
+        from hallutrace.demo import read_questions
+
+        self._rows = list(read_questions(count))
+        if len(self._rows) < at_least:
+            problem = UnplacedError(
+                f"at most {len(self._rows)} demo questions", f"{at_least}", "ask for demo:all"
+            )
+            raise InputError(problem.at("--questions"))
+
+    @property
+    def total(self) -> int | None:
+        """Number of questions."""
+        return len(self._rows)
+
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[RawRow]:
+        """All rows in order."""
+        return (RawRow(index, None, values) for index, values in enumerate(self._rows))
+
+
+def open_demo(spec: str, columns: Columns) -> QuestionSource:
+    """Open `demo`, `demo:all` or `demo:N`."""
+    if columns.given():
+        option = f"--{next(iter(columns.given()))}-column"
+        problem = UnplacedError("no columns to map", f"`{option}`", "leave it out")
+        raise InputError(problem.at(f"--questions {spec}"))
+    asked = spec.partition(":")[2] if ":" in spec else str(DEMO_COUNT)
+    if asked == "all":
+        return QuestionSource("demo-all", "demo", spec, Demo(None, 0), columns)
+    if not (asked.isascii() and asked.isdigit() and int(asked) > 0):
+        problem = UnplacedError(
+            "`demo`, `demo:all` or `demo:N` with N a positive whole number",
+            f"`{spec}`",
+            "write it as in demo:50",
+        )
+        raise InputError(problem.at("--questions"))
+    count = int(asked)
+    if spec == "demo":
+        return QuestionSource("demo", "demo", spec, Demo(count, 0), columns)
+    return QuestionSource(f"demo-{count}", "demo", spec, Demo(count, count), columns)
+
+
+def open_questions(spec: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
+    """Open a source of questions and look at its first rows.
+
+    Args:
+        spec: `demo` (400 questions), `demo:all`, `demo:N`, a `.jsonl`, `.csv` or `.parquet`
+            file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there is one
+            configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
+        columns: names of columns; those left out are found by schema.
+
+    Returns:
+        The source; nothing but the first rows has been read.
+
+    Raises:
+        InputError: the spec, the file or the data set is not what it should be, a column is
+            missing, or there is no good row among the first ones.
+        MissingExtraError: `datasets` or `pyarrow` is needed and not installed.
+    """
+    if columns.response is not None:
+        problem = UnplacedError(
+            "no column of responses among questions",
+            f"--response-column {columns.response}",
+            "give the file with --responses",
+        )
+        raise InputError(problem.at(f"--questions {spec}"))
+    if spec == "demo" or spec.startswith("demo:"):
+        return open_demo(spec, columns)
+    if spec.startswith(hub.PREFIX):
+        reader = hub.Hub(spec)
+        name = reader.repository.rstrip("/").rpartition("/")[2]
+        return QuestionSource(name, "hub", spec, reader, columns)
+    path = Path(spec)
+    return QuestionSource(path.stem, "file", path.name, open_file(spec, "--questions"), columns)
+
+
+def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
+    """Open a file of questions that have been answered already.
+
+    Rows of one id (or, without ids, of one question) that follow each other are further
+    samples, equal texts included: sampling may say the same twice. They may leave out context
+    and references, which the first row has.
+
+    Args:
+        path: a `.jsonl`, `.csv` or `.parquet` file.
+        columns: names of columns; those left out are found by schema.
+
+    Returns:
+        The source; each of its questions has at least one response.
+
+    Raises:
+        InputError: as in :func:`open_questions`, or no column of responses.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    file = Path(path)
+    reader = open_file(path, "--responses")
+    return QuestionSource(file.stem, "responses", file.name, reader, columns)
