@@ -24,7 +24,9 @@ from hallutrace.models import Loaded
 IMPLEMENTATION = "hallutrace"
 
 WHOLE_LAYER = 256  # up to this many tokens a layer's rows are one block
-BLOCK_ROWS = 128  # longer inputs go by blocks of this many; smaller ones repeat key-value heads too often
+BLOCK_ROWS = (
+    128  # longer inputs go by blocks of this many; smaller ones repeat key-value heads too often
+)
 
 # What an attention layer's weights are given to: layer number, weights [batch, heads, rows, keys],
 # values [batch, value heads, keys, width], first query row.
@@ -214,8 +216,10 @@ def replay(
     """
     ids, mask = _right_padded(sequences, loaded.pad_id)
     reducers = _Reducers(sequences, reduction)
-    with torch.inference_mode(), capturing(loaded.model, reducers, rows), _answer_rows(
-        loaded.model, sequences
+    with (
+        torch.inference_mode(),
+        capturing(loaded.model, reducers, rows),
+        _answer_rows(loaded.model, sequences),
     ):
         output = loaded.model(
             input_ids=ids.to(loaded.device),
@@ -249,9 +253,7 @@ def replay(
     return results
 
 
-def _right_padded(
-    sequences: Sequence[Text], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _right_padded(sequences: Sequence[Text], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(len(sequence.tokens) for sequence in sequences)
     ids = torch.full((len(sequences), longest), pad_id)
     mask = torch.zeros((len(sequences), longest), dtype=torch.long)
@@ -288,14 +290,18 @@ def _score(
     logits: torch.Tensor, sequences: Sequence[Text]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Log-probability and entropy of each answer token, from logits [all answer tokens, vocabulary]."""
-    answers = [token for sequence in sequences for token in sequence.tokens[sequence.prompt_tokens :]]
+    answers = [
+        token for sequence in sequences for token in sequence.tokens[sequence.prompt_tokens :]
+    ]
     targets = torch.tensor(answers, device=logits.device)
     logprobs, entropies = [], []
     for some, target in zip(logits.split(64), targets.split(64), strict=True):
         logp = torch.log_softmax(some.float(), dim=-1)
         logprobs.append(logp.gather(1, target[:, None])[:, 0].cpu())
         # xlogy's twin: a token of probability 0 has log-probability -inf and adds nothing.
-        entropies.append(-(logp.exp() * logp.clamp_min(torch.finfo(torch.float32).min)).sum(-1).cpu())
+        entropies.append(
+            -(logp.exp() * logp.clamp_min(torch.finfo(torch.float32).min)).sum(-1).cpu()
+        )
     lengths = [len(sequence.tokens) - sequence.prompt_tokens for sequence in sequences]
     by_sequence = zip(
         torch.cat(logprobs).split(lengths), torch.cat(entropies).split(lengths), strict=True

@@ -13,6 +13,13 @@ from hallutrace.presets import PRESETS
 
 Count = Annotated[int, Field(ge=1)]
 
+LARGEST_SHARD = 30_000  # traces; a header of safetensors has at most 100 MB
+
+
+def _option(panel: str, default: Any, text: str) -> Any:
+    """A field with its help text, and the panel of ``--help`` that it stands in."""
+    return Field(default, description=text, json_schema_extra={"panel": panel})
+
 
 class ExtractConfig(BaseModel):
     """Every setting of an extraction; the command line has an option of the same name for each.
@@ -23,50 +30,92 @@ class ExtractConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    questions: str = "demo"
-    responses: Path | None = None
-    response_eos: Literal["auto", "on", "off"] = "auto"
-    id_column: str | None = None
-    question_column: str | None = None
-    answers_column: str | None = None
-    context_column: str | None = None
-    group_column: str | None = None
-    response_column: str | None = None
-    limit: Count | None = None
+    questions: str = _option(
+        "Questions",
+        "demo",
+        "demo (400 questions of the small model), demo:all, demo:N, a .jsonl, .csv or .parquet file, "
+        "or hf:REPO/CONFIG/SPLIT",
+    )
+    responses: Path | None = _option(
+        "Questions",
+        None,
+        "file of questions with answers that exist; they are replayed, not generated",
+    )
+    response_eos: Literal["auto", "on", "off"] = _option(
+        "Questions",
+        "auto",
+        "end responses with an end-of-sequence token: auto does so for text, not for token ids",
+    )
+    id_column: str | None = _option("Questions", None, "column of the question's id")
+    question_column: str | None = _option("Questions", None, "column of the question")
+    answers_column: str | None = _option("Questions", None, "column of the right answers")
+    context_column: str | None = _option("Questions", None, "column of the context")
+    group_column: str | None = _option("Questions", None, "column that splits go by")
+    response_column: str | None = _option("Questions", None, "column of the responses")
+    limit: Count | None = _option("Questions", None, "stop after so many questions; may grow later")
 
-    model: str = "demo"
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    quantization: Literal["none", "int8", "nf4"] = "none"
-    device: str = "auto"
-    device_map: str | None = None
+    model: str = _option("Model", "demo", "name on the hub, folder, or demo")
+    revision: str | None = _option("Model", None, "commit, branch or tag on the hub")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = _option(
+        "Model", "auto", "auto is the checkpoint's on a GPU and float32 on a CPU"
+    )
+    quantization: Literal["none", "int8", "nf4"] = _option("Model", "none", "through bitsandbytes")
+    device: str = _option("Model", "auto", "auto, cpu, cuda, cuda:1")
+    device_map: str | None = _option(
+        "Model", None, "spread over devices by accelerate: auto, balanced, sequential"
+    )
 
-    prompt: str | None = None
-    chat: Literal["auto", "on", "off"] = "auto"
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    stop: tuple[str, ...] = ()
-    max_new_tokens: Count = 64
-    num_beams: Count = 1
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
-    samples: Count = 1
-    seed: int = 0
-    batch_size: Count | Literal["auto"] = "auto"
+    prompt: str | None = _option(
+        "Prompt and decoding", None, "template with {question} and, if wanted, {context}"
+    )
+    chat: Literal["auto", "on", "off"] = _option(
+        "Prompt and decoding", "auto", "auto uses the chat template if the tokenizer has one"
+    )
+    chat_template_kwargs: dict[str, Any] = _option(
+        "Prompt and decoding", {}, "for the chat template, as YAML: '{enable_thinking: false}'"
+    )
+    stop: tuple[str, ...] = _option(
+        "Prompt and decoding", (), "text that ends an answer; may be given several times"
+    )
+    max_new_tokens: Count = _option("Prompt and decoding", 64, "longest answer")
+    num_beams: Count = _option("Prompt and decoding", 1, "beams; 1 is greedy or sampling")
+    temperature: Annotated[float, Field(ge=0.0)] = _option(
+        "Prompt and decoding", 0.0, "above 0 samples from the whole distribution"
+    )
+    samples: Count = _option("Prompt and decoding", 1, "answers of each question")
+    seed: int = _option("Prompt and decoding", 0, "of sampling")
+    batch_size: Count | Literal["auto"] = _option(
+        "Prompt and decoding", "auto", "questions a batch; auto is resolved once, from free memory"
+    )
 
-    top_k: Count | None = 16
-    min_weight: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    top_mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    heads: Literal["mean", "max", "each"] = "mean"
-    edge_rows: Literal["all", "answer"] = "all"
-    edge_dtype: Literal["float16", "float32"] = "float16"
-    marginal_rows: Literal["answer", "all"] = "answer"
-    hidden_states: Literal["none", "pooled", "answer", "all"] = "answer"
-    hidden_layers: str = "all"
-    hidden_dtype: Literal["native", "float16", "bfloat16", "int8"] = "native"
+    top_k: Count | None = _option("Attention", 16, "largest weights kept of each row, or none")
+    min_weight: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
+        "Attention", 0.0, "least weight kept"
+    )
+    top_mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
+        "Attention", None, "keep the fewest weights that hold this share of a row"
+    )
+    heads: Literal["mean", "max", "each"] = _option(
+        "Attention", "mean", "combine heads before pruning, or keep each"
+    )
+    edge_rows: Literal["all", "answer"] = _option("Attention", "all", "rows whose edges are kept")
+    edge_dtype: Literal["float16", "float32"] = _option("Attention", "float16", "of stored weights")
+    marginal_rows: Literal["answer", "all"] = _option(
+        "Attention", "answer", "rows of previous, entropy and mass"
+    )
 
-    out: Path | None = None
-    shard_size: Annotated[int, Field(ge=1, le=100_000)] = 500
-    overwrite: bool = False
-    retry_failed: bool = False
+    hidden_states: Literal["none", "pooled", "answer", "all"] = _option(
+        "Hidden states", "answer", "which tokens; they set the size of a run"
+    )
+    hidden_layers: str = _option("Hidden states", "all", "all, every:N, or 0,9,18")
+    hidden_dtype: Literal["native", "float16", "bfloat16", "int8"] = _option(
+        "Hidden states", "native", "native is the model's"
+    )
+
+    out: Path | None = _option("Run", None, "folder of the run; default runs/NAME-OF-THE-SOURCE")
+    shard_size: Count = _option("Run", 500, "questions a shard")
+    overwrite: bool = _option("Run", False, "delete the run in --out first")
+    retry_failed: bool = _option("Run", False, "try failed questions again, one at a time")
 
     @classmethod
     def from_options(
@@ -132,6 +181,10 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 "temperature above 0 where samples is above num_beams "
                 "(without it every sample is the same)"
+            )
+        if self.shard_size * self.samples > LARGEST_SHARD:
+            raise ValueError(
+                f"shard_size x samples of at most {LARGEST_SHARD:,} (a header holds no more traces)"
             )
         return self
 

@@ -97,7 +97,9 @@ def load_config(name: str, revision: str | None = None) -> Any:
     where = str(MODEL_FOLDER) if name == "demo" else name
     try:
         config = AutoConfig.from_pretrained(where, revision=revision)
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and the hub's own
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, KeyError and the hub's own
         raise _not_loaded(name, error) from None
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(

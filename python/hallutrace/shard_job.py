@@ -95,9 +95,7 @@ class ShardJob:
         self._fail_with = fail
         decoding = settings.decoding
         self._samples = (
-            decoding.samples
-            if decoding
-            else max(len(question.responses) for question in questions)
+            decoding.samples if decoding else max(len(question.responses) for question in questions)
         )
         self._writer = ShardWriter(
             path,
@@ -251,7 +249,11 @@ def given(loaded: Loaded, response: str | tuple[int, ...], eos: str) -> generate
             "give ids of this model's tokenizer, or text"
         )
     ended = bool(tokens) and tokens[-1] in loaded.eos_ids
-    if not ended and loaded.eos_ids and (eos == "on" or (eos == "auto" and isinstance(response, str))):
+    if (
+        not ended
+        and loaded.eos_ids
+        and (eos == "on" or (eos == "auto" and isinstance(response, str)))
+    ):
         tokens.append(loaded.eos_ids[0])
         ended = True
     if not tokens:

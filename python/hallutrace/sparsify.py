@@ -166,12 +166,14 @@ def _borrow_array(array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
 
 def _is_readable(array: npt.NDArray[Any]) -> bool:
     """Whether the core can read an array in place."""
+    if not (array.dtype.isnative and array.flags.aligned):
+        return False
+    if array.size == 0 or array.ndim == 0:
+        return True
     size = array.itemsize
     axes = [axis for axis in zip(array.shape, array.strides, strict=True) if axis[0] > 1]
-    has_unit_stride = array.ndim == 0 or array.shape[-1] <= 1 or array.strides[-1] == size
     has_whole_strides = all(stride >= 0 and stride % size == 0 for _, stride in axes)
-    is_native = array.dtype.isnative and array.flags.aligned
-    return has_unit_stride and has_whole_strides and is_native
+    return has_whole_strides and (array.shape[-1] <= 1 or array.strides[-1] == size)
 
 
 def _copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -14,7 +14,9 @@ from hallutrace.errors import DamagedError, InputError
 from hallutrace.run import CommitRecord, Run
 from hallutrace.trace import Trace
 
-OPEN_SHARDS = 8  # mapped at a time; a mapping costs address space, and its header about 2 KB a trace
+OPEN_SHARDS = (
+    8  # mapped at a time; a mapping costs address space, and its header about 2 KB a trace
+)
 
 
 def open_run(run: str | PathLike[str]) -> TraceStore:
@@ -98,7 +100,9 @@ class TraceStore(Sequence[Trace]):
         key = (which, 0) if isinstance(which, str) else which
         at = self._keys().get(key)
         if at is None:
-            raise KeyError(f"no trace of question {key[0]!r}, sample {key[1]}, in {self._run.folder}")
+            raise KeyError(
+                f"no trace of question {key[0]!r}, sample {key[1]}, in {self._run.folder}"
+            )
         return self._at(at)
 
     def shards(self) -> Iterator[ShardTraces]:

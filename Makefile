@@ -1,0 +1,41 @@
+# The only entry points of the project; `make` or `make help` lists them.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help install check test bench demo-model demo-figures clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+install: $(BIN)/python  ## build and install the package, with what tests and checks need, into .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check ".[dev]"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+check: install  ## formatting, lints, types, and the stub against the extension
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --all-targets --features python -- -D warnings
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --concise hallutrace._core
+
+test: install  ## all tests, of Rust and of Python; needs no network once installed, and no GPU
+	cargo test --quiet
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+bench: install  ## criterion benches of the core, then the comparisons with peers
+	cargo bench
+	for each in benches/compare/*.py; do $(BIN)/python $$each || exit 1; done
+
+demo-model: install  ## train the small model anew (minutes) and measure it
+	PYTHONPATH=python $(BIN)/python -m hallutrace.demo.train
+
+demo-figures: install  ## measure the small model in the package
+	$(BIN)/python -m hallutrace.demo.measure
+
+clean:  ## remove what was built
+	rm -rf target $(VENV) python/hallutrace/*.so

@@ -1,0 +1,105 @@
+"""The fields of ExtractConfig as options of the command line: one source for both."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from hallutrace.config import ExtractConfig
+
+NONE = "none"  # what an option is given to take a default away
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command with ``**options`` one option for every field of :class:`ExtractConfig`.
+
+    The command receives those that were given alone, still as text: the configuration checks them.
+    """
+    own = [
+        parameter
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    fields = [_parameter(name, field) for name, field in ExtractConfig.model_fields.items()]
+
+    def with_options(**given: Any) -> None:
+        names = {parameter.name for parameter in fields}
+        options = {name: value for name, value in given.items() if name in names}
+        rest = {name: value for name, value in given.items() if name not in names}
+        command(**rest, **{name: value for name, value in options.items() if value is not None})
+
+    with_options.__name__ = command.__name__
+    # Typer keeps line breaks within a paragraph; a terminal breaks lines by itself.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    with_options.__doc__ = "\n\n".join(" ".join(part.split()) for part in paragraphs)
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *fields]
+    ]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in parameters
+    }
+    return with_options
+
+
+def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) -> ExtractConfig:
+    """The configuration that a command was given.
+
+    Raises:
+        InputError: an option, a file or a preset that cannot be used.
+    """
+    texts = {
+        name: None if value == NONE and _may_be_none(name) else value
+        for name, value in options.items()
+    }
+    return ExtractConfig.from_options(texts, preset=preset, config=config)
+
+
+def _may_be_none(name: str) -> bool:
+    return type(None) in _alternatives(ExtractConfig.model_fields[name].annotation)
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag = "--" + name.replace("_", "-")
+    extra = field.json_schema_extra
+    panel = extra.get("panel") if isinstance(extra, dict) else None
+    default = field.get_default(call_default_factory=True)
+    text = field.description or ""
+    if default not in (None, (), {}, False):
+        text += f" (default {default})"
+    about: dict[str, Any] = {"help": text, "rich_help_panel": panel, "show_default": False}
+    if field.annotation is bool:
+        option = typer.Option(flag, **about)
+        kind: Any = Optional[bool]
+    else:
+        option = typer.Option(flag, metavar=_metavar(field.annotation), **about)
+        kind = Optional[list[str]] if get_origin(field.annotation) is tuple else Optional[str]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def _metavar(annotation: Any) -> str:
+    kinds = [kind for kind in _alternatives(annotation) if kind is not type(None)]
+    words = []
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            words.extend(map(str, get_args(kind)))
+        else:
+            words.append({int: "N", float: "X", Path: "PATH", dict: "YAML"}.get(kind, "TEXT"))
+    return "|".join(words)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types of a union, without what is annotated to them."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for part in get_args(annotation) for kind in _alternatives(part)]
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    return [get_origin(annotation) if get_origin(annotation) is dict else annotation]
