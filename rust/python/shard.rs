@@ -1,0 +1,240 @@
+//! `_core.ShardWriter` and `_core.Shard`: convert, detach from the interpreter, map the error.
+#![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use half::f16;
+use numpy::ndarray::ArrayView1;
+use numpy::{
+    Element, PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods,
+};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::errors::to_python;
+use crate::error::Error;
+use crate::shard::encode::{Array, Values};
+use crate::shard::schema::{Dtype, Tensor};
+use crate::shard::writer::{Record, StoredTypes};
+use crate::shard::{files, reader, writer};
+
+/// Adds this room's classes to the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<ShardWriter>()?;
+    module.add_class::<Shard>()?;
+    module.add_function(wrap_pyfunction!(write_new, module)?)
+}
+
+/// A numpy array that is being read.
+enum Held<'py> {
+    F32(PyReadonlyArrayDyn<'py, f32>),
+    F16(PyReadonlyArrayDyn<'py, f16>),
+    I64(PyReadonlyArrayDyn<'py, i64>),
+    I32(PyReadonlyArrayDyn<'py, i32>),
+    U16(PyReadonlyArrayDyn<'py, u16>),
+    I8(PyReadonlyArrayDyn<'py, i8>),
+    U8(PyReadonlyArrayDyn<'py, u8>),
+}
+
+impl<'py> Held<'py> {
+    fn of(array: &Bound<'py, PyAny>) -> PyResult<Self> {
+        fn read<'py, T: Element>(array: &Bound<'py, PyAny>) -> Option<PyReadonlyArrayDyn<'py, T>> {
+            array.cast::<PyArrayDyn<T>>().ok()?.try_readonly().ok()
+        }
+        read(array)
+            .map(Self::F32)
+            .or_else(|| read(array).map(Self::F16))
+            .or_else(|| read(array).map(Self::I64))
+            .or_else(|| read(array).map(Self::I32))
+            .or_else(|| read(array).map(Self::U16))
+            .or_else(|| read(array).map(Self::I8))
+            .or_else(|| read(array).map(Self::U8))
+            .ok_or_else(|| {
+                PyTypeError::new_err("Expected a numpy array of a type that shards store")
+            })
+    }
+
+    fn array(&self) -> PyResult<Array<'_>> {
+        fn parts<'a, T: Element>(
+            array: &'a PyReadonlyArrayDyn<'_, T>,
+            values: impl Fn(&'a [T]) -> Values<'a>,
+        ) -> PyResult<Array<'a>> {
+            if !array.is_c_contiguous() {
+                return Err(PyValueError::new_err("Expected an array in C order"));
+            }
+            let shape = array.as_array().shape().to_vec();
+            Ok(Array { values: values(array.as_slice()?), shape })
+        }
+        match self {
+            Self::F32(array) => parts(array, Values::F32),
+            Self::F16(array) => parts(array, Values::F16),
+            Self::I64(array) => parts(array, Values::I64),
+            Self::I32(array) => parts(array, Values::I32),
+            Self::U16(array) => parts(array, Values::U16),
+            Self::I8(array) => parts(array, Values::I8),
+            Self::U8(array) => parts(array, Values::U8),
+        }
+    }
+}
+
+fn tensor_named(name: &str) -> PyResult<Tensor> {
+    Tensor::named(name)
+        .ok_or_else(|| PyValueError::new_err(format!("no tensor {name:?} in schema 1")))
+}
+
+fn dtype_named(name: &str) -> PyResult<Dtype> {
+    match name {
+        "float32" => Ok(Dtype::F32),
+        "float16" => Ok(Dtype::F16),
+        "bfloat16" => Ok(Dtype::BF16),
+        "int8" => Ok(Dtype::I8),
+        _ => Err(PyValueError::new_err(format!("no stored type {name:?}"))),
+    }
+}
+
+/// Streams traces into a shard; see the module `shard::writer` of the crate.
+#[pyclass(frozen, module = "hallutrace._core")]
+pub struct ShardWriter {
+    writer: Mutex<Option<writer::ShardWriter>>,
+}
+
+impl ShardWriter {
+    fn with<T>(&self, act: impl FnOnce(&mut Option<writer::ShardWriter>) -> T) -> T {
+        act(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[pymethods]
+impl ShardWriter {
+    #[new]
+    #[pyo3(signature = (path, traces, *, edge_weight = "float16", hidden = "float32"))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        traces: usize,
+        edge_weight: &str,
+        hidden: &str,
+    ) -> PyResult<Self> {
+        let types =
+            StoredTypes { edge_weight: dtype_named(edge_weight)?, hidden: dtype_named(hidden)? };
+        let writer = writer::ShardWriter::create(&path, traces, types)
+            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        Ok(Self { writer: Mutex::new(Some(writer)) })
+    }
+
+    fn append(
+        &self,
+        py: Python<'_>,
+        number: usize,
+        id: String,
+        sample: u32,
+        arrays: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let mut held = Vec::with_capacity(arrays.len());
+        for (name, array) in arrays {
+            held.push((tensor_named(&name.extract::<String>()?)?, Held::of(&array)?));
+        }
+        let mut record = Record { number, key: (id, sample), arrays: Default::default() };
+        for (tensor, array) in &held {
+            record.arrays[*tensor as usize] = Some(array.array()?);
+        }
+        let appended = py.detach(|| self.with(|writer| writer.as_mut().map(|w| w.append(&record))));
+        appended.ok_or_else(finished)?.map_err(|error| to_python(py, &Error::Shard(error)))
+    }
+
+    fn finish(&self, py: Python<'_>, to: PathBuf) -> PyResult<(u64, String)> {
+        let writer = self.with(Option::take).ok_or_else(finished)?;
+        py.detach(|| writer.finish(&to))
+            .map(|done| (done.bytes, format!("{:016x}", done.checksum)))
+            .map_err(|error| to_python(py, &Error::Shard(error)))
+    }
+
+    #[getter]
+    fn data_bytes(&self) -> PyResult<usize> {
+        self.with(|writer| writer.as_ref().map(writer::ShardWriter::data_bytes))
+            .ok_or_else(finished)
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        self.with(|writer| writer.as_ref().map(writer::ShardWriter::len)).ok_or_else(finished)
+    }
+}
+
+fn finished() -> PyErr {
+    PyValueError::new_err("Expected a shard that is being written, got one that is finished")
+}
+
+/// Element type, shape, and the bytes in place.
+type StoredTensor<'py> = (String, Bound<'py, PyTuple>, Bound<'py, PyArray1<u8>>);
+
+/// A shard open for reading; see the module `shard::reader` of the crate.
+#[pyclass(frozen, module = "hallutrace._core")]
+pub struct Shard {
+    shard: reader::Shard,
+}
+
+#[pymethods]
+impl Shard {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let shard = py
+            .detach(|| reader::Shard::open(&path))
+            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        Ok(Self { shard })
+    }
+
+    fn __len__(&self) -> usize {
+        self.shard.traces().len()
+    }
+
+    #[getter]
+    fn bytes(&self) -> usize {
+        self.shard.bytes().len()
+    }
+
+    /// Per trace, in the order of the file: number, question id, sample.
+    fn keys(&self) -> Vec<(usize, String, u32)> {
+        let traces = self.shard.traces().iter();
+        traces.map(|trace| (trace.number, trace.key.0.clone(), trace.key.1)).collect()
+    }
+
+    /// Element type, shape and bytes (a view) of one tensor; `None` where the trace has none.
+    fn tensor<'py>(
+        slf: &Bound<'py, Self>,
+        position: usize,
+        name: &str,
+    ) -> PyResult<Option<StoredTensor<'py>>> {
+        let py = slf.py();
+        let shard = &slf.get().shard;
+        if position >= shard.traces().len() {
+            return Err(PyValueError::new_err(format!("no trace at position {position}")));
+        }
+        let found = shard
+            .tensor(position, tensor_named(name)?)
+            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        if name == Tensor::EdgesOffset.name() {
+            slf.get().shard.check(position).map_err(|error| to_python(py, &Error::Shard(error)))?;
+        }
+        let Some((form, bytes)) = found else { return Ok(None) };
+        let view = ArrayView1::from(bytes);
+        // SAFETY: the bytes belong to the mapping that `slf` owns, `slf` is the array's base and so
+        // outlives it, and the array is made read-only before anyone sees it.
+        #[allow(unsafe_code)]
+        let array = unsafe { PyArray1::borrow_from_array(&view, slf.clone().into_any()) };
+        array.call_method1("setflags", (false,))?;
+        Ok(Some((format!("{:?}", form.dtype), PyTuple::new(py, &form.shape)?, array)))
+    }
+
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.shard.verify()).map_err(|error| to_python(py, &Error::Shard(error)))
+    }
+}
+
+/// Writes a small file durably and never over another; `scratch` is where it lies until it is whole.
+#[pyfunction]
+fn write_new(py: Python<'_>, scratch: PathBuf, to: PathBuf, content: &[u8]) -> PyResult<()> {
+    py.detach(|| files::write_new(&scratch, &to, content))
+        .map_err(|error| to_python(py, &Error::Shard(error)))
+}

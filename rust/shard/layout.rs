@@ -1,0 +1,169 @@
+//! The header of a shard: what safetensors asks for, and what schema 1 adds.
+//!
+//! ```text
+//! u64 length of the header, little endian
+//! {"__metadata__":{"hallutrace":"{\"checksums\":[…],\"keys\":[[id,sample],…],\"numbers\":[…],\"schema\":1}"},
+//!  "00017.edges.offset":{"dtype":"I64","shape":[5],"data_offsets":[0,40]}, …}      filled up with spaces
+//! data, from a multiple of 64 bytes on, trace after trace
+//! ```
+//! A checksum is 16 hexadecimal digits of XXH3 (64 bits); those of a trace stand in one string, in the
+//! order of its tensors on disk.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+
+use super::schema::{ALIGNMENT, Dtype, Form, Tensor};
+
+/// The one key of the header's metadata.
+pub const METADATA_KEY: &str = "hallutrace";
+/// Bytes that hold the header's length.
+pub const LENGTH_BYTES: usize = 8;
+/// The longest header that readers of safetensors accept.
+pub const LONGEST_HEADER: usize = 100_000_000;
+
+const SPACE_FIXED: usize = 1024;
+const SPACE_PER_TRACE: usize = 2560;
+
+/// Bytes reserved for the header of a shard of up to `traces` traces, a stated function:
+/// `1024 + 2560 * traces`, rounded up so that the data begins at a multiple of 64.
+///
+/// A header that outgrows it (very long ids) is made room for by [`super::ShardWriter::finish`].
+pub fn header_space(traces: usize) -> usize {
+    padded_header(SPACE_FIXED.saturating_add(SPACE_PER_TRACE.saturating_mul(traces)))
+}
+
+/// The header length, at least `bytes`, with which the data begins at a multiple of [`ALIGNMENT`].
+pub fn padded_header(bytes: usize) -> usize {
+    (bytes.saturating_add(LENGTH_BYTES)).next_multiple_of(ALIGNMENT) - LENGTH_BYTES
+}
+
+/// One trace as the header tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceEntry {
+    /// Number within the shard; gaps are traces that failed.
+    pub number: usize,
+    /// Question id and sample.
+    pub key: (String, u32),
+    /// Its tensors, in the order of the disk.
+    pub tensors: Vec<TensorEntry>,
+}
+
+/// One tensor as the header tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorEntry {
+    /// Which one.
+    pub tensor: Tensor,
+    /// Element type and shape.
+    pub form: Form,
+    /// First byte, counted from the beginning of the data.
+    pub begin: usize,
+    /// Byte after the last.
+    pub end: usize,
+    /// XXH3 of its bytes.
+    pub checksum: u64,
+}
+
+/// What the metadata of a shard holds; field order is canonical JSON's.
+#[derive(Debug, Clone, serde::Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// Per trace: the checksums of its tensors, 16 hexadecimal digits each.
+    pub checksums: Vec<String>,
+    /// Per trace: question id and sample.
+    pub keys: Vec<(String, u32)>,
+    /// Per trace: its number in the shard.
+    pub numbers: Vec<usize>,
+    /// Version of the format.
+    pub schema: u32,
+}
+
+/// The header as JSON text, without padding.
+pub fn encode(traces: &[TraceEntry]) -> String {
+    let metadata = Metadata {
+        checksums: traces.iter().map(checksums).collect(),
+        keys: traces.iter().map(|trace| trace.key.clone()).collect(),
+        numbers: traces.iter().map(|trace| trace.number).collect(),
+        schema: super::schema::SCHEMA,
+    };
+    // Neither can fail: every key is a string, and writing to a String has no error.
+    let inner = serde_json::to_string(&metadata).unwrap_or_default();
+    let quoted = serde_json::to_string(&inner).unwrap_or_default();
+    let mut header = format!("{{\"__metadata__\":{{\"{METADATA_KEY}\":{quoted}}}");
+    for trace in traces {
+        for TensorEntry { tensor, form, begin, end, .. } in &trace.tensors {
+            let Form { dtype, shape } = form;
+            let _ = write!(
+                header,
+                ",\"{:05}.{tensor}\":{{\"dtype\":\"{dtype:?}\",\"shape\":[",
+                trace.number
+            );
+            for (axis, length) in shape.iter().enumerate() {
+                let _ = write!(header, "{}{length}", if axis == 0 { "" } else { "," });
+            }
+            let _ = write!(header, "],\"data_offsets\":[{begin},{end}]}}");
+        }
+    }
+    header.push('}');
+    header
+}
+
+fn checksums(trace: &TraceEntry) -> String {
+    trace.tensors.iter().fold(String::new(), |mut digits, tensor| {
+        let _ = write!(digits, "{:016x}", tensor.checksum);
+        digits
+    })
+}
+
+/// A header as it stands in the file: names in their order, nothing believed yet.
+pub struct RawHeader {
+    /// The text under [`METADATA_KEY`].
+    pub metadata: String,
+    /// Names and what is said of each.
+    pub tensors: Vec<(String, RawTensor)>,
+}
+
+/// What a header says of one tensor.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTensor {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// First byte and the one after the last.
+    pub data_offsets: (usize, usize),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetadata {
+    hallutrace: String,
+}
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = RawHeader;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a safetensors header that begins with __metadata__")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+                let Some("__metadata__") = map.next_key::<String>()?.as_deref() else {
+                    return Err(A::Error::custom("no __metadata__ at the beginning"));
+                };
+                let metadata = map.next_value::<RawMetadata>()?.hallutrace;
+                let mut tensors = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    tensors.push(entry);
+                }
+                Ok(RawHeader { metadata, tensors })
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}

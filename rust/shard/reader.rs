@@ -1,0 +1,324 @@
+//! Opens a shard strictly and hands out its bytes in place.
+//!
+//! Opening costs O(header): it checks that the header is one that [`super::writer`] could have written,
+//! down to the order of tensors, so a file from elsewhere is refused rather than guessed at. Checksums and
+//! the rules of the data are checked when a trace is first read, or all at once by [`Shard::verify`].
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use memmap2::Mmap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::layout::{
+    self, LENGTH_BYTES, LONGEST_HEADER, Metadata, RawHeader, TensorEntry, TraceEntry,
+};
+use super::schema::{self, ALIGNMENT, Dimensions, Disagreement, Dtype, Form, Forms, Tensor};
+use crate::error::ShardError;
+
+/// The bit of [`Shard::check`] beside those of the tensors.
+const DATA_CHECKED: u32 = 1 << 31;
+
+/// A shard open for reading, its file mapped into memory.
+pub struct Shard {
+    path: String,
+    map: Mmap,
+    data: usize,
+    traces: Vec<TraceEntry>,
+    dimensions: Vec<Dimensions>,
+    /// Per trace: a bit for each tensor whose checksum was right, and one for the rules of the data.
+    verified: Vec<AtomicU32>,
+}
+
+impl Shard {
+    /// Opens and checks the header of a shard.
+    ///
+    /// # Errors
+    /// [`ShardError::Io`], or [`ShardError::Damaged`] saying what the header breaks.
+    pub fn open(path: &Path) -> Result<Self, ShardError> {
+        let file = File::open(path).map_err(ShardError::io("open", path))?;
+        // SAFETY: committed shards never change (they are written once and only ever renamed), so the
+        // mapped bytes stay as they are while the map lives; a file cut short from outside would fault.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
+        let path = path.display().to_string();
+        let damaged = |found: String| ShardError::Damaged { path: path.clone(), found };
+        let (data, traces) = parse(&map).map_err(damaged)?;
+        let dimensions = traces
+            .iter()
+            .map(|trace| {
+                schema::dimensions(&forms(trace)).map_err(|misfit| in_trace(trace, misfit))
+            })
+            .collect::<Result<Vec<_>, String>>()
+            .map_err(damaged)?;
+        let verified = traces.iter().map(|_| AtomicU32::new(0)).collect();
+        Ok(Self { path, map, data, traces, dimensions, verified })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// The traces, in the order of the file.
+    pub fn traces(&self) -> &[TraceEntry] {
+        &self.traces
+    }
+
+    /// How large the trace at `position` is.
+    pub fn dimensions(&self, position: usize) -> Dimensions {
+        self.dimensions[position]
+    }
+
+    /// The entry of a tensor of the trace at `position`, and its bytes once their checksum is right.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`], naming the tensor.
+    pub fn tensor(
+        &self,
+        position: usize,
+        tensor: Tensor,
+    ) -> Result<Option<(&Form, &[u8])>, ShardError> {
+        let entry = &self.traces[position];
+        let Some(at) = entry.tensors.iter().find(|entry| entry.tensor == tensor) else {
+            return Ok(None);
+        };
+        let bytes = &self.map[self.data + at.begin..self.data + at.end];
+        self.once(position, 1 << tensor as u32, || {
+            if xxh3_64(bytes) == at.checksum {
+                Ok(())
+            } else {
+                Err((tensor, "bytes that their checksum does not know".to_owned()))
+            }
+        })?;
+        Ok(Some((&at.form, bytes)))
+    }
+
+    /// Checks the rules of a trace's data: graphs of the past in CSR, and a meta with the trace's key.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`], naming the tensor.
+    pub fn check(&self, position: usize) -> Result<(), ShardError> {
+        let entry = &self.traces[position];
+        self.once(position, DATA_CHECKED, || check_data(entry, 0, &self.map[self.data..]))
+    }
+
+    /// Runs a check of a trace until it has passed once.
+    fn once(
+        &self,
+        position: usize,
+        bit: u32,
+        check: impl FnOnce() -> Result<(), Disagreement>,
+    ) -> Result<(), ShardError> {
+        let passed = &self.verified[position];
+        if passed.load(Ordering::Relaxed) & bit == 0 {
+            check().map_err(|misfit| self.damaged(in_trace(&self.traces[position], misfit)))?;
+            passed.fetch_or(bit, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Checks all checksums and all rules of the data.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`] for the first thing that is wrong.
+    pub fn verify(&self) -> Result<(), ShardError> {
+        for (position, entry) in self.traces.iter().enumerate() {
+            for at in &entry.tensors {
+                self.tensor(position, at.tensor)?;
+            }
+            self.check(position)?;
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, found: String) -> ShardError {
+        ShardError::Damaged { path: self.path.clone(), found }
+    }
+}
+
+fn in_trace(trace: &TraceEntry, (tensor, found): Disagreement) -> String {
+    format!("{found} in `{tensor}` of trace {:05}", trace.number)
+}
+
+fn forms(trace: &TraceEntry) -> Forms {
+    let mut forms = Forms::default();
+    for entry in &trace.tensors {
+        forms[entry.tensor as usize] = Some(entry.form.clone());
+    }
+    forms
+}
+
+/// Where the data begins, and the traces; or what is wrong with the header.
+fn parse(file: &[u8]) -> Result<(usize, Vec<TraceEntry>), String> {
+    let length = file
+        .first_chunk::<LENGTH_BYTES>()
+        .map(|bytes| u64::from_le_bytes(*bytes))
+        .ok_or_else(|| format!("{} bytes", file.len()))?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= LONGEST_HEADER && length <= file.len() - LENGTH_BYTES)
+        .ok_or_else(|| format!("a header of {length} bytes in a file of {}", file.len()))?;
+    let data = LENGTH_BYTES + length;
+    if length == 0 || !data.is_multiple_of(ALIGNMENT) {
+        return Err(format!("a header of {length} bytes, a shard that was never finished"));
+    }
+    let header: RawHeader = serde_json::from_slice(&file[LENGTH_BYTES..data])
+        .map_err(|error| format!("a header that is not one of ours ({error})"))?;
+    let metadata: Metadata = serde_json::from_str(&header.metadata)
+        .map_err(|error| format!("metadata that is not ours ({error})"))?;
+    if metadata.schema != schema::SCHEMA {
+        return Err(format!("schema {}", metadata.schema));
+    }
+    let traces = entries(header, metadata)?;
+    // A header has one form: what the writer would not have written, byte for byte, is damage.
+    let mut due = layout::encode(&traces).into_bytes();
+    due.resize(length.max(due.len()), b' ');
+    if due != file[LENGTH_BYTES..data] {
+        return Err("a header in another form than the writer's".to_owned());
+    }
+    let end = traces.last().and_then(|trace| trace.tensors.last()).map_or(0, |last| last.end);
+    if end != file.len() - data {
+        return Err(format!("{} bytes of data where the header tells of {end}", file.len() - data));
+    }
+    Ok((data, traces))
+}
+
+/// Deals the header's tensors out to the traces that the metadata names.
+fn entries(header: RawHeader, metadata: Metadata) -> Result<Vec<TraceEntry>, String> {
+    let Metadata { checksums, keys, numbers, .. } = metadata;
+    if keys.len() != numbers.len() || checksums.len() != numbers.len() {
+        return Err(format!(
+            "{} keys and {} checksums for {} traces",
+            keys.len(),
+            checksums.len(),
+            numbers.len()
+        ));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut tensors = header.tensors.into_iter();
+    let mut begin = 0;
+    let mut traces = Vec::new();
+    for ((number, key), checksums) in numbers.into_iter().zip(keys).zip(checksums) {
+        if !seen.insert(number) {
+            return Err(format!("trace {number:05} twice"));
+        }
+        let count = checksums.len() / 16;
+        let mut trace = TraceEntry { number, key, tensors: Vec::with_capacity(count) };
+        for (at, (name, raw)) in tensors.by_ref().take(count).enumerate() {
+            let checksum = checksums
+                .get(16 * at..16 * (at + 1))
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+                .ok_or_else(|| format!("checksum {checksums:?} of trace {number:05}"))?;
+            let tensor = name
+                .strip_prefix(&format!("{number:05}."))
+                .and_then(Tensor::named)
+                .ok_or_else(|| format!("tensor {name:?} where trace {number:05} goes on"))?;
+            let form = Form { dtype: raw.dtype, shape: raw.shape };
+            let end = form.bytes().and_then(|bytes| bytes.checked_add(begin));
+            if raw.data_offsets.0 != begin || Some(raw.data_offsets.1) != end {
+                return Err(format!(
+                    "offsets {:?} of {name}, {begin} and {end:?} due",
+                    raw.data_offsets
+                ));
+            }
+            trace.tensors.push(TensorEntry {
+                tensor,
+                form,
+                begin,
+                end: raw.data_offsets.1,
+                checksum,
+            });
+            begin = raw.data_offsets.1;
+        }
+        if checksums.len() != 16 * trace.tensors.len() || !begin.is_multiple_of(ALIGNMENT) {
+            return Err(format!("trace {number:05} cut short"));
+        }
+        let order = schema::disk_order(&forms(&trace));
+        if !order.iter().eq(trace.tensors.iter().map(|entry| &entry.tensor)) {
+            return Err(format!("the tensors of trace {number:05} out of order"));
+        }
+        traces.push(trace);
+    }
+    match tensors.next() {
+        Some((name, _)) => Err(format!("tensor {name:?} of no trace")),
+        None => Ok(traces),
+    }
+}
+
+/// The rules of a trace's data: edges that form CSR graphs of the past, and a meta that says the same.
+///
+/// `data` begins `base` bytes into the data section.
+pub(super) fn check_data(trace: &TraceEntry, base: usize, data: &[u8]) -> Result<(), Disagreement> {
+    let bytes = |tensor: Tensor| {
+        let at = trace.tensors.iter().find(|entry| entry.tensor == tensor);
+        at.map_or((Dtype::U8, &[][..]), |at| (at.form.dtype, &data[at.begin - base..at.end - base]))
+    };
+    let offsets: Vec<i64> =
+        bytes(Tensor::EdgesOffset).1.chunks_exact(8).map(|b| le(b, i64::from_le_bytes)).collect();
+    let indptr: Vec<i32> =
+        bytes(Tensor::EdgesIndptr).1.chunks_exact(4).map(|b| le(b, i32::from_le_bytes)).collect();
+    let keys: Vec<u32> = match bytes(Tensor::EdgesKey) {
+        (Dtype::U16, keys) => {
+            keys.chunks_exact(2).map(|b| le(b, u16::from_le_bytes).into()).collect()
+        }
+        (_, keys) => keys.chunks_exact(4).map(|b| le(b, u32::from_le_bytes)).collect(),
+    };
+    let graphs = offsets.len().saturating_sub(1);
+    let rows = indptr.len().checked_div(graphs).unwrap_or(0);
+    if offsets.first() != Some(&0) || offsets.last() != i64::try_from(keys.len()).ok().as_ref() {
+        return Err((
+            Tensor::EdgesOffset,
+            format!("offsets that do not span {} edges", keys.len()),
+        ));
+    }
+    for (graph, span) in offsets.windows(2).enumerate() {
+        let keys = usize::try_from(span[0])
+            .ok()
+            .zip(usize::try_from(span[1]).ok())
+            .and_then(|(begin, end)| keys.get(begin..end))
+            .ok_or_else(|| (Tensor::EdgesOffset, format!("offsets {span:?}")))?;
+        check_graph(&indptr[graph * rows..(graph + 1) * rows], keys)?;
+    }
+    check_meta(bytes(Tensor::Meta).1, &trace.key)
+}
+
+/// One graph: row starts from 0 up, and in each row keys that ascend and do not follow their query.
+fn check_graph(indptr: &[i32], keys: &[u32]) -> Result<(), Disagreement> {
+    let ends = (indptr.first(), indptr.last().map(|&end| usize::try_from(end)));
+    if ends != (Some(&0), Some(Ok(keys.len()))) {
+        return Err((Tensor::EdgesIndptr, format!("rows that do not span {} edges", keys.len())));
+    }
+    for (row, span) in indptr.windows(2).enumerate() {
+        let keys = usize::try_from(span[0])
+            .ok()
+            .zip(usize::try_from(span[1]).ok())
+            .and_then(|(begin, end)| keys.get(begin..end))
+            .ok_or_else(|| (Tensor::EdgesIndptr, format!("row {row} of edges {span:?}")))?;
+        let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending || keys.last().is_some_and(|&key| key as usize > row) {
+            return Err((Tensor::EdgesKey, format!("keys {keys:?} of query {row}")));
+        }
+    }
+    Ok(())
+}
+
+fn check_meta(meta: &[u8], key: &(String, u32)) -> Result<(), Disagreement> {
+    #[derive(serde::Deserialize)]
+    struct Key {
+        id: String,
+        sample: u32,
+    }
+    let named: Key = serde_json::from_slice(meta)
+        .map_err(|error| (Tensor::Meta, format!("text that is not JSON with a key ({error})")))?;
+    if (&named.id, named.sample) != (&key.0, key.1) {
+        return Err((Tensor::Meta, format!("the key of another trace, {:?}", named.id)));
+    }
+    Ok(())
+}
+
+/// A number from exactly as many bytes as it has; `chunks_exact` gives no others.
+fn le<const N: usize, T: Default>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> T {
+    bytes.try_into().map(from).unwrap_or_default()
+}

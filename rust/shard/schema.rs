@@ -1,0 +1,279 @@
+//! The tensors of a trace: names, element types, and how their shapes agree.
+
+use std::fmt;
+
+/// Version of the format, in the header of every shard.
+pub const SCHEMA: u32 = 1;
+
+/// Traces begin at multiples of this many bytes.
+pub const ALIGNMENT: usize = 64;
+
+/// Element types of safetensors that traces use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[allow(missing_docs)]
+pub enum Dtype {
+    I64,
+    F32,
+    I32,
+    U32,
+    F16,
+    BF16,
+    U16,
+    I8,
+    U8,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::I64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::U16 => 2,
+            Self::I8 | Self::U8 => 1,
+        }
+    }
+}
+
+/// The tensors of a trace, in the order of the format's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Tensor {
+    EdgesOffset,
+    Logprob,
+    TokenEntropy,
+    LogDiagonal,
+    Tokens,
+    EdgesIndptr,
+    Diagonal,
+    ReceivedMean,
+    Previous,
+    Entropy,
+    Mass,
+    ValueNorm,
+    EdgesWeight,
+    EdgesKey,
+    HiddenScale,
+    Hidden,
+    Meta,
+}
+
+impl Tensor {
+    /// All of them, in the order of the format's table.
+    pub const ALL: [Self; 17] = [
+        Self::EdgesOffset,
+        Self::Logprob,
+        Self::TokenEntropy,
+        Self::LogDiagonal,
+        Self::Tokens,
+        Self::EdgesIndptr,
+        Self::Diagonal,
+        Self::ReceivedMean,
+        Self::Previous,
+        Self::Entropy,
+        Self::Mass,
+        Self::ValueNorm,
+        Self::EdgesWeight,
+        Self::EdgesKey,
+        Self::HiddenScale,
+        Self::Hidden,
+        Self::Meta,
+    ];
+
+    /// Name within the trace, without its number.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EdgesOffset => "edges.offset",
+            Self::Logprob => "logprob",
+            Self::TokenEntropy => "token_entropy",
+            Self::LogDiagonal => "marginals.log_diagonal",
+            Self::Tokens => "tokens",
+            Self::EdgesIndptr => "edges.indptr",
+            Self::Diagonal => "marginals.diagonal",
+            Self::ReceivedMean => "marginals.received_mean",
+            Self::Previous => "marginals.previous",
+            Self::Entropy => "marginals.entropy",
+            Self::Mass => "marginals.mass",
+            Self::ValueNorm => "marginals.value_norm",
+            Self::EdgesWeight => "edges.weight",
+            Self::EdgesKey => "edges.key",
+            Self::HiddenScale => "hidden.scale",
+            Self::Hidden => "hidden",
+            Self::Meta => "meta",
+        }
+    }
+
+    /// The tensor of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tensor| tensor.name() == name)
+    }
+
+    /// Element types it may have on disk.
+    pub const fn dtypes(self) -> &'static [Dtype] {
+        match self {
+            Self::EdgesOffset => &[Dtype::I64],
+            Self::Logprob | Self::TokenEntropy | Self::LogDiagonal | Self::HiddenScale => {
+                &[Dtype::F32]
+            }
+            Self::Tokens | Self::EdgesIndptr => &[Dtype::I32],
+            Self::EdgesWeight => &[Dtype::F16, Dtype::F32],
+            Self::EdgesKey => &[Dtype::U16, Dtype::U32],
+            Self::Hidden => &[Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::I8],
+            Self::Meta => &[Dtype::U8],
+            _ => &[Dtype::F16],
+        }
+    }
+
+    /// Whether a trace may do without it.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::Hidden | Self::HiddenScale)
+    }
+}
+
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Element type and shape of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// Element type on disk.
+    pub dtype: Dtype,
+    /// Lengths of its axes.
+    pub shape: Vec<usize>,
+}
+
+impl Form {
+    /// Bytes on disk, or `None` where that overflows.
+    pub fn bytes(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.dtype.size(), |bytes, &length| bytes.checked_mul(length))
+    }
+}
+
+/// The forms of a trace's tensors, indexed as in [`Tensor::ALL`]; what it does not have is `None`.
+pub type Forms = [Option<Form>; Tensor::ALL.len()];
+
+/// The order of a trace's tensors on disk: wide elements first, then as in the table.
+///
+/// So every tensor of a trace that begins at a multiple of [`ALIGNMENT`] is aligned to its elements.
+pub fn disk_order(forms: &Forms) -> Vec<Tensor> {
+    let mut order: Vec<Tensor> =
+        Tensor::ALL.into_iter().filter(|&tensor| forms[tensor as usize].is_some()).collect();
+    // `meta` is the last of its size in the table, so a stable sort keeps it last of all.
+    order.sort_by_key(|&tensor| {
+        std::cmp::Reverse(forms[tensor as usize].as_ref().map_or(0, |form| form.dtype.size()))
+    });
+    order
+}
+
+/// How large a trace is, as its shapes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Layers captured, L.
+    pub layers: usize,
+    /// Heads of a layer, H.
+    pub heads: usize,
+    /// Tokens of prompt and answer, N.
+    pub tokens: usize,
+    /// Tokens of the answer, A.
+    pub answer: usize,
+    /// Graphs of edges, G: one a layer, or one a head.
+    pub graphs: usize,
+    /// Edges of all graphs, E.
+    pub edges: usize,
+}
+
+/// A shape that does not agree with the others: the tensor, and what was seen.
+pub type Disagreement = (Tensor, String);
+
+/// Checks that all needed tensors are there, of types they may have, and that their shapes agree.
+///
+/// # Errors
+/// The first tensor that does not fit, and what was seen.
+pub fn dimensions(forms: &Forms) -> Result<Dimensions, Disagreement> {
+    for tensor in Tensor::ALL {
+        match &forms[tensor as usize] {
+            None if !tensor.is_optional() => return Err((tensor, "no such tensor".into())),
+            Some(form) if !tensor.dtypes().contains(&form.dtype) => {
+                return Err((tensor, format!("element type {:?}", form.dtype)));
+            }
+            _ => {}
+        }
+    }
+    let [layers, heads, tokens] = axes(forms, Tensor::Diagonal)?;
+    let [answer] = axes(forms, Tensor::Logprob)?;
+    let [graphs, _] = axes(forms, Tensor::EdgesIndptr)?;
+    let [edges] = axes(forms, Tensor::EdgesKey)?;
+    let dimensions = Dimensions { layers, heads, tokens, answer, graphs, edges };
+    agree(forms, dimensions)?;
+    Ok(dimensions)
+}
+
+/// The rules between shapes, once the dimensions are known.
+fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
+    let Dimensions { layers, heads, tokens, answer, graphs, edges } = is;
+    if answer == 0 || tokens <= answer {
+        return Err((Tensor::Tokens, format!("{answer} answer tokens of {tokens} tokens")));
+    }
+    if graphs != layers && graphs != layers * heads {
+        return Err((
+            Tensor::EdgesIndptr,
+            format!("{graphs} graphs, {layers} layers, {heads} heads"),
+        ));
+    }
+    let [_, _, rows] = axes(forms, Tensor::Previous)?;
+    if rows != answer + 1 && rows != tokens {
+        return Err((Tensor::Previous, format!("{rows} rows, {answer} answer tokens")));
+    }
+    let [_, _, _, segments] = axes(forms, Tensor::Mass)?;
+    let [_, value_heads, _] = axes(forms, Tensor::ValueNorm)?;
+    let narrow = tokens <= usize::from(u16::MAX) + 1;
+    let key = forms[Tensor::EdgesKey as usize].as_ref().map(|form| form.dtype);
+    if key != Some(if narrow { Dtype::U16 } else { Dtype::U32 }) {
+        return Err((Tensor::EdgesKey, format!("element type {key:?} for {tokens} tokens")));
+    }
+    expect(forms, Tensor::EdgesOffset, &[graphs + 1])?;
+    expect(forms, Tensor::TokenEntropy, &[answer])?;
+    expect(forms, Tensor::LogDiagonal, &[layers, heads, 2])?;
+    expect(forms, Tensor::Tokens, &[tokens])?;
+    expect(forms, Tensor::EdgesIndptr, &[graphs, tokens + 1])?;
+    expect(forms, Tensor::ReceivedMean, &[layers, heads, tokens])?;
+    expect(forms, Tensor::Entropy, &[layers, heads, rows])?;
+    expect(forms, Tensor::Mass, &[layers, heads, rows, segments])?;
+    expect(forms, Tensor::ValueNorm, &[layers, value_heads, tokens])?;
+    expect(forms, Tensor::EdgesWeight, &[edges])?;
+    agree_hidden(forms)
+}
+
+/// Hidden states have a scale where, and only where, they are int8.
+fn agree_hidden(forms: &Forms) -> Result<(), Disagreement> {
+    let is_int8 =
+        forms[Tensor::Hidden as usize].as_ref().is_some_and(|form| form.dtype == Dtype::I8);
+    if is_int8 != forms[Tensor::HiddenScale as usize].is_some() {
+        return Err((Tensor::HiddenScale, "a scale without int8, or int8 without a scale".into()));
+    }
+    if forms[Tensor::Hidden as usize].is_some() {
+        let [layers, tokens, _] = axes(forms, Tensor::Hidden)?;
+        if is_int8 {
+            expect(forms, Tensor::HiddenScale, &[layers, tokens])?;
+        }
+    }
+    Ok(())
+}
+
+/// The axes of a tensor that has to have `N` of them.
+fn axes<const N: usize>(forms: &Forms, tensor: Tensor) -> Result<[usize; N], Disagreement> {
+    let shape = forms[tensor as usize].as_ref().map_or(&[][..], |form| &form.shape);
+    shape.try_into().map_err(|_| (tensor, format!("shape {shape:?}")))
+}
+
+fn expect(forms: &Forms, tensor: Tensor, shape: &[usize]) -> Result<(), Disagreement> {
+    match &forms[tensor as usize] {
+        Some(form) if form.shape != shape => {
+            Err((tensor, format!("shape {:?} where the others say {shape:?}", form.shape)))
+        }
+        _ => Ok(()),
+    }
+}
