@@ -1,0 +1,238 @@
+"""The Rust core: plain functions over numpy arrays, wrapped by the modules of the package."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def sparsify(
+    attention: npt.NDArray[Any],
+    bfloat16: bool,
+    *,
+    top_k: int | None,
+    min_weight: float,
+    top_mass: float | None,
+    heads: str,
+    causal: bool,
+    first_query: int | None,
+) -> tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    tuple[int, int, int],
+    int,
+]:
+    """Edges of [heads, queries, keys] or [queries, keys], see ``hallutrace.sparsify``.
+
+    Returns:
+        indptr [heads * queries + 1], keys [edges], weights [edges], retained [heads, queries],
+        shape, first_query.
+    """
+
+def marginals(
+    attention: npt.NDArray[Any],
+    bfloat16: bool,
+    *,
+    segments: Sequence[int],
+    causal: bool,
+    first_query: int | None,
+) -> tuple[
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+]:
+    """diagonal, previous, received, entropy, mass; see ``hallutrace.marginals``."""
+
+class LayerReducer:
+    """One layer of one batch of right-padded sequences, given block by block of query rows."""
+
+    def __new__(
+        cls,
+        heads: int,
+        sequences: Sequence[tuple[int, int, Sequence[int]]],
+        *,
+        top_k: int | None,
+        min_weight: float,
+        top_mass: float | None,
+        combine: str,
+        answer_edges: bool,
+        all_marginal_rows: bool,
+    ) -> LayerReducer:
+        """A reducer that waits for row 0.
+
+        Args:
+            heads: heads of the layer.
+            sequences: tokens N, prompt tokens P (1 <= P < N) and segment boundaries of each.
+            top_k: as for ``sparsify``.
+            min_weight: as for ``sparsify``.
+            top_mass: as for ``sparsify``.
+            combine: "mean", "max" or "each".
+            answer_edges: edges of rows P - 1 .. N - 1 alone; other rows are empty.
+            all_marginal_rows: previous, entropy and mass of all N rows, not of P - 1 .. N - 1
+                alone.
+        """
+
+    def push(self, attention: npt.NDArray[Any], bfloat16: bool, first_query: int) -> None:
+        """Takes the block of rows that follows.
+
+        Args:
+            attention: [sequences, heads, rows, keys], readable in place: float32, float16, or
+                uint16 with the bits of bfloat16. Row r is token first_query + r; at least
+                first_query + rows keys for rows that are not padding. Padding is not read.
+            bfloat16: whether ``attention`` holds bfloat16.
+            first_query: the token of row 0, which follows the last row of the block before.
+
+        Raises:
+            InputError: a block of another shape or out of order, or a bad weight; the reducer then
+                stands as before.
+        """
+
+    def finish(self) -> list[LayerReduction]:
+        """One reduction per sequence; the reducer is spent.
+
+        Raises:
+            InputError: rows are missing, or a graph has more than 2**31 - 1 edges.
+        """
+
+class LayerReduction:
+    """What a layer of one sequence comes to: G graphs (1 or heads), R rows (A + 1, or all N)."""
+
+    @property
+    def indptr(self) -> npt.NDArray[np.int32]:
+        """[G, N + 1], each graph's from 0."""
+    @property
+    def keys(self) -> npt.NDArray[np.int32]:
+        """[edges], ordered by graph, query, key."""
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """[edges]."""
+    @property
+    def diagonal(self) -> npt.NDArray[np.float32]:
+        """[heads, N]."""
+    @property
+    def received_mean(self) -> npt.NDArray[np.float32]:
+        """[heads, N], mean over rows i with j < i <= N - 2, 0 where there is none."""
+    @property
+    def previous(self) -> npt.NDArray[np.float32]:
+        """[heads, R]."""
+    @property
+    def entropy(self) -> npt.NDArray[np.float32]:
+        """[heads, R], in nats."""
+    @property
+    def mass(self) -> npt.NDArray[np.float32]:
+        """[heads, R, segments]."""
+    @property
+    def log_diagonal(self) -> npt.NDArray[np.float32]:
+        """[heads, 2], mean ln(max(diagonal, 2^-126)) over the prompt and over the answer."""
+
+class ShardWriter:
+    """Streams traces into a shard; the header comes last, so a part of one is never read as one."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        traces: int,
+        *,
+        edge_weight: str = "float16",
+        hidden: str = "float32",
+    ) -> ShardWriter:
+        """Begins a shard, over whatever stood there.
+
+        Args:
+            path: where it is written until it is whole.
+            traces: room to reserve in the header: 1024 + 2560 * traces bytes.
+            edge_weight: stored type of edge weights, "float16" or "float32".
+            hidden: stored type of hidden states: "float32", "float16", "bfloat16" or "int8".
+
+        Raises:
+            StorageError: the file cannot be made.
+        """
+
+    def append(
+        self, number: int, id: str, sample: int, arrays: dict[str, npt.NDArray[Any]]
+    ) -> None:
+        """Writes one trace.
+
+        Args:
+            number: of the trace in the shard.
+            id: the question's.
+            sample: which answer of its question.
+            arrays: tensors by their names in schema 1, in C order; float32 becomes what is stored,
+                edge keys are int32, bfloat16 is given as its bits in uint16, ``meta`` as uint8.
+
+        Raises:
+            InputError: shapes that do not agree, or numbers that the stored type cannot hold; the
+                shard stands as before.
+            StorageError: the file system refused.
+        """
+
+    def finish(self, to: str | PathLike[str]) -> tuple[int, str]:
+        """Writes the header, syncs, verifies, moves to ``to`` without replacing, syncs the folder.
+
+        Returns:
+            Bytes of the file, and its XXH3 in hexadecimal.
+
+        Raises:
+            StorageError: the file system refused, or ``to`` exists.
+            DamagedError: the disk gave other bytes back.
+        """
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the traces written so far."""
+
+    def __len__(self) -> int:
+        """Traces written so far."""
+
+class Shard:
+    """A shard open for reading; its file is mapped, its header checked strictly."""
+
+    def __new__(cls, path: str | PathLike[str]) -> Shard:
+        """Opens a shard.
+
+        Raises:
+            StorageError: the file cannot be read.
+            DamagedError: a header that schema 1 does not have.
+        """
+
+    def __len__(self) -> int:
+        """Traces in the shard."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+
+    def keys(self) -> list[tuple[int, str, int]]:
+        """Number, question id and sample of each trace, in the order of the file."""
+
+    def tensor(
+        self, position: int, name: str
+    ) -> tuple[str, tuple[int, ...], npt.NDArray[np.uint8]] | None:
+        """One tensor of the trace at ``position``, checked against its checksum the first time.
+
+        Returns:
+            Element type as safetensors names it, shape, and a read-only view of the bytes; None
+            where the trace has no such tensor.
+
+        Raises:
+            DamagedError: bytes that do not match their checksum.
+        """
+
+    def verify(self) -> None:
+        """Checks every checksum and every rule of the data.
+
+        Raises:
+            DamagedError: naming the first thing that is wrong.
+        """
+
+def write_new(scratch: str | PathLike[str], to: str | PathLike[str], content: bytes) -> None:
+    """Writes a small file durably and never over another; it lies at ``scratch`` until it is whole.
+
+    Raises:
+        StorageError: the file system refused, or ``to`` exists.
+    """

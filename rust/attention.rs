@@ -1,0 +1,310 @@
+//! Attention matrices, borrowed: the only place that checks shapes.
+//!
+//! ```text
+//! element of (head, query, key) = head · head_stride + query · query_stride + key
+//!
+//!            keys ──►   0  1  2  3  4  5
+//! queries    row 0      ■  ■  ■  ■  ·  ·      first_query = 3: row i stands at position i + 3
+//!    │       row 1      ■  ■  ■  ■  ■  ·      causal: what lies after the position (·) is never read
+//!    ▼       row 2      ■  ■  ■  ■  ■  ■
+//! ```
+
+use half::{bf16, f16};
+
+use crate::error::InputError;
+
+/// Stored weights of one of the three types that attention comes in.
+#[derive(Debug, Clone, Copy)]
+pub enum Elements<'a> {
+    /// IEEE 754 binary32.
+    F32(&'a [f32]),
+    /// IEEE 754 binary16, widened exactly.
+    F16(&'a [f16]),
+    /// bfloat16, widened exactly.
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Elements<'a> {
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(elements) => elements.len(),
+            Self::F16(elements) => elements.len(),
+            Self::Bf16(elements) => elements.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All elements from `offset` on; none where there are none.
+    fn from(self, offset: usize) -> Self {
+        let offset = offset.min(self.len());
+        match self {
+            Self::F32(elements) => Self::F32(&elements[offset..]),
+            Self::F16(elements) => Self::F16(&elements[offset..]),
+            Self::Bf16(elements) => Self::Bf16(&elements[offset..]),
+        }
+    }
+
+    /// `length` elements from `offset` as float32: in place, or widened into `scratch`.
+    fn widened<'s>(&self, offset: usize, length: usize, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self {
+            Self::F32(elements) => &elements[offset..offset + length],
+            Self::F16(elements) => {
+                let scratch = &mut scratch[..length];
+                widen_f16(&elements[offset..offset + length], scratch);
+                scratch
+            }
+            Self::Bf16(elements) => {
+                let scratch = &mut scratch[..length];
+                widen_bf16(&elements[offset..offset + length], scratch);
+                scratch
+            }
+        }
+    }
+}
+
+/// Axes and strides of `[heads, queries, keys]`, strides in elements; the stride over keys is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Axis 0.
+    pub heads: usize,
+    /// Axis 1.
+    pub queries: usize,
+    /// Axis 2.
+    pub keys: usize,
+    /// From one head to the next; 0 repeats one.
+    pub head_stride: usize,
+    /// From one query to the next; 0 repeats one.
+    pub query_stride: usize,
+}
+
+impl Layout {
+    /// A matrix without gaps.
+    pub fn contiguous(heads: usize, queries: usize, keys: usize) -> Self {
+        Self { heads, queries, keys, head_stride: queries * keys, query_stride: keys }
+    }
+
+    /// Elements from the first weight to the last, both included.
+    pub fn span(&self) -> u128 {
+        if self.heads == 0 || self.queries == 0 || self.keys == 0 {
+            return 0;
+        }
+        (self.heads as u128 - 1) * self.head_stride as u128
+            + (self.queries as u128 - 1) * self.query_stride as u128
+            + self.keys as u128
+    }
+
+    /// That `elements` hold the whole matrix and edges can number its keys.
+    fn check(&self, elements: &Elements<'_>) -> Result<(), InputError> {
+        let Self { heads, queries, keys, .. } = *self;
+        if i32::try_from(keys).is_err() {
+            return Err(InputError::Keys { keys });
+        }
+        if self.span() > elements.len() as u128 {
+            let (needed, length) = (self.span(), elements.len());
+            return Err(InputError::Span { needed, length, heads, queries, keys });
+        }
+        Ok(())
+    }
+}
+
+/// The attention of one layer over one sequence, or a block of its query rows.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionView<'a> {
+    elements: Elements<'a>,
+    layout: Layout,
+    causal: bool,
+    first_query: usize,
+}
+
+impl<'a> AttentionView<'a> {
+    /// Borrows a matrix whose first query stands at `first_query`, by default at
+    /// `keys - queries` (at 0 where that is negative).
+    ///
+    /// # Errors
+    /// [`InputError::Span`] and [`InputError::Keys`] for a layout that does not fit;
+    /// [`InputError::MoreQueries`] and [`InputError::FirstQuery`] where `causal` leaves a query without
+    /// a key of its own; [`InputError::NegativeFirstQuery`].
+    pub fn new(
+        elements: Elements<'a>,
+        layout: Layout,
+        causal: bool,
+        first_query: Option<i64>,
+    ) -> Result<Self, InputError> {
+        layout.check(&elements)?;
+        let Layout { queries, keys, .. } = layout;
+        if causal && queries > keys {
+            return Err(InputError::MoreQueries { queries, keys });
+        }
+        let room = keys.saturating_sub(queries);
+        let first_query = match first_query {
+            None => room,
+            Some(first_query) => match usize::try_from(first_query) {
+                Ok(position) if !causal || position <= room => position,
+                Err(_) if !causal => return Err(InputError::NegativeFirstQuery { first_query }),
+                _ => {
+                    let largest = room;
+                    return Err(InputError::FirstQuery { first_query, largest, queries, keys });
+                }
+            },
+        };
+        Ok(Self { elements, layout, causal, first_query })
+    }
+
+    /// Heads of the layer.
+    pub fn heads(&self) -> usize {
+        self.layout.heads
+    }
+
+    /// Rows.
+    pub fn queries(&self) -> usize {
+        self.layout.queries
+    }
+
+    /// Columns.
+    pub fn keys(&self) -> usize {
+        self.layout.keys
+    }
+
+    /// Key position of row 0.
+    pub fn first_query(&self) -> usize {
+        self.first_query
+    }
+
+    /// Key position of a row; without `causal` it may lie beyond the keys.
+    pub fn position(&self, query: usize) -> usize {
+        self.first_query.saturating_add(query)
+    }
+
+    /// How many keys of a row are read.
+    pub fn readable(&self, query: usize) -> usize {
+        if self.causal { self.position(query) + 1 } else { self.keys() }
+    }
+
+    /// The readable weights of one row; `scratch` has room for all keys.
+    pub(crate) fn row<'s>(&self, head: usize, query: usize, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        let offset = head * self.layout.head_stride + query * self.layout.query_stride;
+        self.elements.widened(offset, self.readable(query), scratch)
+    }
+}
+
+/// A block of query rows of a batch, `[sequences, heads, rows, keys]`.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchView<'a> {
+    elements: Elements<'a>,
+    layout: Layout,
+    sequences: usize,
+    stride: usize,
+}
+
+impl<'a> BatchView<'a> {
+    /// Borrows a batch; `stride` leads from one sequence to the next.
+    ///
+    /// # Errors
+    /// [`InputError::Span`] and [`InputError::Keys`] for a layout that does not fit.
+    pub fn new(
+        elements: Elements<'a>,
+        layout: Layout,
+        sequences: usize,
+        stride: usize,
+    ) -> Result<Self, InputError> {
+        if sequences > 0 {
+            let last = (sequences - 1).saturating_mul(stride);
+            layout.check(&elements.from(last))?;
+        }
+        Ok(Self { elements, layout, sequences, stride })
+    }
+
+    /// `[sequences, heads, rows, keys]`.
+    pub fn shape(&self) -> [usize; 4] {
+        [self.sequences, self.layout.heads, self.layout.queries, self.layout.keys]
+    }
+
+    /// The first `rows` rows of one sequence, causal, the first of them at `first_query`.
+    ///
+    /// # Errors
+    /// [`InputError::BlockKeys`] where the block has not the keys that these rows read.
+    pub fn sequence(
+        &self,
+        sequence: usize,
+        rows: usize,
+        first_query: usize,
+    ) -> Result<AttentionView<'a>, InputError> {
+        let needed = first_query + rows;
+        if needed > self.layout.keys && rows > 0 {
+            let (last_row, keys) = (needed - 1, self.layout.keys);
+            return Err(InputError::BlockKeys { sequence, last_row, needed, keys });
+        }
+        let elements = self.elements.from(sequence * self.stride);
+        let layout = Layout { queries: rows, keys: needed, ..self.layout };
+        AttentionView::new(elements, layout, true, None)
+    }
+}
+
+/// Widens bfloat16: the upper half of a float32.
+fn widen_bf16(stored: &[bf16], weights: &mut [f32]) {
+    for (weight, stored) in weights.iter_mut().zip(stored) {
+        *weight = f32::from_bits(u32::from(stored.to_bits()) << 16);
+    }
+}
+
+/// Widens float16 without a branch, and without arithmetic on subnormals, which is slow.
+///
+/// Exponent and mantissa move into place and the exponent is rebased; infinities and NaN are rebased
+/// twice; subnormals become a normal number of the same mantissa, from which its leading one is
+/// subtracted.
+fn widen_f16(stored: &[f16], weights: &mut [f32]) {
+    const EXPONENT: u32 = 0x7c00 << 13;
+    const REBASE: u32 = (127 - 15) << 23;
+    const LEADING_ONE: f32 = f32::from_bits((127 - 14) << 23);
+    for (weight, stored) in weights.iter_mut().zip(stored) {
+        let stored = u32::from(stored.to_bits());
+        let moved = (stored & 0x7fff) << 13;
+        let rebased = moved + REBASE;
+        let subnormal = (f32::from_bits(rebased + (1 << 23)) - LEADING_ONE).to_bits();
+        let special = rebased + REBASE;
+        let magnitude = match moved & EXPONENT {
+            0 => subnormal,
+            EXPONENT => special,
+            _ => rebased,
+        };
+        *weight = f32::from_bits(magnitude | (stored & 0x8000) << 16);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_float16_widens_as_the_reference_does() {
+        let stored: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let mut weights = vec![0.0; stored.len()];
+        widen_f16(&stored, &mut weights);
+        for (stored, weight) in stored.iter().zip(&weights) {
+            let wanted = stored.to_f32();
+            assert!(wanted.is_nan() && weight.is_nan() || wanted.to_bits() == weight.to_bits());
+        }
+    }
+
+    #[test]
+    fn every_bfloat16_widens_as_the_reference_does() {
+        let stored: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
+        let mut weights = vec![0.0; stored.len()];
+        widen_bf16(&stored, &mut weights);
+        for (stored, weight) in stored.iter().zip(&weights) {
+            let wanted = stored.to_f32();
+            assert!(wanted.is_nan() && weight.is_nan() || wanted.to_bits() == weight.to_bits());
+        }
+    }
+}

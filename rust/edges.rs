@@ -1,0 +1,171 @@
+//! Sparse attention graphs.
+//!
+//! ```text
+//! indptr    0     2  3        6            one entry per (head, query), and one more
+//!           │     │  │        │
+//! keys      0  3  1  0  2  5               increasing within a row
+//! weights  .2 .8  1 .1 .4 .5               positive
+//!           └row0┘└1┘└─ row 2 ─┘
+//! ```
+
+/// The edges of one attention matrix: CSR over the rows (head, query) in that order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdgeList {
+    heads: usize,
+    queries: usize,
+    key_count: usize,
+    first_query: usize,
+    indptr: Vec<i64>,
+    keys: Vec<i32>,
+    weights: Vec<f32>,
+    retained: Vec<f32>,
+}
+
+/// The arrays of an [`EdgeList`], to be moved elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdgeArrays {
+    /// Where each row begins, `[heads · queries + 1]`.
+    pub indptr: Vec<i64>,
+    /// Key of each edge.
+    pub keys: Vec<i32>,
+    /// Weight of each edge.
+    pub weights: Vec<f32>,
+    /// Share of each row's mass that its edges hold, `[heads · queries]`.
+    pub retained: Vec<f32>,
+}
+
+impl EdgeList {
+    /// `[heads, queries, keys]`; one head where heads were combined.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.heads, self.queries, self.key_count]
+    }
+
+    /// How many edges there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Key position of query row 0.
+    pub fn first_query(&self) -> usize {
+        self.first_query
+    }
+
+    /// Where each row begins, `[heads · queries + 1]`.
+    pub fn indptr(&self) -> &[i64] {
+        &self.indptr
+    }
+
+    /// Key of each edge.
+    pub fn keys(&self) -> &[i32] {
+        &self.keys
+    }
+
+    /// Weight of each edge.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// Share of each row's mass that its edges hold, 1 for an empty row, `[heads · queries]`.
+    pub fn retained(&self) -> &[f32] {
+        &self.retained
+    }
+
+    /// Gives the arrays away.
+    pub fn into_arrays(self) -> EdgeArrays {
+        let Self { indptr, keys, weights, retained, .. } = self;
+        EdgeArrays { indptr, keys, weights, retained }
+    }
+}
+
+/// The edges of a band of rows, ordered by graph, row, key.
+#[derive(Debug, Default)]
+pub(crate) struct EdgeBand {
+    /// Rows of the band.
+    pub rows: usize,
+    /// Edges of each (graph, row).
+    pub counts: Vec<u32>,
+    /// Share of the mass kept of each (graph, row).
+    pub retained: Vec<f32>,
+    /// Key of each edge.
+    pub keys: Vec<i32>,
+    /// Weight of each edge.
+    pub weights: Vec<f32>,
+}
+
+impl EdgeBand {
+    /// Closes a row that was not asked for.
+    pub fn skip_row(&mut self) {
+        self.close_row(self.keys.len(), 1.0);
+    }
+
+    /// Closes a row whose edges, from number `begin` on, have been pushed.
+    pub fn close_row(&mut self, begin: usize, retained: f32) {
+        self.counts.push((self.keys.len() - begin) as u32);
+        self.retained.push(retained);
+    }
+}
+
+/// Bands of rows in order, on their way to one list.
+#[derive(Debug)]
+pub(crate) struct EdgeBands {
+    graphs: usize,
+    bands: Vec<EdgeBand>,
+}
+
+impl EdgeBands {
+    /// Bands of so many graphs each.
+    pub fn new(graphs: usize) -> Self {
+        Self { graphs, bands: Vec::new() }
+    }
+
+    /// Takes the band that follows.
+    pub fn push(&mut self, band: EdgeBand) {
+        self.bands.push(band);
+    }
+
+    /// Joins the bands into one list; each edge is copied once.
+    pub fn into_list(self, key_count: usize, first_query: usize) -> EdgeList {
+        let queries = self.bands.iter().map(|band| band.rows).sum();
+        let edges = self.bands.iter().map(|band| band.keys.len()).sum();
+        let mut list = EdgeList {
+            heads: self.graphs,
+            queries,
+            key_count,
+            first_query,
+            indptr: Vec::with_capacity(self.graphs * queries + 1),
+            keys: Vec::with_capacity(edges),
+            weights: Vec::with_capacity(edges),
+            retained: Vec::with_capacity(self.graphs * queries),
+        };
+        list.indptr.push(0);
+        let mut taken = vec![0; self.bands.len()];
+        for graph in 0..self.graphs {
+            for (band, taken) in self.bands.iter().zip(&mut taken) {
+                list.extend(band, graph, taken);
+            }
+        }
+        list
+    }
+}
+
+impl EdgeList {
+    /// Appends one graph of a band, whose edges begin at `taken`.
+    fn extend(&mut self, band: &EdgeBand, graph: usize, taken: &mut usize) {
+        let rows = graph * band.rows..(graph + 1) * band.rows;
+        let begin = *taken;
+        let mut end = self.indptr.last().copied().unwrap_or(0);
+        for &count in &band.counts[rows.clone()] {
+            *taken += count as usize;
+            end += i64::from(count);
+            self.indptr.push(end);
+        }
+        self.keys.extend_from_slice(&band.keys[begin..*taken]);
+        self.weights.extend_from_slice(&band.weights[begin..*taken]);
+        self.retained.extend_from_slice(&band.retained[rows]);
+    }
+}

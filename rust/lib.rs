@@ -1,0 +1,18 @@
+//! The core of hallutrace.
+//!
+//! A tour, in the order data flows: [`attention`] borrows attention matrices and checks their shape,
+//! [`edges`] is what sparsification gives, [`sparsify`] and [`marginals`] are the two reductions of a
+//! matrix, [`reduce`] does both in one pass over blocks of rows, and [`shard`] writes and reads traces.
+//! With the feature `python`, the module `python` wraps all of it.
+
+pub mod attention;
+pub mod edges;
+pub mod error;
+pub mod marginals;
+#[cfg(feature = "python")]
+mod python;
+pub mod reduce;
+pub mod shard;
+pub mod sparsify;
+
+pub use error::{Error, Result};

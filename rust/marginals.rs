@@ -1,0 +1,218 @@
+//! Exact summaries of attention before it is pruned, per head.
+//!
+//! Of row i, which stands at position p = i + `first_query`, and over the raw weights:
+//!
+//! ```text
+//! diagonal[i] = A[i, p]                 entropy[i] = - Σ_j A[i, j] · ln A[i, j]
+//! previous[i] = A[i, p - 1]             mass[i, s] = Σ A[i, j] over the keys j of segment s
+//!                                       received[j] = Σ A[i, j] over the rows i with p > j
+//! ```
+//!
+//! How sums along a row run is told in [`sums`]. `received` is a float32 sum over the at most 64 rows of
+//! a band, then float64 in the order of bands.
+
+mod sums;
+
+use std::ops::Range;
+
+use crate::error::InputError;
+use crate::sparsify::kernels::add_into;
+pub(crate) use sums::mean_log;
+use sums::take_sums;
+
+/// The marginals of one matrix, row-major, one row of everything per head.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Marginals {
+    /// `[heads, queries]`.
+    pub diagonal: Vec<f32>,
+    /// `[heads, queries]`.
+    pub previous: Vec<f32>,
+    /// `[heads, keys]`.
+    pub received: Vec<f32>,
+    /// `[heads, queries]`, in nats.
+    pub entropy: Vec<f32>,
+    /// `[heads, queries, segments]`.
+    pub mass: Vec<f32>,
+}
+
+/// Key positions where each segment after the first begins; k of them make k + 1 segments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Segments(Vec<usize>);
+
+impl Segments {
+    /// Checks that boundaries increase and lie within the keys; equal ones make an empty segment.
+    ///
+    /// # Errors
+    /// [`InputError::Segments`].
+    pub fn new(boundaries: Vec<usize>, keys: usize) -> Result<Self, InputError> {
+        if boundaries.is_sorted() && boundaries.last().is_none_or(|&last| last <= keys) {
+            Ok(Self(boundaries))
+        } else {
+            Err(InputError::Segments { segments: boundaries, keys })
+        }
+    }
+
+    /// How many segments there are.
+    pub fn count(&self) -> usize {
+        self.0.len() + 1
+    }
+
+    /// The segments as far as `end`.
+    fn ranges(&self, end: usize) -> impl Iterator<Item = Range<usize>> {
+        let begins = std::iter::once(0).chain(self.0.iter().copied());
+        let ends = self.0.iter().copied().chain(std::iter::once(end));
+        begins.zip(ends).map(move |(begin, stop)| begin.min(end)..stop.min(end))
+    }
+}
+
+/// Which rows of a matrix give what.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MarginalRows {
+    /// Rows that give their diagonal.
+    pub diagonal: Range<usize>,
+    /// Rows that give `previous`, `entropy` and `mass`.
+    pub detail: Range<usize>,
+    /// Rows that are summed into `received`.
+    pub received: Range<usize>,
+    /// Segments of `mass`.
+    pub segments: Segments,
+}
+
+/// The marginals of a band of rows.
+#[derive(Debug)]
+pub(crate) struct MarginalBand {
+    diagonal_rows: Range<usize>,
+    detail_rows: Range<usize>,
+    received_rows: Range<usize>,
+    received_keys: usize,
+    values: Marginals,
+}
+
+impl MarginalBand {
+    /// Room for the rows of a band; its rows read at most `keys` keys.
+    pub fn new(wanted: &MarginalRows, heads: usize, rows: &Range<usize>, keys: usize) -> Self {
+        let diagonal_rows = intersect(&wanted.diagonal, rows);
+        let detail_rows = intersect(&wanted.detail, rows);
+        let received_rows = intersect(&wanted.received, rows);
+        let received_keys = if received_rows.is_empty() { 0 } else { keys };
+        let details = heads * detail_rows.len();
+        let values = Marginals {
+            diagonal: vec![0.0; heads * diagonal_rows.len()],
+            previous: vec![0.0; details],
+            received: vec![0.0; heads * received_keys],
+            entropy: vec![0.0; details],
+            mass: vec![0.0; details * wanted.segments.count()],
+        };
+        Self { diagonal_rows, detail_rows, received_rows, received_keys, values }
+    }
+
+    /// Takes the readable weights of one row, which stands at `position`.
+    pub fn take(
+        &mut self,
+        segments: &Segments,
+        (head, row): (usize, usize),
+        position: usize,
+        weights: &[f32],
+    ) {
+        // Adding 0.0 turns -0.0 into 0.0.
+        let at = |key: usize| weights.get(key).map_or(0.0, |weight| weight + 0.0);
+        if self.diagonal_rows.contains(&row) {
+            self.values.diagonal[slot(&self.diagonal_rows, head, row)] = at(position);
+        }
+        if self.received_rows.contains(&row) {
+            let received = &mut self.values.received[head * self.received_keys..];
+            add_into(received, &weights[..position.min(weights.len())]);
+        }
+        if self.detail_rows.contains(&row) {
+            let slot = slot(&self.detail_rows, head, row);
+            self.values.previous[slot] = position.checked_sub(1).map_or(0.0, at);
+            let mass = &mut self.values.mass[slot * segments.count()..];
+            self.values.entropy[slot] = take_sums(weights, segments, mass);
+        }
+    }
+}
+
+/// The marginals of a whole matrix, filled band by band.
+#[derive(Debug)]
+pub(crate) struct MarginalSums {
+    rows: MarginalRows,
+    keys: usize,
+    received: Vec<f64>,
+    values: Marginals,
+}
+
+impl MarginalSums {
+    /// Room for the rows wanted.
+    pub fn new(rows: MarginalRows, heads: usize, keys: usize) -> Self {
+        let details = heads * rows.detail.len();
+        let values = Marginals {
+            diagonal: vec![0.0; heads * rows.diagonal.len()],
+            previous: vec![0.0; details],
+            received: Vec::new(),
+            entropy: vec![0.0; details],
+            mass: vec![0.0; details * rows.segments.count()],
+        };
+        Self { rows, keys, received: vec![0.0; heads * keys], values }
+    }
+
+    /// The rows that were asked for.
+    pub fn rows(&self) -> &MarginalRows {
+        &self.rows
+    }
+
+    /// Takes the band that follows.
+    pub fn add(&mut self, band: &MarginalBand) {
+        let (rows, values, new) = (&self.rows, &mut self.values, &band.values);
+        let diagonal = (&rows.diagonal, &band.diagonal_rows);
+        let detail = (&rows.detail, &band.detail_rows);
+        let segments = rows.segments.count();
+        copy_rows(&mut values.diagonal, &new.diagonal, diagonal, 1);
+        copy_rows(&mut values.previous, &new.previous, detail, 1);
+        copy_rows(&mut values.entropy, &new.entropy, detail, 1);
+        copy_rows(&mut values.mass, &new.mass, detail, segments);
+        if band.received_keys > 0 {
+            let sums = self.received.chunks_exact_mut(self.keys);
+            for (sums, new) in sums.zip(new.received.chunks_exact(band.received_keys)) {
+                for (sum, &new) in sums.iter_mut().zip(new) {
+                    *sum += f64::from(new);
+                }
+            }
+        }
+    }
+
+    /// The marginals, `received` divided by `count(key)`.
+    pub fn finish(self, count: impl Fn(usize) -> f64) -> Marginals {
+        let keys = self.keys;
+        let mean = |(slot, sum): (usize, f64)| (sum / count(slot % keys)) as f32;
+        let received = self.received.into_iter().enumerate().map(mean).collect();
+        Marginals { received, ..self.values }
+    }
+}
+
+/// Where (head, row) lies among the rows kept.
+fn slot(kept: &Range<usize>, head: usize, row: usize) -> usize {
+    head * kept.len() + row - kept.start
+}
+
+/// The rows in both.
+fn intersect(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
+    let start = one.start.max(other.start);
+    start..one.end.min(other.end).max(start)
+}
+
+/// Copies the rows of a band, `width` values each, to their place in all rows, head by head.
+fn copy_rows(
+    all: &mut [f32],
+    band: &[f32],
+    (all_rows, band_rows): (&Range<usize>, &Range<usize>),
+    width: usize,
+) {
+    if band_rows.is_empty() {
+        return;
+    }
+    let heads = band.chunks_exact(band_rows.len() * width).enumerate();
+    for (head, values) in heads {
+        let begin = slot(all_rows, head, band_rows.start) * width;
+        all[begin..begin + values.len()].copy_from_slice(values);
+    }
+}

@@ -1,0 +1,25 @@
+//! The module `hallutrace._core`: convert, detach from the interpreter, map the error.
+
+mod arrays;
+mod errors;
+mod reduce;
+mod shard;
+mod sparsify;
+
+use pyo3::prelude::*;
+
+use crate::error::{Error, InputError};
+
+impl From<InputError> for PyErr {
+    fn from(error: InputError) -> Self {
+        Python::attach(|py| errors::to_python(py, &Error::Input(error)))
+    }
+}
+
+/// The Rust core of hallutrace.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    sparsify::register(module)?;
+    reduce::register(module)?;
+    shard::register(module)
+}

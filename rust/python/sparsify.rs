@@ -1,0 +1,87 @@
+//! `sparsify` and `marginals` for Python; arguments are checked there and in the core.
+
+use numpy::{PyArray1, PyArray2, PyArray3, PyUntypedArray};
+use pyo3::prelude::*;
+
+use super::arrays::{Attention, array};
+use crate::marginals::Segments;
+use crate::reduce;
+use crate::sparsify::{Combine, Rules};
+
+type Edges<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<i32>>,
+    Bound<'py, PyArray1<f32>>,
+    Bound<'py, PyArray2<f32>>,
+    (usize, usize, usize),
+    usize,
+);
+
+type Marginals<'py> = (
+    Bound<'py, PyArray2<f32>>,
+    Bound<'py, PyArray2<f32>>,
+    Bound<'py, PyArray2<f32>>,
+    Bound<'py, PyArray2<f32>>,
+    Bound<'py, PyArray3<f32>>,
+);
+
+/// `(indptr, keys, weights, retained, shape, first_query)`.
+#[pyfunction]
+#[pyo3(signature = (attention, bfloat16, *, top_k, min_weight, top_mass, heads, causal, first_query))]
+#[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
+fn sparsify<'py>(
+    py: Python<'py>,
+    attention: &Bound<'py, PyUntypedArray>,
+    bfloat16: bool,
+    top_k: Option<usize>,
+    min_weight: f64,
+    top_mass: Option<f64>,
+    heads: &str,
+    causal: bool,
+    first_query: Option<i64>,
+) -> PyResult<Edges<'py>> {
+    let rules = Rules::new(top_k, min_weight, top_mass)?;
+    let combine: Combine = heads.parse()?;
+    let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
+    let edges = py.detach(|| reduce::sparsify(&view, rules, combine))?;
+    let ([heads, queries, keys], first_query) = (edges.shape(), edges.first_query());
+    let arrays = edges.into_arrays();
+    Ok((
+        PyArray1::from_vec(py, arrays.indptr),
+        PyArray1::from_vec(py, arrays.keys),
+        PyArray1::from_vec(py, arrays.weights),
+        array(py, arrays.retained, (heads, queries))?,
+        (heads, queries, keys),
+        first_query,
+    ))
+}
+
+/// `(diagonal, previous, received, entropy, mass)`.
+#[pyfunction]
+#[pyo3(signature = (attention, bfloat16, *, segments, causal, first_query))]
+fn marginals<'py>(
+    py: Python<'py>,
+    attention: &Bound<'py, PyUntypedArray>,
+    bfloat16: bool,
+    segments: Vec<usize>,
+    causal: bool,
+    first_query: Option<i64>,
+) -> PyResult<Marginals<'py>> {
+    let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
+    let segments = Segments::new(segments, view.keys())?;
+    let (heads, queries, keys, count) =
+        (view.heads(), view.queries(), view.keys(), segments.count());
+    let marginals = py.detach(|| reduce::marginals(&view, segments))?;
+    Ok((
+        array(py, marginals.diagonal, (heads, queries))?,
+        array(py, marginals.previous, (heads, queries))?,
+        array(py, marginals.received, (heads, keys))?,
+        array(py, marginals.entropy, (heads, queries))?,
+        array(py, marginals.mass, (heads, queries, count))?,
+    ))
+}
+
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(sparsify, module)?)?;
+    module.add_function(wrap_pyfunction!(marginals, module)?)
+}

@@ -1,0 +1,79 @@
+//! `marginals` against float64.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "tests of small shapes")]
+
+mod naive;
+
+use hallutrace::attention::{AttentionView, Elements, Layout};
+use hallutrace::marginals::{Marginals, Segments};
+use hallutrace::reduce::marginals;
+use naive::{Matrix, Random};
+use proptest::prelude::*;
+
+fn run(matrix: &Matrix, segments: &[usize]) -> Marginals {
+    let layout = Layout::contiguous(matrix.heads, matrix.queries, matrix.keys);
+    let (elements, first) = (Elements::F32(&matrix.weights), matrix.first_query as i64);
+    let view = AttentionView::new(elements, layout, matrix.causal, Some(first)).unwrap();
+    marginals(&view, Segments::new(segments.to_vec(), matrix.keys).unwrap()).unwrap()
+}
+
+fn is_close(actual: f32, wanted: f64) -> bool {
+    (f64::from(actual) - wanted).abs() <= 1e-6 + 1e-5 * wanted.abs()
+}
+
+fn check(matrix: &Matrix, bound: usize) {
+    let made = run(matrix, &[bound]);
+    let keys = matrix.keys;
+    for head in 0..matrix.heads {
+        let mut received = vec![0.0; keys];
+        for query in 0..matrix.queries {
+            let row: Vec<f64> = matrix.row(head, query).iter().map(|&w| f64::from(w)).collect();
+            let at = |key: usize| row.get(key).copied().unwrap_or(0.0);
+            let (slot, position) = (head * matrix.queries + query, matrix.first_query + query);
+            let before = row.len().min(bound);
+            let entropy: f64 = row.iter().filter(|&&w| w > 0.0).map(|&w| -w * w.ln()).sum();
+            assert!(is_close(made.diagonal[slot], at(position)));
+            assert!(is_close(made.previous[slot], position.checked_sub(1).map_or(0.0, at)));
+            assert!(is_close(made.entropy[slot], entropy));
+            assert!(is_close(made.mass[2 * slot], row[..before].iter().sum()));
+            assert!(is_close(made.mass[2 * slot + 1], row[before..].iter().sum()));
+            for (sum, weight) in received.iter_mut().zip(&row).take(position) {
+                *sum += weight;
+            }
+        }
+        for (key, &sum) in received.iter().enumerate() {
+            assert!(is_close(made.received[head * keys + key], sum));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn marginals_are_those_of_float64(matrix in naive::matrices(150), bound: prop::sample::Index) {
+        check(&matrix, bound.index(matrix.keys + 1));
+    }
+}
+
+#[test]
+fn long_flat_rows_are_those_of_float64() {
+    let (queries, keys) = (64, 8192);
+    let weights = vec![1.0 / 8191.0; queries * keys];
+    let matrix =
+        Matrix { heads: 1, queries, keys, first_query: keys - queries, causal: true, weights };
+    check(&matrix, 3000);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (heads, keys) = (6, 400);
+    let mut random = Random(3);
+    let weights = (0..heads * keys).flat_map(|_| random.row(keys)).collect();
+    let matrix = Matrix { heads, queries: keys, keys, first_query: 0, causal: true, weights };
+    let alone = run(&matrix, &[1, 50]);
+    for threads in [1, 2, 3, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(pool.install(|| run(&matrix, &[1, 50])), alone);
+    }
+}

@@ -1,0 +1,92 @@
+//! The reducer: a layer in blocks of a padded batch is the layer whole and alone.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "tests of small shapes")]
+
+mod naive;
+
+use hallutrace::attention::{AttentionView, BatchView, Elements, Layout};
+use hallutrace::marginals::Segments;
+use hallutrace::reduce::{LayerReducer, LayerReduction, SequenceShape, marginals, sparsify};
+use hallutrace::sparsify::{Combine, Rules};
+use naive::Random;
+use proptest::prelude::*;
+
+const HEADS: usize = 3;
+
+/// Causal `[HEADS, tokens, tokens]`.
+fn attention(tokens: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed);
+    let row = |number: usize| {
+        let mut row = random.row(number % tokens + 1);
+        row.resize(tokens, f32::NAN);
+        row
+    };
+    (0..HEADS * tokens).flat_map(row).collect()
+}
+
+fn shape(tokens: usize) -> SequenceShape {
+    let prompt = (tokens / 2).max(1);
+    SequenceShape { tokens, prompt, segments: vec![1, prompt] }
+}
+
+/// Reduces a batch of sequences in blocks of so many rows.
+fn reduce(matrices: &[(usize, Vec<f32>)], rows: usize, combine: Combine) -> Vec<LayerReduction> {
+    let longest = matrices.iter().map(|(tokens, _)| *tokens).max().unwrap();
+    let shapes = matrices.iter().map(|(tokens, _)| shape(*tokens)).collect();
+    let rules = Rules::new(Some(5), 0.0, None).unwrap();
+    let mut reducer = LayerReducer::new(HEADS, shapes, (rules, combine), false, true).unwrap();
+    for first in (0..longest).step_by(rows) {
+        let rows = rows.min(longest - first);
+        let keys = first + rows;
+        let mut block = vec![-1.0; matrices.len() * HEADS * rows * keys];
+        for (number, target) in block.chunks_exact_mut(keys).enumerate() {
+            let (row, head) = (first + number % rows, number / rows % HEADS);
+            let (tokens, weights) = &matrices[number / rows / HEADS];
+            if row < *tokens {
+                let begin = (head * tokens + row) * tokens;
+                let real = keys.min(*tokens);
+                target[..real].copy_from_slice(&weights[begin..begin + real]);
+            }
+        }
+        let layout = Layout::contiguous(HEADS, rows, keys);
+        let stride = HEADS * rows * keys;
+        let batch = BatchView::new(Elements::F32(&block), layout, matrices.len(), stride).unwrap();
+        reducer.push(&batch, first).unwrap();
+    }
+    reducer.finish().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn blocks_of_a_batch_are_the_whole_alone(
+        lengths in prop::collection::vec(2..80_usize, 1..4),
+        rows in 1..100_usize,
+        seed: u64,
+        combine in prop::sample::select(vec![Combine::Mean, Combine::Max, Combine::Each]),
+    ) {
+        let matrices: Vec<_> = lengths.iter().map(|&n| (n, attention(n, seed ^ n as u64))).collect();
+        for (mut made, matrix) in reduce(&matrices, rows, combine).into_iter().zip(matrices) {
+            let tokens = matrix.0;
+            let layout = Layout::contiguous(HEADS, tokens, tokens);
+            let view = AttentionView::new(Elements::F32(&matrix.1), layout, true, None).unwrap();
+            let rules = Rules::new(Some(5), 0.0, None).unwrap();
+            let edges = sparsify(&view, rules, combine).unwrap();
+            prop_assert_eq!(&made.keys, edges.keys());
+            prop_assert_eq!(&made.weights, edges.weights());
+            let segments = Segments::new(shape(tokens).segments, tokens).unwrap();
+            let whole = marginals(&view, segments).unwrap();
+            prop_assert_eq!(&made.diagonal, &whole.diagonal);
+            prop_assert_eq!(&made.entropy, &whole.entropy);
+            prop_assert_eq!(&made.mass, &whole.mass);
+            // Where the blocks are cut moves `received` by rounding alone.
+            let alone = reduce(&[matrix], tokens, combine).remove(0);
+            for (one, other) in made.received_mean.iter().zip(&alone.received_mean) {
+                prop_assert!((one - other).abs() <= 1e-6 + 1e-5 * other.abs());
+            }
+            made.received_mean.clone_from(&alone.received_mean);
+            prop_assert_eq!(made, alone);
+        }
+    }
+}
