@@ -1,7 +1,7 @@
 """hallutrace: look inside a causal language model while it answers.
 
-``sparsify`` and ``marginals`` reduce attention arrays, ``extract`` makes a run of traces, ``open`` reads
-one. Importing this package needs numpy alone; torch and transformers load when they are used.
+``sparsify`` and ``marginals`` reduce attention arrays, ``extract`` makes a run of traces, ``open``
+reads one. Importing this package needs numpy alone; torch and transformers load when they are used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hallutrace.config import ExtractConfig
     from hallutrace.edges import EdgeList, Marginals
     from hallutrace.extract import extract
-    from hallutrace.sparsify import marginals, sparsify
+    from hallutrace.reductions import marginals, sparsify
     from hallutrace.store import TraceStore
     from hallutrace.store import open_run as open
     from hallutrace.trace import Trace
@@ -41,9 +41,9 @@ _HOMES = {
     "Trace": ("hallutrace.trace", "Trace"),
     "TraceStore": ("hallutrace.store", "TraceStore"),
     "extract": ("hallutrace.extract", "extract"),
-    "marginals": ("hallutrace.sparsify", "marginals"),
+    "marginals": ("hallutrace.reductions", "marginals"),
     "open": ("hallutrace.store", "open_run"),
-    "sparsify": ("hallutrace.sparsify", "sparsify"),
+    "sparsify": ("hallutrace.reductions", "sparsify"),
 }
 
 

@@ -54,7 +54,7 @@ def auto_batch_size(
     logits = 4 * 4 * text_config.vocab_size
     fits = int(free * MEMORY_SHARE) // (beams * (cache + logits))
     size = 1 << max(0, fits.bit_length() - 1)
-    return max(1, min(size, LARGEST.get(device, 64)))
+    return int(max(1, min(size, LARGEST.get(device, 64))))
 
 
 def free_memory(device: str) -> int:
@@ -64,6 +64,6 @@ def free_memory(device: str) -> int:
 
         return int(torch.cuda.mem_get_info()[0])
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):
         return 4 * 2**30

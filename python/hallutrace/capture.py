@@ -1,8 +1,9 @@
 """Replay: one clean forward pass over prompt and answer, where attention is captured.
 
-transformers hands every attention layer to one function, registered by name. Ours runs the model's own
-eager function on blocks of query rows and gives each block to the Rust core at once, so no layer's whole
-attention is ever held. Rows i..j need the keys 0..j alone, which is what makes long inputs bearable.
+transformers hands every attention layer to one function, registered by name. Ours runs the model's
+own eager function on blocks of query rows and gives each block to the Rust core at once, so no
+layer's whole attention is ever held. Rows i..j need the keys 0..j alone, which is what makes long
+inputs bearable.
 """
 
 from __future__ import annotations
@@ -265,12 +266,14 @@ def _right_padded(sequences: Sequence[Text], pad_id: int) -> tuple[torch.Tensor,
 
 @contextmanager
 def _answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[None]:
-    """Within it, logits are computed for the rows that produced answer tokens, [1, rows, vocabulary].
+    """Within it, logits come for the rows that produced answer tokens, [1, rows, vocabulary].
 
-    The rows are picked where hidden states enter the output embeddings, so that what a model does to its
-    logits afterwards (softcaps, scales) still happens, and a large vocabulary costs answers alone.
+    The rows are picked where hidden states enter the output embeddings, so that what a model does
+    to its logits afterwards (softcaps, scales) still happens, and a large vocabulary costs answers
+    alone.
     """
-    batch, row = [], []
+    batch: list[int] = []
+    row: list[int] = []
     for at, sequence in enumerate(sequences):
         produced = range(sequence.prompt_tokens - 1, len(sequence.tokens) - 1)
         batch.extend([at] * len(produced))
@@ -289,13 +292,13 @@ def _answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[None]:
 def _score(
     logits: torch.Tensor, sequences: Sequence[Text]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Log-probability and entropy of each answer token, from logits [all answer tokens, vocabulary]."""
+    """Log-probability and entropy of answer tokens, from logits [all answer tokens, vocabulary]."""
     answers = [
         token for sequence in sequences for token in sequence.tokens[sequence.prompt_tokens :]
     ]
     targets = torch.tensor(answers, device=logits.device)
     logprobs, entropies = [], []
-    for some, target in zip(logits.split(64), targets.split(64), strict=True):
+    for some, target in zip(torch.split(logits, 64), torch.split(targets, 64), strict=True):
         logp = torch.log_softmax(some.float(), dim=-1)
         logprobs.append(logp.gather(1, target[:, None])[:, 0].cpu())
         # xlogy's twin: a token of probability 0 has log-probability -inf and adds nothing.
@@ -304,7 +307,9 @@ def _score(
         )
     lengths = [len(sequence.tokens) - sequence.prompt_tokens for sequence in sequences]
     by_sequence = zip(
-        torch.cat(logprobs).split(lengths), torch.cat(entropies).split(lengths), strict=True
+        torch.split(torch.cat(logprobs), lengths),
+        torch.split(torch.cat(entropies), lengths),
+        strict=True,
     )
     return [(logprob.numpy(), entropy.numpy()) for logprob, entropy in by_sequence]
 
@@ -318,7 +323,8 @@ class AttentionFacts:
         heads: query heads of each.
         value_heads: value heads of each.
         windows: sliding window of each in tokens; None where it sees all.
-        deviation: largest difference between an attention weight of step-by-step generation and of the
+        deviation: largest difference between an attention weight of step-by-step generation and of
+        the
             replay on a tiny input; about 1e-7 in float32, larger under quantisation.
     """
 
@@ -355,8 +361,9 @@ def probe(loaded: Loaded, tokens: int = 12) -> AttentionFacts:
         if not whole:
             raise ModelError(
                 f"Expected a model whose attention can be captured, got {loaded.name} "
-                f"({model.config.model_type}), which does not use transformers' attention interface - "
-                "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2, opt ...)"
+                f"({model.config.model_type}), which does not use transformers' attention "
+                "interface - choose another architecture "
+                "(llama, qwen, mistral, gemma, phi, gpt2 ...)"
             )
         half = tokens // 2
         cache = model(input_ids=ids[:, :half], use_cache=True).past_key_values
@@ -376,7 +383,7 @@ def probe(loaded: Loaded, tokens: int = 12) -> AttentionFacts:
 def _deviation(
     whole: dict[int, torch.Tensor], steps: list[tuple[int, int, torch.Tensor]], first: int
 ) -> float:
-    """Largest difference between generated rows [heads, keys] and the replay's, keys counted from last."""
+    """Largest difference between generated rows [heads, keys] and the replay's, last keys first."""
     seen: dict[int, int] = {}
     worst = 0.0
     for layer, _, row in steps:

@@ -15,8 +15,8 @@ app = typer.Typer(
     name="hallutrace",
     help="Look inside a causal language model while it answers: sparse attention graphs, exact "
     "marginals, hidden states and token probabilities of every answer, kept as traces.\n\n"
-    "Begin with `hallutrace extract`: without options the small model in the package answers 400 of its "
-    "own questions, with no network and no GPU.",
+    "Begin with `hallutrace extract`: without options the small model in the package answers 400 "
+    "of its own questions, with no network and no GPU.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,11 +24,11 @@ app = typer.Typer(
 )
 
 Preset = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads annotations at run time, on Python 3.10 too
+    Optional[str],
     typer.Option(help="named settings of a whole experiment: triviaqa-qwen3-4b", metavar="NAME"),
 ]
 ConfigFile = Annotated[
-    Optional[Path],  # noqa: UP045
+    Optional[Path],
     typer.Option(
         "--config", help="YAML file with options by name; options given here win", metavar="FILE"
     ),
@@ -44,8 +44,9 @@ RunFolder = Annotated[
 def extract(preset: Preset = None, config: ConfigFile = None, **options: Any) -> None:
     """Ask a model questions and keep a trace of each answer.
 
-    Without options: the small model in the package on 400 of its own questions, into runs/demo. The same
-    command again goes on where it stopped; --limit may grow; any other difference is refused.
+    Without options: the small model in the package on 400 of its own questions, into runs/demo.
+    The same command again goes on where it stopped; --limit may grow; any other difference is
+    refused.
     """
     from hallutrace.commands import run_extract
 
@@ -78,11 +79,11 @@ def plan(
 def inspect(
     run: RunFolder,
     trace: Annotated[
-        Optional[str],  # noqa: UP045
+        Optional[str],
         typer.Option(help="read one trace: a question id, ID/SAMPLE, or a number", metavar="ID"),
     ] = None,
     shard: Annotated[
-        Optional[int],  # noqa: UP045
+        Optional[int],
         typer.Option(help="only this shard", metavar="N", min=0),
     ] = None,
     read_all: Annotated[

@@ -105,7 +105,8 @@ def run_plan(
         return
     _OUT.print(
         f"{config.model}: {shape.layers} layers, {shape.heads} heads, width {shape.hidden_size:,}, "
-        f"{shape.parameters / 1e6:,.0f}M parameters; {prompt_tokens} + {answer_tokens} tokens a trace",
+        f"{shape.parameters / 1e6:,.0f}M parameters; "
+        f"{prompt_tokens} + {answer_tokens} tokens a trace",
         highlight=False,
     )
     table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
@@ -121,13 +122,10 @@ def run_plan(
         highlight=False,
     )
     if timed:
-        whole = (
-            ""
-            if questions is None
-            else (
-                f"; {questions:,} questions take about {_duration(timed.seconds / timed.traces * questions)}"
-            )
-        )
+        whole = ""
+        if questions is not None:
+            needed = _duration(timed.seconds / timed.traces * questions)
+            whole = f"; {questions:,} questions take about {needed}"
         _OUT.print(
             f"Measured: {timed.traces} traces in {timed.seconds:.1f} s, {timed.prompt:.0f} + "
             f"{timed.answer:.0f} tokens, {_bytes(timed.trace_bytes)} a trace{whole}",

@@ -33,8 +33,8 @@ class ExtractConfig(BaseModel):
     questions: str = _option(
         "Questions",
         "demo",
-        "demo (400 questions of the small model), demo:all, demo:N, a .jsonl, .csv or .parquet file, "
-        "or hf:REPO/CONFIG/SPLIT",
+        "demo (400 questions of the small model), demo:all, demo:N, a .jsonl, .csv or .parquet "
+        "file, or hf:REPO/CONFIG/SPLIT",
     )
     responses: Path | None = _option(
         "Questions",
@@ -230,10 +230,10 @@ def select_layers(choice: str, layers: int) -> list[int]:
     if choice == "all":
         return list(range(layers))
     kind, _, step = choice.partition(":")
-    if kind == "every" and step.isdigit() and int(step) > 0:
+    if kind == "every" and step.isdecimal() and int(step) > 0:
         return list(range(0, layers, int(step)))
     chosen = [part.strip() for part in choice.split(",")]
-    if not all(part.isdigit() for part in chosen):
+    if not all(part.isdecimal() for part in chosen):
         raise ValueError("all, every:N or layer numbers such as 0,9,18")
     numbers = sorted({int(part) for part in chosen})
     if numbers[-1] >= layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,14 @@ from hallutrace.errors import InputError
 from hallutrace.models import Loaded, default_prompt, load
 from hallutrace.progress import Reporter, Silent
 from hallutrace.prompts import PromptBuilder
-from hallutrace.questions import BadRow, Columns, Question, QuestionSource
-from hallutrace.questions import open_questions, open_responses
+from hallutrace.questions import (
+    BadRow,
+    Columns,
+    Question,
+    QuestionSource,
+    open_questions,
+    open_responses,
+)
 from hallutrace.run import CommitRecord, Failure, Run
 from hallutrace.settings import Settings, manifest_of
 from hallutrace.shard_job import ShardJob
@@ -70,8 +76,11 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
     config = config or ExtractConfig()
     source = open_source(config)
     run = Run(config.out or Path("runs") / source.name)
+    prepare_folder(run, overwrite=False)
+    loaded = load(config)
+    # Only now: what is there is not given up for a model that does not load.
     prepare_folder(run, config.overwrite)
-    return Extraction(config, source, run, load(config), reporter or Silent()).run_all()
+    return Extraction(config, source, run, loaded, reporter or Silent()).run_all()
 
 
 def open_source(config: ExtractConfig) -> QuestionSource:
@@ -145,8 +154,7 @@ class Extraction:
             self._retry(records)
         for name, first, questions in self._shards(records):
             records[name] = self._shard(name, first, questions, self._settings.batch_size)
-        summary = self._summary(list(records.values()), done, time.monotonic() - began)
-        return summary
+        return self._summary(list(records.values()), done, time.monotonic() - began)
 
     def _shards(
         self, records: dict[str, CommitRecord]
@@ -183,13 +191,18 @@ class Extraction:
     def _check_digest(self, record: CommitRecord, questions: Sequence[Question]) -> None:
         if record.digest != digest_of(questions):
             raise InputError(
-                f"Expected the questions that shard {record.name} of {self._run.folder} was made of, "
-                "got others (the source changed, or --limit shrank) - choose another --out, or start "
-                "over with --overwrite"
+                f"Expected the questions that shard {record.name} of {self._run.folder} was made "
+                "of, got others (the source changed, or --limit shrank) - choose another --out, or "
+                "start over with --overwrite"
             )
 
     def _shard(
-        self, name: str, first: int, questions: list[Question], batch_size: int
+        self,
+        name: str,
+        first: int,
+        questions: list[Question],
+        batch_size: int,
+        done: Collection[tuple[str, int]] = (),
     ) -> CommitRecord:
         """Extracts and commits one shard."""
         # A shard without a commit record was never done: a kill came between the two.
@@ -202,13 +215,17 @@ class Extraction:
             self._prompts,
             self._settings,
             self._run.failures.add,
+            done,
         )
         job.run(batch_size, self._reporter)
         tally = job.tally
-        if not tally.traces and len(questions) > 1:
+        # A few bad questions that fill a shard are no reason to stop; a model that broke is.
+        several = len(questions) > 1 and (first == 0 or tally.broken)
+        if not tally.traces and (several or first < 0):
             raise InputError(
-                f"Expected traces in shard {name}, got none: all {len(questions)} questions failed, "
-                f"the first with: {tally.first_error} - see {self._run.folder / 'failures.jsonl'}"
+                f"Expected traces in shard {name}, got none: all {len(questions)} questions "
+                f"failed, the first with: {tally.first_error} - "
+                f"see {self._run.folder / 'failures.jsonl'}"
             )
         size, checksum = job.finish(self._run.shard_path(name))
         keys = [tally.keys[number] for number in sorted(tally.keys)]
@@ -219,7 +236,7 @@ class Extraction:
             digest=digest_of(questions),
             keys=[[id_, sample] for id_, sample, _ in keys],
             indices=[index for _, _, index in keys],
-            bytes=size,
+            size=size,
             checksum=checksum,
             fingerprint=self._manifest.fingerprint,
             counts=tally.counts(),
@@ -241,7 +258,7 @@ class Extraction:
         if again:
             number = sum(name.startswith("retry-") for name in records)
             name = f"retry-{number:05d}"
-            records[name] = self._shard(name, -1, again, batch_size=1)
+            records[name] = self._shard(name, -1, again, 1, done)
 
     def _total(self) -> int | None:
         counts = [count for count in (self._source.total, self._config.limit) if count is not None]
@@ -257,8 +274,8 @@ class Extraction:
         ]
         if changed:
             self._reporter.note(
-                "Warning: shards of this run were made in another environment, so the last bits may "
-                f"differ ({'; '.join(changed)})"
+                "Warning: shards of this run were made in another environment, so the last bits "
+                f"may differ ({'; '.join(changed)})"
             )
 
     def _summary(self, records: list[CommitRecord], done: int, seconds: float) -> Summary:
@@ -272,7 +289,7 @@ class Extraction:
             failures=len(self._run.failures.read()),
             merged=self._source.merged,
             right=total("right") / total("judged") if total("judged") else None,
-            bytes=sum(record.bytes for record in records),
+            bytes=sum(record.size for record in records),
             seconds=seconds,
         )
 

@@ -72,7 +72,8 @@ class Decoding:
 
     def _fields(self) -> dict[str, Any]:
         samples = self.temperature > 0
-        # top_k 0, top_p 1 and the like mean "not applied"; transformers' own defaults would apply some.
+        # top_k 0, top_p 1 and the like mean "not applied"; transformers' own defaults would apply
+        # some.
         return {
             "do_sample": samples,
             "temperature": self.temperature if samples else 1.0,
@@ -139,8 +140,9 @@ def generate(
 def cut(loaded: Loaded, tokens: Sequence[int], stop: Sequence[str]) -> Answer:
     """The answer in generated tokens: up to the first end-of-sequence, or to a stop string.
 
-    A stop string is cut in tokens: those that hold nothing but it and what follows are dropped, the one
-    in which it begins stays if it also holds answer. An answer that begins with it keeps one token.
+    A stop string is cut in tokens: those that hold nothing but it and what follows are dropped,
+    the one in which it begins stays if it also holds answer. An answer that begins with it keeps
+    one token.
     """
     ids = list(tokens)
     reason = "length"

@@ -1,4 +1,4 @@
-"""What is in a run: figures of the whole, of each shard and between shards, and one trace to read."""
+"""What is in a run: figures of the whole, of each shard, and between shards."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def inspect_run(
                 "name": record.name,
                 "questions": record.questions,
                 "failures": record.counts["failures"],
-                "bytes": record.bytes,
-                "bytes_per_trace": record.bytes / len(traces) if len(traces) else None,
+                "bytes": record.size,
+                "bytes_per_trace": record.size / len(traces) if len(traces) else None,
                 **figures.to_json(),
             }
         )
@@ -155,8 +155,8 @@ def _between(shards: list[dict[str, Any]]) -> dict[str, Any]:
 def strongest_edges(trace: Trace, layer: int, count: int) -> list[tuple[int, int, float]]:
     """The heaviest edges of the answer rows of a layer: key, query, weight.
 
-    Edges from a token to itself and to the first token, which draw most of the mass anywhere, are left
-    out.
+    Edges from a token to itself and to the first token, which draw most of the mass anywhere, are
+    left out.
     """
     edges = trace.layer(layer)
     queries = edges.queries

@@ -60,7 +60,7 @@ class Loaded:
 
 
 def default_prompt(config: ExtractConfig) -> str | None:
-    """The prompt template of a run: as asked, the small model's own, or None for the general one."""
+    """The prompt template: as asked, the small model's own, or None for the general one."""
     if config.prompt is None and config.model == "demo":
         return PROMPT_TEMPLATE
     return config.prompt

@@ -87,7 +87,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def _metavar(annotation: Any) -> str:
     kinds = [kind for kind in _alternatives(annotation) if kind is not type(None)]
-    words = []
+    words: list[str] = []
     for kind in kinds:
         if get_origin(kind) is Literal:
             words.extend(map(str, get_args(kind)))

@@ -1,4 +1,4 @@
-"""What a run will cost in bytes and memory, from shapes alone, and in time once a batch was timed."""
+"""What a run will cost: bytes and memory from shapes alone, time once a batch was timed."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def hidden_bytes(
 def memory(
     config: ExtractConfig, shape: ModelShape, prompt: int, answer: int, batch: int
 ) -> dict[str, int]:
-    """Bytes of memory while extracting: weights, generation's cache, the replay's largest pieces."""
+    """Bytes of memory while extracting: weights, generation's cache, the replay's pieces."""
     size = _dtype_bytes(config, shape)
     linear = {"int8": 1.0, "nf4": 0.56}.get(config.quantization, float(size))
     weights = int((shape.parameters - shape.embedding) * linear) + shape.embedding * size
@@ -212,7 +212,7 @@ class Measured:
 
 
 def measure(config: ExtractConfig, questions: int) -> Measured:
-    """Extracts one batch into a folder that is thrown away, and times it, the model's loading aside.
+    """Extracts one batch into a folder that is thrown away; loading the model is not timed.
 
     Raises:
         HallutraceError: as :func:`hallutrace.extract` does.

@@ -55,7 +55,8 @@ class PromptBuilder:
         has_chat = getattr(tokenizer, "chat_template", None) is not None
         if chat == "on" and not has_chat:
             raise InputError(
-                "Expected a tokenizer with a chat template, got one without - use --chat off or auto"
+                "Expected a tokenizer with a chat template, got one without - "
+                "use --chat off or auto"
             )
         self._tokenizer = tokenizer
         self._chat = has_chat and chat != "off"
@@ -87,10 +88,8 @@ class PromptBuilder:
                 add_generation_prompt=True,
                 **self._chat_kwargs,
             )
-            # Chat templates trim what they are given, so the place of the context is found anew.
-            at = rendered.find(text.strip())
             if context is not None:
-                context = _shift(context, at - (len(text) - len(text.lstrip())))
+                context = _found_again(context, text, rendered)
             text = rendered
         encoded = self._tokenizer(
             text, add_special_tokens=not self._chat, return_offsets_mapping=context is not None
@@ -122,8 +121,19 @@ class PromptBuilder:
         return before + question.context + after, span
 
 
-def _shift(span: tuple[int, int], by: int) -> tuple[int, int]:
-    return max(0, span[0] + by), max(0, span[1] + by)
+def _found_again(span: tuple[int, int], text: str, rendered: str) -> tuple[int, int]:
+    """Where the characters of a span of ``text`` are in a chat, which may have trimmed the text."""
+    kept = text if text in rendered else text.strip()
+    at = rendered.find(kept)
+    if at < 0:
+        raise InputError(
+            "Expected a chat template that keeps what it is given, got one that rewrites the "
+            "prompt, so the context cannot be found in it - use --chat off, or drop {context} from "
+            "--prompt"
+        )
+    trimmed = 0 if kept == text else len(text) - len(text.lstrip())
+    begin, end = (min(max(place - trimmed, 0), len(kept)) for place in span)
+    return at + begin, at + end
 
 
 def _token_span(encoded: Any, context: tuple[int, int] | None) -> tuple[int, int] | None:

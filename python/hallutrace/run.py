@@ -99,7 +99,7 @@ class CommitRecord:
         digest: of those questions.
         keys: ``[question id, sample]`` of each trace, in the source's order.
         indices: row in the source of each trace, as ``keys``.
-        bytes: size of the shard.
+        size: bytes of the shard.
         checksum: XXH3 of the shard, hexadecimal.
         fingerprint: of the run's identity.
         counts: traces, failures, answers that contain a reference, tokens.
@@ -113,7 +113,7 @@ class CommitRecord:
     digest: str
     keys: list[list[Any]]
     indices: list[int]
-    bytes: int
+    size: int
     checksum: str
     fingerprint: str
     counts: dict[str, int]
@@ -203,7 +203,8 @@ class Run:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"Expected to make the folder {self.folder}, got: {error.strerror} - choose another --out"
+                f"Expected to make the folder {self.folder}, got: {error.strerror} - "
+                "choose another --out"
             ) from None
         if not self.exists():
             path = self.folder / MANIFEST
@@ -255,10 +256,10 @@ class FailureLog:
         if not self._path.exists():
             return []
         failures = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
+        for line in self._path.read_bytes().splitlines():
             try:
                 failures.append(Failure(**json.loads(line)))
-            except (json.JSONDecodeError, TypeError):
+            except (ValueError, TypeError):
                 continue
         return failures
 

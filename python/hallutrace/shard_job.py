@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from hallutrace.questions import Question
 from hallutrace.run import Failure
 from hallutrace.settings import Settings
 
+INPUT_STAGES = ("prompt", "response")  # where a failure is the input's fault
+
 
 @dataclass(slots=True)
 class Tally:
@@ -27,6 +29,7 @@ class Tally:
     Attributes:
         traces: that were written.
         failures: questions, or samples, that gave no trace.
+        broken: of those, failures that are not the input's fault.
         judged: answers of questions with references.
         right: of those, answers that contain one.
         answer_tokens: of all traces.
@@ -37,6 +40,7 @@ class Tally:
 
     traces: int = 0
     failures: int = 0
+    broken: int = 0
     judged: int = 0
     right: int = 0
     answer_tokens: int = 0
@@ -52,11 +56,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A question with its prompt and its place in the shard."""
+    """A question with its prompt, its place in the shard, and the answers that exist already."""
 
     place: int
     question: Question
     prompt: Prompt
+    given: list[tuple[int, generate.Answer]]
 
 
 # An answer on its way: its question, which sample, and what was said.
@@ -74,6 +79,7 @@ class ShardJob:
         prompts: makes prompts of questions.
         settings: the run's choices.
         fail: given every failure.
+        done: question id and sample of traces that other shards hold; they are not written again.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class ShardJob:
         prompts: PromptBuilder,
         settings: Settings,
         fail: Callable[[Failure], object],
+        done: Collection[tuple[str, int]] = (),
     ) -> None:
         self.tally = Tally()
         self._seed_number = _seed_number(name)
@@ -93,6 +100,7 @@ class ShardJob:
         self._prompts = prompts
         self._settings = settings
         self._fail_with = fail
+        self._done = done
         decoding = settings.decoding
         self._samples = (
             decoding.samples if decoding else max(len(question.responses) for question in questions)
@@ -137,8 +145,30 @@ class ShardJob:
             except InputError as error:
                 self._fail(question, None, "prompt", error)
                 continue
-            items.append(_Item(place, question, prompt))
+            given = self._given(question, len(prompt.tokens))
+            if given or self._settings.decoding:
+                items.append(_Item(place, question, prompt, given))
         return items
+
+    def _given(self, question: Question, prompt_tokens: int) -> list[tuple[int, generate.Answer]]:
+        """The answers that exist already, by sample; those that cannot be replayed are failures."""
+        if self._settings.decoding:
+            return []
+        room = (self._loaded.longest or 2**31) - prompt_tokens
+        answers = []
+        for sample, response in enumerate(question.responses):
+            try:
+                answer = given(self._loaded, response, self._settings.response_eos)
+                if len(answer.tokens) > room:
+                    raise InputError(
+                        f"Expected a response of at most {room} tokens, got {len(answer.tokens)} - "
+                        "shorten it, or choose a model for longer inputs"
+                    )
+            except InputError as error:
+                self._fail(question, sample, "response", error)
+                continue
+            answers.append((sample, answer))
+        return answers
 
     def _batch(self, batch: list[_Item], number: int) -> None:
         """Answers, replays and writes a batch; halved where that fails, down to one question."""
@@ -146,28 +176,27 @@ class ShardJob:
             answered = self._answers(batch, number)
             replayed = self._replay(answered)
         except (RuntimeError, MemoryError, InputError) as error:
-            _free_memory()
-            if len(batch) > 1:
-                half = (len(batch) + 1) // 2
-                self.tally.halvings.append([number, half])
-                self._batch(batch[:half], number)
-                self._batch(batch[half:], number)
-            else:
-                stage = "memory" if is_out_of_memory(error) else "replay"
-                self._fail(batch[0].question, None, stage, error)
+            # Without its traceback, which would keep the tensors of what failed alive.
+            failed = error.with_traceback(None)
+        else:
+            for (item, sample, answer), result in zip(answered, replayed, strict=True):
+                self._append(item, sample, answer, result)
             return
-        for (item, sample, answer), result in zip(answered, replayed, strict=True):
-            self._append(item, sample, answer, result)
+        _free_memory()
+        if len(batch) == 1:
+            stage = "memory" if is_out_of_memory(failed) else "replay"
+            self._fail(batch[0].question, None, stage, failed)
+            return
+        half = (len(batch) + 1) // 2
+        self.tally.halvings.append([number, half])
+        self._batch(batch[:half], number)
+        self._batch(batch[half:], number)
 
     def _answers(self, batch: list[_Item], number: int) -> list[_Answered]:
         """The answers of a batch: generated, or those that exist."""
         decoding = self._settings.decoding
         if decoding is None:
-            return [
-                (item, sample, given(self._loaded, response, self._settings.response_eos))
-                for item in batch
-                for sample, response in enumerate(item.question.responses)
-            ]
+            return [(item, sample, answer) for item in batch for sample, answer in item.given]
         seed = generate.batch_seed(self._settings.seed, self._seed_number, number)
         prompts = [item.prompt.tokens for item in batch]
         answers = generate.generate(self._loaded, prompts, decoding, seed)
@@ -198,6 +227,8 @@ class ShardJob:
     ) -> None:
         """Writes one trace, and counts it."""
         question, hidden = item.question, self._settings.hidden
+        if (question.id, sample) in self._done:
+            return
         ends = answer.tokens[-1] in self._loaded.eos_ids
         tokens = item.prompt.tokens + answer.tokens
         arrays = assemble.arrays_of(replayed, tokens, ends, hidden)
@@ -220,6 +251,7 @@ class ShardJob:
     ) -> None:
         reason = " ".join(str(error).split())
         self.tally.failures += 1
+        self.tally.broken += stage not in INPUT_STAGES
         self.tally.first_error = self.tally.first_error or reason
         self._fail_with(Failure(question.id, sample, question.index, stage, reason))
 
@@ -230,35 +262,30 @@ def given(loaded: Loaded, response: str | tuple[int, ...], eos: str) -> generate
     Args:
         loaded: the model that replays it.
         response: text, tokenised as it stands without special tokens; or ids, taken as they are.
-        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does, ``auto``
-            does so for text alone.
+        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does,
+            ``auto`` does so for text alone.
 
     Raises:
         InputError: ids that the model does not have, or no token at all.
     """
-    if isinstance(response, str):
-        tokens = list(loaded.tokenizer(response, add_special_tokens=False)["input_ids"])
-        text = response.strip()
-    else:
-        tokens = list(response)
-        text = generate.decode(loaded, tokens).strip()
+    is_text = isinstance(response, str)
+    tokens = list(
+        loaded.tokenizer(response, add_special_tokens=False)["input_ids"] if is_text else response
+    )
     vocabulary = loaded.model.config.get_text_config().vocab_size
     if tokens and max(tokens) >= vocabulary:
         raise InputError(
             f"Expected token ids below {vocabulary}, got {max(tokens)} - "
             "give ids of this model's tokenizer, or text"
         )
+    text = str(response) if is_text else generate.decode(loaded, tokens)
     ended = bool(tokens) and tokens[-1] in loaded.eos_ids
-    if (
-        not ended
-        and loaded.eos_ids
-        and (eos == "on" or (eos == "auto" and isinstance(response, str)))
-    ):
+    if not ended and loaded.eos_ids and (eos == "on" or (eos == "auto" and is_text)):
         tokens.append(loaded.eos_ids[0])
         ended = True
     if not tokens:
         raise InputError(f"Expected a response of at least one token, got {response!r}")
-    return generate.Answer(tokens, text, "eos" if ended else "given")
+    return generate.Answer(tokens, text.strip(), "eos" if ended else "given")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from operator import index as as_index
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 from hallutrace._core import Shard
 from hallutrace.errors import DamagedError, InputError
@@ -38,8 +39,9 @@ def open_run(run: str | PathLike[str]) -> TraceStore:
 class TraceStore(Sequence[Trace]):
     """The traces of a run, in the source's order, retried ones in their place.
 
-    ``store[17]`` is the eighteenth trace, ``store["id"]`` sample 0 of a question, ``store["id", 2]``
-    another sample, ``store[10:20]`` a list. Memory does not grow while iterating.
+    ``store[17]`` is the eighteenth trace, ``store["id"]`` sample 0 of a question,
+    ``store["id", 2]`` another sample, ``store[10:20]`` a list. Memory does not grow while
+    iterating.
 
     Args:
         folder: of the run.
@@ -53,7 +55,8 @@ class TraceStore(Sequence[Trace]):
             if record.fingerprint != self.manifest.fingerprint:
                 raise DamagedError(
                     f"Expected shards of the run {self.manifest.fingerprint}, got "
-                    f"{record.fingerprint} in shard {record.name} of {folder} - it belongs to another run"
+                    f"{record.fingerprint} in shard {record.name} of {folder} - "
+                    "it belongs to another run"
                 )
         # (index in the source, sample, shard, place in its commit record)
         self._order = sorted(
@@ -93,7 +96,8 @@ class TraceStore(Sequence[Trace]):
     def __getitem__(self, which: int | str | tuple[str, int] | slice) -> Trace | list[Trace]:
         if isinstance(which, slice):
             return [self._at(at) for at in range(*which.indices(len(self)))]
-        if isinstance(which, int):
+        if isinstance(which, SupportsIndex):  # numpy's integers too
+            which = as_index(which)
             if not -len(self) <= which < len(self):
                 raise IndexError(f"Expected a trace in 0..{len(self)}, got {which}")
             return self._at(which % len(self))
@@ -139,7 +143,7 @@ class TraceStore(Sequence[Trace]):
             "folder": str(self._run.folder),
             "traces": len(self),
             "shards": len(self._records),
-            "bytes": sum(record.bytes for record in self._records),
+            "bytes": sum(record.size for record in self._records),
             "counts": counts,
             "identity": self.manifest.identity,
             "facts": self.manifest.facts,
@@ -184,9 +188,9 @@ class ShardTraces(Sequence[Trace]):
                 "restore it from a copy, or delete the record and extract again"
             )
         self._shard = Shard(path)
-        if self._shard.bytes != record.bytes:
+        if self._shard.bytes != record.size:
             raise DamagedError(
-                f"Expected {record.bytes} bytes in {path}, as its commit record says, got "
+                f"Expected {record.size} bytes in {path}, as its commit record says, got "
                 f"{self._shard.bytes} - restore it from a copy"
             )
         # The file's traces lie in the order of their batches; numbers are in the source's.

@@ -31,8 +31,8 @@ _DTYPES = {
 class Trace:
     """Everything kept of one question and its answer.
 
-    Arrays are read when asked for, checked against their checksums the first time, and are views of the
-    mapped file where their type allows.
+    Arrays are read when asked for, checked against their checksums the first time, and are views
+    of the mapped file where their type allows.
 
     Args:
         shard: the open shard.
@@ -159,10 +159,11 @@ class Trace:
             layer: number in the model, from 0.
 
         Returns:
-            Edges of all N queries; one head where heads were combined. ``retained`` is known for rows
-            whose mass is stored (the answer rows, unless the run kept all) and NaN for the others, and
-            for all where heads were combined by their maximum. Weights are those stored (float16 unless
-            the run kept float32), so pruning them again can meet ties that rounding made.
+            Edges of all N queries; one head where heads were combined. ``retained`` is known for
+            rows whose mass is stored (the answer rows, unless the run kept all) and NaN for the
+            others, and for all where heads were combined by their maximum. Weights are those stored
+            (float16 unless the run kept float32), so pruning them again can meet ties that
+            rounding made.
 
         Raises:
             InputError: a layer whose attention was not captured.
@@ -196,7 +197,7 @@ class Trace:
     def _retained(
         self, at: int, heads: int, indptr: NDArray[np.int64], weights: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Share of each row's mass that its edges hold [heads, tokens]; NaN where it is not stored."""
+        """Share of each row's mass that its edges hold [heads, tokens]; NaN where unknown."""
         tokens = (len(indptr) - 1) // heads
         retained = np.full((heads, tokens), np.nan, np.float32)
         how = self._manifest.identity["sparsification"]["heads"]
@@ -245,9 +246,11 @@ class Trace:
         at = self.hidden_layers.index(layer)
         dtype, states = self._typed("hidden")
         if dtype == "BF16":
-            return (states[at].astype(np.uint32) << 16).view(np.float32)
+            bits: NDArray[np.uint32] = states[at].astype(np.uint32) << 16
+            return bits.view(np.float32)
         if dtype == "I8":
-            return states[at].astype(np.float32) * self._array("hidden.scale")[at][:, None]
+            scale: NDArray[np.float32] = self._array("hidden.scale")[at][:, None]
+            return np.multiply(states[at], scale, dtype=np.float32)
         wide: NDArray[np.float32] = states[at].astype(np.float32, copy=False)
         return wide
 
@@ -276,7 +279,7 @@ class StoredMarginals:
 
     @property
     def log_diagonal(self) -> NDArray[np.float32]:
-        """[layers, H, 2], mean of ln(max(diagonal, 2^-126)) over prompt rows and over answer rows."""
+        """[layers, H, 2], mean of ln(max(diagonal, 2^-126)) over prompt and over answer rows."""
         return self._wide("log_diagonal")
 
     @property
@@ -310,9 +313,8 @@ class StoredMarginals:
         return self._wide("value_norm")
 
     def _wide(self, name: str) -> NDArray[np.float32]:
-        wide: NDArray[np.float32] = self._trace._array(f"marginals.{name}").astype(
-            np.float32, copy=False
-        )
+        stored = self._trace._array(f"marginals.{name}")
+        wide: NDArray[np.float32] = stored.astype(np.float32, copy=False)
         return wide
 
 

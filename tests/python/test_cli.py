@@ -1,0 +1,267 @@
+"""The commands as a user types them: what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_models import save_tiny, tiny_t5
+
+from hallutrace.cli import main
+from hallutrace.config import ExtractConfig
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def hallutrace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process: exit code, standard output, standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hallutrace", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return int(str(code or 0)), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str | Path]:
+    """Options of an extraction that takes a second."""
+    lines = [{"id": f"q{n}", "question": f"what is {n}", "answers": ["a"]} for n in range(5)]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = save_tiny(tmp_path / "model")
+    return ["--model", model, "--questions", questions, "--max-new-tokens", "4"]
+
+
+def test_help_teaches_every_option(hallutrace: Run) -> None:
+    code, out, _ = hallutrace("extract", "--help")
+    assert code == 0
+    for name in ExtractConfig.model_fields:
+        assert "--" + name.replace("_", "-") in out
+    assert "Without options: the small model in the package" in out
+
+
+def test_help_loads_neither_torch_nor_transformers() -> None:
+    import subprocess
+
+    check = (
+        "import sys; from hallutrace.cli import main; sys.argv = ['hallutrace', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'loaded'"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_importing_needs_numpy_alone() -> None:
+    import subprocess
+
+    check = (
+        "import sys, hallutrace, numpy as np\n"
+        "hallutrace.sparsify(np.eye(3, dtype=np.float32), top_k=1)\n"
+        "assert not {'torch', 'transformers', 'pydantic', 'typer', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_extract_ends_with_a_summary(
+    hallutrace: Run, options: list[str | Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    code, out, _ = hallutrace("extract", *options, "--out", run)
+    assert code == 0
+    assert f"5 traces in {run}" in out
+    assert "0 failures, 0.0% contain a right answer" in out
+    assert "traces a second" in out
+    assert out.count(str(run)) == 4
+    code, out, _ = hallutrace("extract", *options, "--out", run)
+    assert code == 0
+    assert "0 of them new" in out
+    assert "nothing left to do" in out
+
+
+def test_inspect_shows_a_run_and_a_trace(
+    hallutrace: Run, options: list[str | Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    hallutrace("extract", *options, "--out", run, "--shard-size", "2")
+    code, out, _ = hallutrace("inspect", run)
+    assert code == 0
+    assert "5 traces in 3 of 3 shards" in out
+    assert "between shards" in out
+    assert "attention retained" in out
+    code, out, _ = hallutrace("inspect", run, "--json", "--shard", "1")
+    found = json.loads(out)
+    assert [shard["name"] for shard in found["shards"]] == ["00001"]
+    assert found["run"]["facts"]["captured_layers"]
+    for which in ("q3", "q3/0", "3"):
+        code, out, _ = hallutrace("inspect", run, "--trace", which)
+        assert code == 0
+        assert out.startswith("q3, sample 0: ")
+        assert "what is 3" in out
+        assert "Strongest edges" in out
+    code, out, _ = hallutrace("inspect", run, "--trace", "q3", "--json")
+    assert json.loads(out)["question"] == "what is 3"
+
+
+def test_plan_tells_bytes_of_every_choice(hallutrace: Run) -> None:
+    code, out, _ = hallutrace("plan", "--preset", "triviaqa-qwen3-4b", "--device", "cpu")
+    assert code == 0
+    for choice in ("none", "pooled", "answer (chosen)", "all"):
+        assert choice in out
+    code, out, _ = hallutrace("plan", "--preset", "triviaqa-qwen3-4b", "--json", "--limit", "1000")
+    assert json.loads(out)["questions"] == 1000
+
+
+def test_plan_measures_a_batch(hallutrace: Run, options: list[str | Path]) -> None:
+    code, out, _ = hallutrace("plan", *options, "--measure", "--batch-size", "2")
+    assert code == 0
+    assert "Measured: 2 traces in" in out
+    assert "5 questions take about" in out
+
+
+def test_options_win_over_the_file(
+    hallutrace: Run, options: list[str | Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("top-k: 3\nheads: each\nlimit: 2\n")
+    run = tmp_path / "run"
+    hallutrace("extract", *options, "--config", file, "--top-k", "none", "--out", run)
+    identity = json.loads((run / "manifest.json").read_text())["identity"]
+    assert identity["sparsification"]["top_k"] is None
+    assert identity["sparsification"]["heads"] == "each"
+
+
+class TestMistakes:
+    """Each ends with exit code 2 and one message; never with a traceback."""
+
+    def refuse(self, run: Run, *arguments: str | Path) -> str:
+        code, _, error = run(*arguments)
+        assert code == 2
+        assert "Traceback" not in error
+        return error
+
+    def test_an_unknown_model(self, hallutrace: Run, tmp_path: Path) -> None:
+        error = self.refuse(
+            hallutrace, "extract", "--model", tmp_path / "none", "--out", tmp_path / "run"
+        )
+        assert "Expected a causal language model that transformers loads" in error
+
+    def test_an_encoder_decoder(self, hallutrace: Run, tmp_path: Path) -> None:
+        tiny_t5(tmp_path / "t5")
+        error = self.refuse(
+            hallutrace, "extract", "--model", tmp_path / "t5", "--out", tmp_path / "run"
+        )
+        assert "Expected a decoder-only language model, got the encoder-decoder" in error
+
+    def test_an_empty_question_file(self, hallutrace: Run, tmp_path: Path) -> None:
+        (tmp_path / "empty.jsonl").touch()
+        error = self.refuse(hallutrace, "extract", "--questions", tmp_path / "empty.jsonl")
+        assert "empty.jsonl" in error
+
+    def test_a_folder_that_is_no_run(self, hallutrace: Run, tmp_path: Path) -> None:
+        error = self.refuse(hallutrace, "inspect", tmp_path)
+        assert error == (
+            f"Error: Expected a run in {tmp_path}, got no manifest.json in it - "
+            "give the folder that `hallutrace extract` wrote\n"
+        )
+
+    def test_out_that_holds_another_run(
+        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+    ) -> None:
+        run = tmp_path / "run"
+        hallutrace("extract", *options, "--out", run)
+        error = self.refuse(hallutrace, "extract", *options, "--out", run, "--top-k", "4")
+        assert error.endswith(
+            f"Error: Expected the settings of the run in {run}, got others "
+            "(sparsification.top_k is 16, asked 4) - "
+            "choose another --out, or start over with --overwrite\n"
+        )
+
+    def test_out_that_is_something_else(
+        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+    ) -> None:
+        error = self.refuse(hallutrace, "extract", *options, "--out", tmp_path)
+        assert "Expected an empty folder or a run, got" in error
+
+    def test_out_that_cannot_be_made(
+        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        error = self.refuse(hallutrace, "extract", *options, "--out", tmp_path / "file" / "run")
+        assert "Expected to make the folder" in error
+
+    def test_a_shard_size_of_zero(self, hallutrace: Run) -> None:
+        error = self.refuse(hallutrace, "extract", "--shard-size", "0")
+        assert error == (
+            "Error: Expected `shard_size` to be greater than or equal to 1, got '0' - "
+            "change --shard-size\n"
+        )
+
+    def test_a_missing_extra(
+        self,
+        hallutrace: Run,
+        options: list[str | Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        import importlib.util
+
+        find = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest),
+        )
+        error = self.refuse(
+            hallutrace, "extract", *options, "--quantization", "int8", "--out", tmp_path / "run"
+        )
+        assert error.endswith(
+            "Error: Expected the package `bitsandbytes` for --quantization int8, got no such "
+            'package - pip install "hallutrace[quantization]"\n'
+        )
+
+    def test_a_full_disk(
+        self,
+        hallutrace: Run,
+        options: list[str | Path],
+        tmp_path: Path,
+    ) -> None:
+        run = tmp_path / "run"
+        run.mkdir()
+        # The one file that every Linux machine has, and that is always full.
+        (run / "partial").mkdir()
+        (run / "partial" / "manifest.json").symlink_to("/dev/full")
+        error = self.refuse(hallutrace, "extract", *options, "--out", run)
+        assert "No space left on device" in error
+        assert "what is committed is safe" in error
+
+    def test_values_of_a_wrong_kind(self, hallutrace: Run) -> None:
+        for arguments, said in [
+            (["--heads", "some"], "Expected `heads` to be 'mean', 'max' or 'each', got 'some'"),
+            (["--top-k", "0"], "Expected `top_k` to be greater than or equal to 1, got '0'"),
+            (["--prompt", "Q:"], "Expected `prompt` to be a template with {question} in it"),
+            (["--preset", "none-such"], "Expected a preset (triviaqa-qwen3-4b), got 'none-such'"),
+            (["--num-beams", "2", "--temperature", "1"], "Expected num_beams 1 where temperature"),
+            (["--questions", "demo:0"], "demo:0"),
+        ]:
+            assert said in self.refuse(hallutrace, "extract", *arguments)
+
+    def test_a_trace_that_is_not_there(
+        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+    ) -> None:
+        run = tmp_path / "run"
+        hallutrace("extract", *options, "--out", run)
+        error = self.refuse(hallutrace, "inspect", run, "--trace", "q99")
+        assert "Expected the id or the number of one of 5 traces, got 'q99'" in error
