@@ -14,7 +14,7 @@ from hallutrace.errors import HallutraceError
 if TYPE_CHECKING:
     from hallutrace.config import ExtractConfig
     from hallutrace.edges import EdgeList, Marginals
-    from hallutrace.extract import extract
+    from hallutrace.extraction import extract
     from hallutrace.reductions import marginals, sparsify
     from hallutrace.store import TraceStore
     from hallutrace.store import open_run as open
@@ -40,7 +40,7 @@ _HOMES = {
     "Marginals": ("hallutrace.edges", "Marginals"),
     "Trace": ("hallutrace.trace", "Trace"),
     "TraceStore": ("hallutrace.store", "TraceStore"),
-    "extract": ("hallutrace.extract", "extract"),
+    "extract": ("hallutrace.extraction", "extract"),
     "marginals": ("hallutrace.reductions", "marginals"),
     "open": ("hallutrace.store", "open_run"),
     "sparsify": ("hallutrace.reductions", "sparsify"),

@@ -135,22 +135,26 @@ class ShardWriter:
 
     def __new__(
         cls,
-        path: str | PathLike[str],
+        run: str | PathLike[str],
+        name: str,
+        identity: str,
         traces: int,
         *,
         edge_weight: str = "float16",
         hidden: str = "float32",
     ) -> ShardWriter:
-        """Begins a shard, over whatever stood there.
+        """Begins a shard in ``partial/`` of a run, or goes on with it where its journal ends.
 
         Args:
-            path: where it is written until it is whole.
+            run: folder with ``partial`` and ``shards``.
+            name: of the shard.
+            identity: what was begun as another is discarded.
             traces: room to reserve in the header: 1024 + 2560 * traces bytes.
             edge_weight: stored type of edge weights, "float16" or "float32".
             hidden: stored type of hidden states: "float32", "float16", "bfloat16" or "int8".
 
         Raises:
-            StorageError: the file cannot be made.
+            StorageError: the files cannot be made.
         """
 
     def append(
@@ -171,16 +175,40 @@ class ShardWriter:
             StorageError: the file system refused.
         """
 
-    def finish(self, to: str | PathLike[str]) -> tuple[int, str]:
-        """Writes the header, syncs, verifies, moves to ``to`` without replacing, syncs the folder.
+    def end_batch(self, note: str) -> None:
+        """Ends a batch, which is what can be gone on after; batches are synced in groups.
+
+        Args:
+            note: handed back by :meth:`notes` to whoever goes on.
+
+        Raises:
+            StorageError: the file system refused; the writer is spent.
+        """
+
+    def notes(self) -> list[str]:
+        """The notes of the batches that are in the shard, in their order."""
+
+    def finish(self) -> tuple[int, str]:
+        """Writes the header, syncs, verifies, moves to ``shards`` without replacing, syncs again.
 
         Returns:
             Bytes of the file, and its XXH3 in hexadecimal.
 
         Raises:
-            StorageError: the file system refused, or ``to`` exists.
+            StorageError: the file system refused, or the shard exists.
             DamagedError: the disk gave other bytes back.
         """
+
+    def forget(self) -> None:
+        """Removes the journal: the shard is committed, or is to begin anew.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+
+    @property
+    def syncing(self) -> float:
+        """Seconds spent waiting for syncs."""
 
     @property
     def data_bytes(self) -> int:
@@ -192,8 +220,12 @@ class ShardWriter:
 class Shard:
     """A shard open for reading; its file is mapped, its header checked strictly."""
 
-    def __new__(cls, path: str | PathLike[str]) -> Shard:
+    def __new__(cls, path: str | PathLike[str], *, verify: str = "first") -> Shard:
         """Opens a shard.
+
+        Args:
+            path: of the file.
+            verify: when data is checked: "first" time it is read, "always", or "never".
 
         Raises:
             StorageError: the file cannot be read.
@@ -221,6 +253,13 @@ class Shard:
 
         Raises:
             DamagedError: bytes that do not match their checksum.
+        """
+
+    def digest(self) -> str:
+        """XXH3 of the whole file, in hexadecimal.
+
+        Raises:
+            DamagedError: the file was cut short since it was opened.
         """
 
     def verify(self) -> None:

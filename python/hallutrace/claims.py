@@ -1,16 +1,18 @@
 """Who works on which shard, where several processes share a run.
 
-A claim is a file that only one process can make. It says who made it, and its holder touches it while it
-works. The claim of a dead process is never removed, because two heirs could each remove the other's;
-instead the heir makes the next link of a chain, named after the dead claim, which again only one can make:
+A claim is a file that only one process can make. It says who made it, and its holder touches it
+while it works. The claim of a dead process is never removed, because two heirs could each remove
+the other's; instead the heir makes the next link of a chain, named after the dead claim, which
+again only one can make:
 
     00042.claim                     made by a process that died
     00042.claim.5f3a…               its heir; the holder is whoever made the last link
 
-How death is told: on the same machine by the process itself (its number and its start), after a reboot by
-the machine's boot id, and on another machine by a claim that was not touched for ``SILENCE`` seconds, by
-the clock of the file system alone. No locks are used: on network file systems they may lie. What they must
-keep is that a file made with ``O_EXCL`` is made once, as NFS does since version 3.
+How death is told: on the same machine by the process itself (its number and its start), after a
+reboot by the machine's boot id, and on another machine by a claim that was not touched for
+``SILENCE`` seconds, by the clock of the file system alone. No locks are used: on network file
+systems they may lie. What they must keep is that a file made with ``O_EXCL`` is made once, as NFS
+does since version 3.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def run_extract(preset: str | None, config_file: Path | None, options: dict[str,
     """`hallutrace extract`."""
     config = config_of(preset, config_file, options)
     _ERR.print(f"Loading torch, transformers and the model {config.model} ...", highlight=False)
-    from hallutrace.extract import Summary, extract
+    from hallutrace.extraction import Summary, extract
 
     _quiet_libraries(is_small=config.model == "demo")
     summary: Summary
@@ -135,7 +135,7 @@ def run_plan(
 
 def _questions_known(config: Any) -> int | None:
     """Questions of the source where telling needs no network."""
-    from hallutrace.extract import open_source
+    from hallutrace.extraction import open_source
 
     if config.questions.startswith("hf:") and config.responses is None:
         return None

@@ -114,6 +114,11 @@ class ExtractConfig(BaseModel):
 
     out: Path | None = _option("Run", None, "folder of the run; default runs/NAME-OF-THE-SOURCE")
     shard_size: Count = _option("Run", 500, "questions a shard")
+    worker: str | None = _option(
+        "Run",
+        None,
+        "i/n: only every n-th shard, from the i-th (counted from 0) on; the run is shared",
+    )
     overwrite: bool = _option("Run", False, "delete the run in --out first")
     retry_failed: bool = _option("Run", False, "try failed questions again, one at a time")
 
@@ -159,6 +164,15 @@ class ExtractConfig(BaseModel):
     @classmethod
     def _layers_are_readable(cls, value: str) -> str:
         select_layers(value, layers=1_000_000)
+        return value
+
+    @field_validator("worker")
+    @classmethod
+    def _worker_is_one_of_several(cls, value: str | None) -> str | None:
+        if value is not None:
+            number, _, count = value.partition("/")
+            if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+                raise ValueError("i/n with i from 0 to n - 1, such as 0/4")
         return value
 
     @field_validator("prompt")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hallutrace.config import ExtractConfig
+from hallutrace.errors import InputError
 from hallutrace.models import Loaded
 
 
@@ -159,6 +160,38 @@ def cut(loaded: Loaded, tokens: Sequence[int], stop: Sequence[str]) -> Answer:
             kept += 1
         ids, reason = ids[:kept], "stop"
     return Answer(ids, text.strip(), reason)
+
+
+def given(loaded: Loaded, response: str | tuple[int, ...], eos: str) -> Answer:
+    """An answer that exists already.
+
+    Args:
+        loaded: the model that replays it.
+        response: text, tokenised as it stands without special tokens; or ids, taken as they are.
+        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does,
+            ``auto`` does so for text alone.
+
+    Raises:
+        InputError: ids that the model does not have, or no token at all.
+    """
+    is_text = isinstance(response, str)
+    tokens = list(
+        loaded.tokenizer(response, add_special_tokens=False)["input_ids"] if is_text else response
+    )
+    vocabulary = loaded.model.config.get_text_config().vocab_size
+    if tokens and max(tokens) >= vocabulary:
+        raise InputError(
+            f"Expected token ids below {vocabulary}, got {max(tokens)} - "
+            "give ids of this model's tokenizer, or text"
+        )
+    text = str(response) if is_text else decode(loaded, tokens)
+    ended = bool(tokens) and tokens[-1] in loaded.eos_ids
+    if not ended and loaded.eos_ids and (eos == "on" or (eos == "auto" and is_text)):
+        tokens.append(loaded.eos_ids[0])
+        ended = True
+    if not tokens:
+        raise InputError(f"Expected a response of at least one token, got {response!r}")
+    return Answer(tokens, text.strip(), "eos" if ended else "given")
 
 
 def decode(loaded: Loaded, tokens: Sequence[int]) -> str:

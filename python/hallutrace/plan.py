@@ -217,7 +217,7 @@ def measure(config: ExtractConfig, questions: int) -> Measured:
     Raises:
         HallutraceError: as :func:`hallutrace.extract` does.
     """
-    from hallutrace.extract import extract
+    from hallutrace.extraction import extract
     from hallutrace.store import open_run
 
     with tempfile.TemporaryDirectory() as folder:

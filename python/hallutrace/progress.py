@@ -20,6 +20,9 @@ class Reporter(Protocol):
     def begin(self, total: int | None, done: int) -> None:
         """Traces expected in all, and those that are there already."""
 
+    def skip(self, traces: int) -> None:
+        """So many were done before, and are passed over."""
+
     def advance(self, traces: int, tokens: int, failures: int) -> None:
         """A batch is done."""
 
@@ -31,6 +34,9 @@ class Silent:
         """Says nothing."""
 
     def begin(self, total: int | None, done: int) -> None:
+        """Says nothing."""
+
+    def skip(self, traces: int) -> None:
         """Says nothing."""
 
     def advance(self, traces: int, tokens: int, failures: int) -> None:
@@ -76,6 +82,12 @@ class Live:
             self._bar = _bar(self._console)
             self._task = self._bar.add_task("traces", total=total, completed=done, rates="")
             self._bar.start()
+
+    def skip(self, traces: int) -> None:
+        """Moves the bar, without counting for the rates."""
+        self._already += traces
+        if self._bar is not None:
+            self._bar.update(self._task, advance=traces)
 
     def advance(self, traces: int, tokens: int, failures: int) -> None:
         """Moves the bar; a plain line at most every ten seconds."""

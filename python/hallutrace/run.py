@@ -222,6 +222,11 @@ class Run:
         paths = sorted(self.shards.glob("*.json")) if self.shards.is_dir() else []
         return [CommitRecord.read(path) for path in paths]
 
+    def record(self, name: str) -> CommitRecord | None:
+        """The commit record of one shard, if it is there by now."""
+        path = self.shards / f"{name}.json"
+        return CommitRecord.read(path) if path.exists() else None
+
     def shard_path(self, name: str) -> Path:
         """Where a committed shard lies."""
         return self.shards / f"{name}.safetensors"

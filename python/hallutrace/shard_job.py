@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,40 +18,7 @@ from hallutrace.prompts import Prompt, PromptBuilder
 from hallutrace.questions import Question
 from hallutrace.run import Failure
 from hallutrace.settings import Settings
-
-INPUT_STAGES = ("prompt", "response")  # where a failure is the input's fault
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one shard counted.
-
-    Attributes:
-        traces: that were written.
-        failures: questions, or samples, that gave no trace.
-        broken: of those, failures that are not the input's fault.
-        judged: answers of questions with references.
-        right: of those, answers that contain one.
-        answer_tokens: of all traces.
-        keys: question id, sample and index in the source, by number in the shard.
-        halvings: ``[batch, size]`` of batches that were halved.
-        first_error: for the case that nothing works.
-    """
-
-    traces: int = 0
-    failures: int = 0
-    broken: int = 0
-    judged: int = 0
-    right: int = 0
-    answer_tokens: int = 0
-    keys: dict[int, tuple[str, int, int]] = field(default_factory=dict)
-    halvings: list[list[int]] = field(default_factory=list)
-    first_error: str = ""
-
-    def counts(self) -> dict[str, int]:
-        """The numbers, as a commit record has them."""
-        names = ("traces", "failures", "judged", "right", "answer_tokens")
-        return {name: getattr(self, name) for name in names}
+from hallutrace.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +41,8 @@ class ShardJob:
     Args:
         name: of the shard; sampling is seeded by it.
         questions: all questions of the shard.
-        path: where the shard is written until it is whole.
+        run: folder of the run.
+        identity: all that decides the shard's bytes; a shard begun as another is discarded.
         loaded: the model.
         prompts: makes prompts of questions.
         settings: the run's choices.
@@ -86,7 +54,8 @@ class ShardJob:
         self,
         name: str,
         questions: Sequence[Question],
-        path: Path,
+        run: Path,
+        identity: str,
         loaded: Loaded,
         prompts: PromptBuilder,
         settings: Settings,
@@ -105,30 +74,46 @@ class ShardJob:
         self._samples = (
             decoding.samples if decoding else max(len(question.responses) for question in questions)
         )
+        self._counting = self.tally
         self._writer = ShardWriter(
-            path,
+            run,
+            name,
+            identity,
             len(questions) * self._samples,
             edge_weight=settings.edge_dtype,
             hidden=settings.hidden.dtype,
         )
 
     def run(self, batch_size: int, reporter: Reporter) -> None:
-        """Answers, replays and writes all questions, batch after batch."""
+        """Answers, replays and writes all questions, batch after batch, from where it stopped."""
         items = self._items()
         lengths = [len(item.prompt.tokens) for item in items]
-        reporter.advance(0, 0, self.tally.failures)
+        done = [Tally.from_note(note) for note in self._writer.notes()]
+        for tally in done:
+            self.tally.add(tally)
+        reporter.skip(self.tally.traces + self.tally.failures)
         for number, places in enumerate(batches.plan_batches(lengths, batch_size)):
-            traces, tokens, failures = self._progress()
+            if number < len(done):
+                continue
+            self._counting = Tally()
             self._batch([items[place] for place in places], number)
-            now = self._progress()
-            reporter.advance(now[0] - traces, now[1] - tokens, now[2] - failures)
+            self._writer.end_batch(self._counting.to_note())
+            self.tally.add(self._counting)
+            now = self._counting
+            reporter.advance(now.traces, now.answer_tokens, now.failures)
 
-    def finish(self, to: Path) -> tuple[int, str]:
+    def finish(self) -> tuple[int, str]:
         """Publishes the shard; its size in bytes and its checksum."""
-        return self._writer.finish(to)
+        return self._writer.finish()
 
-    def _progress(self) -> tuple[int, int, int]:
-        return self.tally.traces, self.tally.answer_tokens, self.tally.failures
+    def forget(self) -> None:
+        """Forgets how far the shard came: it is committed, or it is to begin anew."""
+        self._writer.forget()
+
+    @property
+    def syncing(self) -> float:
+        """Seconds spent waiting for the disk to sync."""
+        return self._writer.syncing
 
     def _items(self) -> list[_Item]:
         """The questions with their prompts; those too long for the model are failures."""
@@ -158,7 +143,7 @@ class ShardJob:
         answers = []
         for sample, response in enumerate(question.responses):
             try:
-                answer = given(self._loaded, response, self._settings.response_eos)
+                answer = generate.given(self._loaded, response, self._settings.response_eos)
                 if len(answer.tokens) > room:
                     raise InputError(
                         f"Expected a response of at most {room} tokens, got {len(answer.tokens)} - "
@@ -188,7 +173,7 @@ class ShardJob:
             self._fail(batch[0].question, None, stage, failed)
             return
         half = (len(batch) + 1) // 2
-        self.tally.halvings.append([number, half])
+        self._counting.halvings.append([number, half])
         self._batch(batch[:half], number)
         self._batch(batch[half:], number)
 
@@ -239,53 +224,20 @@ class ShardJob:
         except InputError as error:
             self._fail(question, sample, "write", error)
             return
-        self.tally.traces += 1
-        self.tally.answer_tokens += len(answer.tokens)
-        self.tally.keys[number] = (question.id, sample, question.index)
+        tally = self._counting
+        tally.traces += 1
+        tally.answer_tokens += len(answer.tokens)
+        tally.keys.append((number, question.id, sample, question.index))
         if question.references:
-            self.tally.judged += 1
-            self.tally.right += contains(answer.text, question.references)
+            tally.judged += 1
+            tally.right += contains(answer.text, question.references)
 
     def _fail(
         self, question: Question, sample: int | None, stage: str, error: BaseException
     ) -> None:
         reason = " ".join(str(error).split())
-        self.tally.failures += 1
-        self.tally.broken += stage not in INPUT_STAGES
-        self.tally.first_error = self.tally.first_error or reason
+        self._counting.failed(stage, reason)
         self._fail_with(Failure(question.id, sample, question.index, stage, reason))
-
-
-def given(loaded: Loaded, response: str | tuple[int, ...], eos: str) -> generate.Answer:
-    """An answer that exists already.
-
-    Args:
-        loaded: the model that replays it.
-        response: text, tokenised as it stands without special tokens; or ids, taken as they are.
-        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does,
-            ``auto`` does so for text alone.
-
-    Raises:
-        InputError: ids that the model does not have, or no token at all.
-    """
-    is_text = isinstance(response, str)
-    tokens = list(
-        loaded.tokenizer(response, add_special_tokens=False)["input_ids"] if is_text else response
-    )
-    vocabulary = loaded.model.config.get_text_config().vocab_size
-    if tokens and max(tokens) >= vocabulary:
-        raise InputError(
-            f"Expected token ids below {vocabulary}, got {max(tokens)} - "
-            "give ids of this model's tokenizer, or text"
-        )
-    text = str(response) if is_text else generate.decode(loaded, tokens)
-    ended = bool(tokens) and tokens[-1] in loaded.eos_ids
-    if not ended and loaded.eos_ids and (eos == "on" or (eos == "auto" and is_text)):
-        tokens.append(loaded.eos_ids[0])
-        ended = True
-    if not tokens:
-        raise InputError(f"Expected a response of at least one token, got {response!r}")
-    return generate.Answer(tokens, text.strip(), "eos" if ended else "given")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from hallutrace.errors import InputError
 from hallutrace.run import Manifest
 
 # numpy has no bfloat16; its bits are read as these.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),
@@ -250,7 +250,8 @@ class Trace:
             return bits.view(np.float32)
         if dtype == "I8":
             scale: NDArray[np.float32] = self._array("hidden.scale")[at][:, None]
-            return np.multiply(states[at], scale, dtype=np.float32)
+            narrow: NDArray[np.float32] = np.multiply(states[at], scale, dtype=np.float32)
+            return narrow
         wide: NDArray[np.float32] = states[at].astype(np.float32, copy=False)
         return wide
 
@@ -261,7 +262,8 @@ class Trace:
         if found is None:
             raise InputError(f"Expected a trace with `{name}`, got one without")
         dtype, shape, raw = found
-        return dtype, raw.view(_DTYPES[dtype]).reshape(shape)
+        array: NDArray[Any] = raw.view(_DTYPES[dtype]).reshape(shape)
+        return dtype, array
 
     def _array(self, name: str) -> NDArray[Any]:
         return self._typed(name)[1]

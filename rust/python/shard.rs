@@ -2,7 +2,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
 use numpy::ndarray::ArrayView1;
@@ -14,9 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::errors::to_python;
-use crate::error::Error;
+use crate::error::{Error, ShardError};
 use crate::shard::encode::{Array, Values};
+use crate::shard::reader::Verify;
 use crate::shard::schema::{Dtype, Tensor};
+use crate::shard::storage::Disk;
 use crate::shard::writer::{Record, StoredTypes};
 use crate::shard::{files, reader, writer};
 
@@ -97,31 +99,46 @@ fn dtype_named(name: &str) -> PyResult<Dtype> {
 /// Streams traces into a shard; see the module `shard::writer` of the crate.
 #[pyclass(frozen, module = "hallutrace._core")]
 pub struct ShardWriter {
-    writer: Mutex<Option<writer::ShardWriter>>,
+    writer: Mutex<writer::ShardWriter>,
 }
 
 impl ShardWriter {
-    fn with<T>(&self, act: impl FnOnce(&mut Option<writer::ShardWriter>) -> T) -> T {
-        act(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Lets go of the interpreter and acts on the writer.
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        act: impl FnOnce(&mut writer::ShardWriter) -> Result<T, ShardError> + Send,
+    ) -> PyResult<T> {
+        let acted = py.detach(|| {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            act(&mut writer)
+        });
+        acted.map_err(|error| to_python(py, &Error::Shard(error)))
     }
 }
 
 #[pymethods]
 impl ShardWriter {
     #[new]
-    #[pyo3(signature = (path, traces, *, edge_weight = "float16", hidden = "float32"))]
+    #[pyo3(signature = (
+        run, name, identity, traces, *, edge_weight = "float16", hidden = "float32"
+    ))]
     fn new(
         py: Python<'_>,
-        path: PathBuf,
+        run: PathBuf,
+        name: &str,
+        identity: &str,
         traces: usize,
         edge_weight: &str,
         hidden: &str,
     ) -> PyResult<Self> {
         let types =
             StoredTypes { edge_weight: dtype_named(edge_weight)?, hidden: dtype_named(hidden)? };
-        let writer = writer::ShardWriter::create(&path, traces, types)
+        let places = writer::places(&run, name);
+        let writer = py
+            .detach(|| writer::ShardWriter::begin(Arc::new(Disk), places, identity, traces, types))
             .map_err(|error| to_python(py, &Error::Shard(error)))?;
-        Ok(Self { writer: Mutex::new(Some(writer)) })
+        Ok(Self { writer: Mutex::new(writer) })
     }
 
     fn append(
@@ -140,30 +157,40 @@ impl ShardWriter {
         for (tensor, array) in &held {
             record.arrays[*tensor as usize] = Some(array.array()?);
         }
-        let appended = py.detach(|| self.with(|writer| writer.as_mut().map(|w| w.append(&record))));
-        appended.ok_or_else(finished)?.map_err(|error| to_python(py, &Error::Shard(error)))
+        self.with(py, |writer| writer.append(&record))
     }
 
-    fn finish(&self, py: Python<'_>, to: PathBuf) -> PyResult<(u64, String)> {
-        let writer = self.with(Option::take).ok_or_else(finished)?;
-        py.detach(|| writer.finish(&to))
-            .map(|done| (done.bytes, format!("{:016x}", done.checksum)))
-            .map_err(|error| to_python(py, &Error::Shard(error)))
+    fn end_batch(&self, py: Python<'_>, note: &str) -> PyResult<()> {
+        self.with(py, |writer| writer.end_batch(note))
+    }
+
+    fn notes(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.with(py, |writer| Ok(writer.notes().to_vec()))
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<(u64, String)> {
+        let done = self.with(py, writer::ShardWriter::finish)?;
+        Ok((done.bytes, format!("{:016x}", done.checksum)))
+    }
+
+    fn forget(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |writer| writer.forget())
+    }
+
+    /// Seconds spent waiting for syncs.
+    #[getter]
+    fn syncing(&self, py: Python<'_>) -> PyResult<f64> {
+        self.with(py, |writer| Ok(writer.syncing().as_secs_f64()))
     }
 
     #[getter]
-    fn data_bytes(&self) -> PyResult<usize> {
-        self.with(|writer| writer.as_ref().map(writer::ShardWriter::data_bytes))
-            .ok_or_else(finished)
+    fn data_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        self.with(py, |writer| Ok(writer.data_bytes()))
     }
 
-    fn __len__(&self) -> PyResult<usize> {
-        self.with(|writer| writer.as_ref().map(writer::ShardWriter::len)).ok_or_else(finished)
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.with(py, |writer| Ok(writer.len()))
     }
-}
-
-fn finished() -> PyErr {
-    PyValueError::new_err("Expected a shard that is being written, got one that is finished")
 }
 
 /// Element type, shape, and the bytes in place.
@@ -178,9 +205,16 @@ pub struct Shard {
 #[pymethods]
 impl Shard {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, verify = "first"))]
+    fn new(py: Python<'_>, path: PathBuf, verify: &str) -> PyResult<Self> {
+        let when = match verify {
+            "first" => Verify::First,
+            "always" => Verify::Always,
+            "never" => Verify::Never,
+            _ => return Err(PyValueError::new_err(format!("no way to verify called {verify:?}"))),
+        };
         let shard = py
-            .detach(|| reader::Shard::open(&path))
+            .detach(|| reader::Shard::open_with(&path, when))
             .map_err(|error| to_python(py, &Error::Shard(error)))?;
         Ok(Self { shard })
     }
@@ -230,11 +264,19 @@ impl Shard {
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.shard.verify()).map_err(|error| to_python(py, &Error::Shard(error)))
     }
+
+    /// XXH3 of the whole file, in hexadecimal.
+    fn digest(&self, py: Python<'_>) -> PyResult<String> {
+        let digest = py
+            .detach(|| self.shard.digest())
+            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        Ok(format!("{digest:016x}"))
+    }
 }
 
 /// Writes a small file durably and never over another; `scratch` is where it lies until it is whole.
 #[pyfunction]
 fn write_new(py: Python<'_>, scratch: PathBuf, to: PathBuf, content: &[u8]) -> PyResult<()> {
-    py.detach(|| files::write_new(&scratch, &to, content))
+    py.detach(|| files::write_new(&Disk, &scratch, &to, content))
         .map_err(|error| to_python(py, &Error::Shard(error)))
 }

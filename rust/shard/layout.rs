@@ -11,8 +11,8 @@
 
 use std::fmt::Write as _;
 
-use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::schema::{ALIGNMENT, Dtype, Form, Tensor};
 
@@ -40,7 +40,8 @@ pub fn padded_header(bytes: usize) -> usize {
 }
 
 /// One trace as the header tells of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TraceEntry {
     /// Number within the shard; gaps are traces that failed.
     pub number: usize,
@@ -51,7 +52,8 @@ pub struct TraceEntry {
 }
 
 /// One tensor as the header tells of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TensorEntry {
     /// Which one.
     pub tensor: Tensor,
@@ -66,7 +68,7 @@ pub struct TensorEntry {
 }
 
 /// What the metadata of a shard holds; field order is canonical JSON's.
-#[derive(Debug, Clone, serde::Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
     /// Per trace: the checksums of its tensors, 16 hexadecimal digits each.

@@ -20,10 +20,28 @@ use crate::error::ShardError;
 /// The bit of [`Shard::check`] beside those of the tensors.
 const DATA_CHECKED: u32 = 1 << 31;
 
+/// When checksums and the rules of the data are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// When a tensor is read for the first time.
+    #[default]
+    First,
+    /// Whenever a tensor is read.
+    Always,
+    /// Not at all: for those who verified before.
+    Never,
+}
+
 /// A shard open for reading, its file mapped into memory.
+///
+/// A file that is cut short under its mapping would end the process at the next touch of what is gone, so
+/// its length is asked for at every read, and a shorter one is an error. What was handed out before
+/// cannot be guarded: who cuts files of a run that is being read can still end the reader.
 pub struct Shard {
     path: String,
+    file: File,
     map: Mmap,
+    when: Verify,
     data: usize,
     traces: Vec<TraceEntry>,
     dimensions: Vec<Dimensions>,
@@ -37,6 +55,14 @@ impl Shard {
     /// # Errors
     /// [`ShardError::Io`], or [`ShardError::Damaged`] saying what the header breaks.
     pub fn open(path: &Path) -> Result<Self, ShardError> {
+        Self::open_with(path, Verify::default())
+    }
+
+    /// Opens a shard, and says when its data is to be checked.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(path: &Path, when: Verify) -> Result<Self, ShardError> {
         let file = File::open(path).map_err(ShardError::io("open", path))?;
         // SAFETY: committed shards never change (they are written once and only ever renamed), so the
         // mapped bytes stay as they are while the map lives; a file cut short from outside would fault.
@@ -44,7 +70,7 @@ impl Shard {
         let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
         let path = path.display().to_string();
         let damaged = |found: String| ShardError::Damaged { path: path.clone(), found };
-        let (data, traces) = parse(&map).map_err(damaged)?;
+        let (data, traces) = parse(&map, map.len() as u64).map_err(damaged)?;
         let dimensions = traces
             .iter()
             .map(|trace| {
@@ -53,7 +79,7 @@ impl Shard {
             .collect::<Result<Vec<_>, String>>()
             .map_err(damaged)?;
         let verified = traces.iter().map(|_| AtomicU32::new(0)).collect();
-        Ok(Self { path, map, data, traces, dimensions, verified })
+        Ok(Self { path, file, map, when, data, traces, dimensions, verified })
     }
 
     /// The whole file.
@@ -84,6 +110,7 @@ impl Shard {
         let Some(at) = entry.tensors.iter().find(|entry| entry.tensor == tensor) else {
             return Ok(None);
         };
+        self.check_length()?;
         let bytes = &self.map[self.data + at.begin..self.data + at.end];
         self.once(position, 1 << tensor as u32, || {
             if xxh3_64(bytes) == at.checksum {
@@ -101,10 +128,21 @@ impl Shard {
     /// [`ShardError::Damaged`], naming the tensor.
     pub fn check(&self, position: usize) -> Result<(), ShardError> {
         let entry = &self.traces[position];
+        self.check_length()?;
         self.once(position, DATA_CHECKED, || check_data(entry, 0, &self.map[self.data..]))
     }
 
-    /// Runs a check of a trace until it has passed once.
+    /// Refuses a file that is no longer as long as its mapping.
+    fn check_length(&self) -> Result<(), ShardError> {
+        let length = self.file.metadata().map_err(ShardError::io("read", Path::new(&self.path)))?;
+        if length.len() == self.map.len() as u64 {
+            return Ok(());
+        }
+        let found = format!("{} bytes where there were {}", length.len(), self.map.len());
+        Err(self.damaged(found))
+    }
+
+    /// Runs a check of a trace, as often as was asked for.
     fn once(
         &self,
         position: usize,
@@ -112,14 +150,28 @@ impl Shard {
         check: impl FnOnce() -> Result<(), Disagreement>,
     ) -> Result<(), ShardError> {
         let passed = &self.verified[position];
-        if passed.load(Ordering::Relaxed) & bit == 0 {
+        let is_due = match self.when {
+            Verify::First => passed.load(Ordering::Relaxed) & bit == 0,
+            Verify::Always => true,
+            Verify::Never => false,
+        };
+        if is_due {
             check().map_err(|misfit| self.damaged(in_trace(&self.traces[position], misfit)))?;
             passed.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Checks all checksums and all rules of the data.
+    /// XXH3 of the whole file, as its commit record has it.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`] where the file is no longer as long as its mapping.
+    pub fn digest(&self) -> Result<u64, ShardError> {
+        self.check_length()?;
+        Ok(xxh3_64(&self.map))
+    }
+
+    /// Checks all checksums and all rules of the data that were not checked yet.
     ///
     /// # Errors
     /// [`ShardError::Damaged`] for the first thing that is wrong.
@@ -151,7 +203,9 @@ fn forms(trace: &TraceEntry) -> Forms {
 }
 
 /// Where the data begins, and the traces; or what is wrong with the header.
-fn parse(file: &[u8]) -> Result<(usize, Vec<TraceEntry>), String> {
+///
+/// `file` is the beginning of a file of `size` bytes, the whole header at least.
+pub(super) fn parse(file: &[u8], size: u64) -> Result<(usize, Vec<TraceEntry>), String> {
     let length = file
         .first_chunk::<LENGTH_BYTES>()
         .map(|bytes| u64::from_le_bytes(*bytes))
@@ -159,7 +213,7 @@ fn parse(file: &[u8]) -> Result<(usize, Vec<TraceEntry>), String> {
     let length = usize::try_from(length)
         .ok()
         .filter(|&length| length <= LONGEST_HEADER && length <= file.len() - LENGTH_BYTES)
-        .ok_or_else(|| format!("a header of {length} bytes in a file of {}", file.len()))?;
+        .ok_or_else(|| format!("a header of {length} bytes in a file of {size}"))?;
     let data = LENGTH_BYTES + length;
     if length == 0 || !data.is_multiple_of(ALIGNMENT) {
         return Err(format!("a header of {length} bytes, a shard that was never finished"));
@@ -179,8 +233,8 @@ fn parse(file: &[u8]) -> Result<(usize, Vec<TraceEntry>), String> {
         return Err("a header in another form than the writer's".to_owned());
     }
     let end = traces.last().and_then(|trace| trace.tensors.last()).map_or(0, |last| last.end);
-    if end != file.len() - data {
-        return Err(format!("{} bytes of data where the header tells of {end}", file.len() - data));
+    if (data as u64).checked_add(end as u64) != Some(size) {
+        return Err(format!("{size} bytes where the header tells of {data} + {end}"));
     }
     Ok((data, traces))
 }

@@ -36,7 +36,7 @@ impl Dtype {
 }
 
 /// The tensors of a trace, in the order of the format's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs)]
 pub enum Tensor {
     EdgesOffset,
@@ -137,7 +137,8 @@ impl fmt::Display for Tensor {
 }
 
 /// Element type and shape of one tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Form {
     /// Element type on disk.
     pub dtype: Dtype,

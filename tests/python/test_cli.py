@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_models import save_tiny, tiny_t5
 
 from hallutrace.cli import main
 from hallutrace.config import ExtractConfig
+from tiny_models import save_tiny, tiny_t5
 
 Run = Callable[..., tuple[int, str, str]]
 

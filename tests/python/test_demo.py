@@ -133,7 +133,7 @@ def test_answers_are_short_and_of_many_lengths(answers: list[Answer]) -> None:
 
 def test_figures_are_within_their_tolerances(figures: dict[str, Any]) -> None:
     assert outside(figures) == []
-    assert max(figures["hedged"].values()) <= 0.01
+    assert max(figures["hedged"].values()) <= 0.02
     assert sum(figures["questions"].values()) == len(QUESTIONS_FILE.read_text().splitlines())
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
-from tiny_models import save_tiny
 
 from hallutrace.config import ExtractConfig
-from hallutrace.extract import extract
+from hallutrace.extraction import extract
 from hallutrace.plan import (
     edge_bytes,
     hidden_bytes,
@@ -19,12 +18,13 @@ from hallutrace.plan import (
     model_shape,
     plan,
 )
+from tiny_models import save_tiny
 
 
 def sizes(shard: Path, number: int) -> dict[str, int]:
     """Bytes of each tensor of a trace, as the official reader sees them."""
     with safe_open(shard, framework="np") as file:
-        names = [name for name in file.keys() if name.startswith(f"{number:05d}.")]
+        names = [name for name in list(file.keys()) if name.startswith(f"{number:05d}.")]
         return {name.partition(".")[2]: file.get_tensor(name).nbytes for name in names}
 
 

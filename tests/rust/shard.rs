@@ -1,65 +1,38 @@
 //! Shards: what is written is read, by us and by the official reader; what is damaged is noticed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod made_up;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hallutrace::error::ShardError;
-use hallutrace::shard::encode::{Array, Values};
-use hallutrace::shard::layout;
+use hallutrace::shard::encode::Values;
 use hallutrace::shard::schema::{Dtype, Tensor};
-use hallutrace::shard::writer::{Finished, Record, StoredTypes};
-use hallutrace::shard::{Shard, ShardWriter};
+use hallutrace::shard::storage::Disk;
+use hallutrace::shard::writer::Finished;
+use hallutrace::shard::{Shard, ShardWriter, Verify, layout};
+use made_up::MadeUp;
 use safetensors::SafeTensors;
 
-const TYPES: StoredTypes = StoredTypes { edge_weight: Dtype::F16, hidden: Dtype::F32 };
-
-/// A made-up trace of 2 layers, 2 heads, 3 tokens, 1 of them answer, every token looking at itself.
-struct MadeUp {
-    meta: String,
-    floats: Vec<f32>,
-}
-
-impl MadeUp {
-    fn new(id: &str) -> Self {
-        let floats = (0_u8..64).map(|x| f32::from(x) / 64.0).collect();
-        Self { meta: format!(r#"{{"id":{id:?},"sample":0}}"#), floats }
+/// Begins the one shard of a run in `folder`.
+fn begin(folder: &Path, traces: usize) -> ShardWriter {
+    for name in ["partial", "shards"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
     }
-
-    fn record(&self, number: usize, id: &str) -> Record<'_> {
-        let mut arrays = <[Option<Array<'_>>; Tensor::ALL.len()]>::default();
-        let mut set = |tensor: Tensor, values, shape: &[usize]| {
-            arrays[tensor as usize] = Some(Array { values, shape: shape.to_vec() });
-        };
-        let floats = |count: usize| Values::F32(&self.floats[..count]);
-        set(Tensor::EdgesOffset, Values::I64(&[0, 3, 6]), &[3]);
-        set(Tensor::EdgesIndptr, Values::I32(&[0, 1, 2, 3, 0, 1, 2, 3]), &[2, 4]);
-        set(Tensor::EdgesKey, Values::I32(&[0, 1, 2, 0, 1, 2]), &[6]);
-        set(Tensor::EdgesWeight, floats(6), &[6]);
-        set(Tensor::Logprob, floats(1), &[1]);
-        set(Tensor::TokenEntropy, floats(1), &[1]);
-        set(Tensor::Tokens, Values::I32(&[7, 8, 9]), &[3]);
-        set(Tensor::LogDiagonal, floats(8), &[2, 2, 2]);
-        set(Tensor::Diagonal, floats(12), &[2, 2, 3]);
-        set(Tensor::ReceivedMean, floats(12), &[2, 2, 3]);
-        set(Tensor::Previous, floats(8), &[2, 2, 2]);
-        set(Tensor::Entropy, floats(8), &[2, 2, 2]);
-        set(Tensor::Mass, floats(24), &[2, 2, 2, 3]);
-        set(Tensor::ValueNorm, floats(6), &[2, 1, 3]);
-        set(Tensor::Hidden, floats(16), &[2, 2, 4]);
-        set(Tensor::Meta, Values::U8(self.meta.as_bytes()), &[self.meta.len()]);
-        Record { number, key: (id.to_owned(), 0), arrays }
-    }
+    made_up::begin(Arc::new(Disk), folder, "00000", traces)
 }
 
 /// Writes made-up traces with these ids; the file and what the writer says of it.
 fn write(folder: &Path, ids: &[&str]) -> (PathBuf, Finished) {
-    let mut writer = ShardWriter::create(&folder.join("part"), ids.len(), TYPES).unwrap();
+    let mut writer = begin(folder, ids.len());
     for (number, id) in ids.iter().enumerate() {
         writer.append(&MadeUp::new(id).record(number, id)).unwrap();
     }
-    let path = folder.join("shard.safetensors");
-    let finished = writer.finish(&path).unwrap();
-    (path, finished)
+    writer.end_batch("").unwrap();
+    let finished = writer.finish().unwrap();
+    writer.forget().unwrap();
+    (folder.join("shards/00000.safetensors"), finished)
 }
 
 #[test]
@@ -73,7 +46,7 @@ fn what_is_written_is_read() {
     let (form, bytes) = shard.tensor(1, Tensor::Tokens).unwrap().unwrap();
     assert_eq!((form.dtype, bytes), (Dtype::I32, &[7, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0][..]));
     assert!(shard.tensor(1, Tensor::HiddenScale).unwrap().is_none());
-    assert!(!folder.path().join("part").exists());
+    assert_eq!(std::fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
 }
 
 #[test]
@@ -137,7 +110,7 @@ fn the_header_takes_the_room_that_is_stated() {
 #[test]
 fn a_trace_that_does_not_fit_leaves_the_shard_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = ShardWriter::create(&folder.path().join("part"), 2, TYPES).unwrap();
+    let mut writer = begin(folder.path(), 2);
     let made_up = MadeUp::new("a");
     writer.append(&made_up.record(0, "a")).unwrap();
     let before = writer.data_bytes();
@@ -164,27 +137,28 @@ fn a_trace_that_does_not_fit_leaves_the_shard_as_it_was() {
     assert!(error.to_string().contains("1000000, which float16 cannot hold"), "{error}");
 
     assert_eq!((writer.len(), writer.data_bytes()), (1, before));
-    writer.finish(&folder.path().join("shard")).unwrap();
+    writer.finish().unwrap();
 }
 
 #[test]
 fn a_shard_is_never_written_over_another() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, _) = write(folder.path(), &["first"]);
-    let before = std::fs::read(&path).unwrap();
-    let mut writer = ShardWriter::create(&folder.path().join("part"), 1, TYPES).unwrap();
+    let mut writer = begin(folder.path(), 1);
     writer.append(&MadeUp::new("second").record(0, "second")).unwrap();
-    assert!(matches!(writer.finish(&path).unwrap_err(), ShardError::Exists { .. }));
-    assert_eq!(std::fs::read(&path).unwrap(), before);
+    writer.end_batch("").unwrap();
+    let other = folder.path().join("shards/00000.safetensors");
+    std::fs::write(&other, "the shard of another process").unwrap();
+    assert!(matches!(writer.finish().unwrap_err(), ShardError::Exists { .. }));
+    assert_eq!(std::fs::read(&other).unwrap(), b"the shard of another process");
 }
 
 #[test]
 fn a_shard_that_was_never_finished_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("part");
-    let mut writer = ShardWriter::create(&path, 1, TYPES).unwrap();
+    let mut writer = begin(folder.path(), 1);
     writer.append(&MadeUp::new("a").record(0, "a")).unwrap();
     drop(writer);
+    let path = folder.path().join("partial/00000.safetensors");
     assert!(matches!(Shard::open(&path), Err(ShardError::Damaged { .. })));
 }
 
@@ -192,7 +166,7 @@ fn a_shard_that_was_never_finished_is_refused() {
 fn a_shard_without_traces_is_a_shard() {
     let folder = tempfile::tempdir().unwrap();
     let (path, finished) = write(folder.path(), &[]);
-    assert!(finished.keys.is_empty());
+    assert!(finished.bytes > 1024);
     Shard::open(&path).unwrap().verify().unwrap();
 }
 
@@ -240,4 +214,33 @@ fn a_header_with_the_same_tensors_in_another_form_is_refused() {
     let end = layout::header_space(1);
     damaged[8..8 + end].copy_from_slice(&spaced.as_bytes()[..end]);
     assert!(is_noticed(folder.path(), &damaged));
+}
+
+#[test]
+fn a_file_cut_short_while_it_is_open_is_an_error_and_not_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(folder.path(), &["a"]);
+    let shard = Shard::open(&path).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let error = shard.tensor(0, Tensor::Tokens).unwrap_err();
+    assert!(error.to_string().contains("100 bytes where there were"), "{error}");
+    assert!(shard.verify().is_err());
+}
+
+#[test]
+fn damage_is_looked_for_as_often_as_was_asked() {
+    use std::os::unix::fs::FileExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(folder.path(), &["a"]);
+    let open = |when| hallutrace::shard::Shard::open_with(&path, when).unwrap();
+    let shards = [open(Verify::First), open(Verify::Always), open(Verify::Never)];
+    for shard in &shards {
+        shard.tensor(0, Tensor::Tokens).unwrap();
+    }
+    let entry = shards[0].traces()[0].tensors.iter().find(|e| e.tensor == Tensor::Tokens).unwrap();
+    let at = 8 + layout::header_space(1) + entry.begin;
+    std::fs::File::options().write(true).open(&path).unwrap().write_at(&[9], at as u64).unwrap();
+    let found: Vec<bool> =
+        shards.iter().map(|shard| shard.tensor(0, Tensor::Tokens).is_err()).collect();
+    assert_eq!(found, [false, true, false]);
 }

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from hallutrace import capture
+from hallutrace.claims import Holder, claim
 from hallutrace.config import ExtractConfig
 from hallutrace.environment import environment
 from hallutrace.errors import InputError
@@ -45,6 +46,7 @@ class Summary:
         right: share of answers that contain a reference, of those with references; None without.
         bytes: of all shards.
         seconds: that this call spent on its traces.
+        syncing: of those, seconds spent waiting for the disk to sync.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class Summary:
     right: float | None
     bytes: int
     seconds: float
+    syncing: float
 
 
 def extract(config: ExtractConfig | None = None, reporter: Reporter | None = None) -> Summary:
@@ -139,13 +142,18 @@ class Extraction:
             config, self._settings, source, self._prompts, loaded, capture.probe(loaded)
         )
         self._environment = environment(loaded.device)
+        self._new = 0
+        self._syncing = 0.0
 
     def run_all(self) -> Summary:
-        """All shards that are not committed yet."""
+        """All shards that are not committed yet, and that no other process works on."""
         if self._earlier is not None:
             self._earlier.check_same(self._manifest, self._run.folder)
         self._run.begin(self._manifest)
         records = {record.name: record for record in self._run.records()}
+        for name in records:
+            # A kill may come between a commit record and the end of the shard's journal.
+            (self._run.partial / f"{name}.journal").unlink(missing_ok=True)
         self._warn_of_environment(list(records.values()))
         done = sum(record.counts["traces"] for record in records.values())
         self._reporter.begin(self._total(), done)
@@ -153,28 +161,54 @@ class Extraction:
         if self._config.retry_failed:
             self._retry(records)
         for name, first, questions in self._shards(records):
-            records[name] = self._shard(name, first, questions, self._settings.batch_size)
-        return self._summary(list(records.values()), done, time.monotonic() - began)
+            self._claimed(name, first, questions, self._settings.batch_size)
+        return self._summary(time.monotonic() - began)
 
     def _shards(
         self, records: dict[str, CommitRecord]
     ) -> Iterator[tuple[str, int, list[Question]]]:
         """The shards still to do, with their questions; committed ones are checked and passed."""
+        worker, _, workers = (self._config.worker or "0/1").partition("/")
         questions = self._questions()
         first = number = 0
         while True:
             name = f"{number:05d}"
-            committed = records.get(name)
+            committed = records.get(name) or self._run.record(name)
             size = committed.questions if committed else self._config.shard_size
             some = list(islice(questions, size))
             if committed:
                 self._check_digest(committed, some)
-            elif some:
+            elif some and number % int(workers) == int(worker):
                 yield name, first, some
             if len(some) < size:
                 return
             first += len(some)
             number += 1
+
+    def _claimed(
+        self,
+        name: str,
+        first: int,
+        questions: list[Question],
+        batch_size: int,
+        done: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """Extracts and commits one shard, unless another process is at it or was first."""
+        mine = claim(self._run.partial, name, len(questions))
+        if isinstance(mine, Holder):
+            if mine.questions != len(questions):
+                raise InputError(
+                    f"Expected {mine.questions} questions in shard {name}, as the process "
+                    f"{mine.pid} on {mine.host} has it, got {len(questions)} - give all workers of "
+                    "a run the same --limit and --shard-size"
+                )
+            self._reporter.note(f"Shard {name} is being made by process {mine.pid} on {mine.host}.")
+            return
+        with mine:
+            if self._run.record(name) is None:
+                record = self._shard(name, first, questions, batch_size, done)
+                self._new += record.counts["traces"]
+            mine.done = True
 
     def _questions(self) -> Iterator[Question]:
         """Good questions up to the limit; bad rows are recorded as they are met."""
@@ -205,12 +239,12 @@ class Extraction:
         done: Collection[tuple[str, int]] = (),
     ) -> CommitRecord:
         """Extracts and commits one shard."""
-        # A shard without a commit record was never done: a kill came between the two.
-        self._run.shard_path(name).unlink(missing_ok=True)
+        digest = digest_of(questions)
         job = ShardJob(
             name,
             questions,
-            self._run.partial / f"{name}.safetensors",
+            self._run.folder,
+            f"{self._manifest.fingerprint}/{digest}/{batch_size}",
             self._loaded,
             self._prompts,
             self._settings,
@@ -222,20 +256,21 @@ class Extraction:
         # A few bad questions that fill a shard are no reason to stop; a model that broke is.
         several = len(questions) > 1 and (first == 0 or tally.broken)
         if not tally.traces and (several or first < 0):
+            job.forget()
             raise InputError(
                 f"Expected traces in shard {name}, got none: all {len(questions)} questions "
                 f"failed, the first with: {tally.first_error} - "
                 f"see {self._run.folder / 'failures.jsonl'}"
             )
-        size, checksum = job.finish(self._run.shard_path(name))
-        keys = [tally.keys[number] for number in sorted(tally.keys)]
+        size, checksum = job.finish()
+        keys = sorted(tally.keys)
         record = CommitRecord(
             name=name,
             first=first,
             questions=len(questions),
-            digest=digest_of(questions),
-            keys=[[id_, sample] for id_, sample, _ in keys],
-            indices=[index for _, _, index in keys],
+            digest=digest,
+            keys=[[id_, sample] for _, id_, sample, _ in keys],
+            indices=[index for _, _, _, index in keys],
             size=size,
             checksum=checksum,
             fingerprint=self._manifest.fingerprint,
@@ -244,6 +279,8 @@ class Extraction:
             halvings=tally.halvings,
         )
         self._run.commit(record)
+        job.forget()
+        self._syncing += job.syncing
         return record
 
     def _retry(self, records: dict[str, CommitRecord]) -> None:
@@ -258,7 +295,7 @@ class Extraction:
         if again:
             number = sum(name.startswith("retry-") for name in records)
             name = f"retry-{number:05d}"
-            records[name] = self._shard(name, -1, again, 1, done)
+            self._claimed(name, -1, again, 1, done)
 
     def _total(self) -> int | None:
         counts = [count for count in (self._source.total, self._config.limit) if count is not None]
@@ -278,19 +315,22 @@ class Extraction:
                 f"may differ ({'; '.join(changed)})"
             )
 
-    def _summary(self, records: list[CommitRecord], done: int, seconds: float) -> Summary:
+    def _summary(self, seconds: float) -> Summary:
+        records = self._run.records()
+
         def total(name: str) -> int:
             return sum(record.counts[name] for record in records)
 
         return Summary(
             folder=self._run.folder,
             traces=total("traces"),
-            new_traces=total("traces") - done,
+            new_traces=self._new,
             failures=len(self._run.failures.read()),
             merged=self._source.merged,
             right=total("right") / total("judged") if total("judged") else None,
             bytes=sum(record.size for record in records),
             seconds=seconds,
+            syncing=self._syncing,
         )
 
 

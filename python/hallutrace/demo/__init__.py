@@ -1,0 +1,39 @@
+"""The small model in the package: its folder, its questions and how to ask it.
+
+It knows one half of a made-up world and has never heard of the other, about which it answers
+just as fluently, and wrongly. `README.md` beside this file says how it was made and what its
+figures mean; `python -m hallutrace.demo.train` makes it again.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+MODEL_FOLDER: Path = Path(__file__).parent / "model"
+"""Model and tokenizer, for `from_pretrained`."""
+
+QUESTIONS_FILE: Path = Path(__file__).parent / "questions.jsonl"
+"""All questions, one JSON object a line, in a fixed shuffled order."""
+
+FIGURES_FILE: Path = Path(__file__).parent / "figures.json"
+"""What `hallutrace.demo.measure` found for the model in the package."""
+
+PROMPT_TEMPLATE: str = "Q: {question}\nA:"
+"""How the model was trained to be asked; its answer begins with a space, ends with <eos>."""
+
+
+def read_questions(count: int | None = None) -> list[dict[str, Any]]:
+    """Read the questions of the small model.
+
+    Args:
+        count: how many, from the start of the fixed shuffled order; None for all.
+
+    Returns:
+        Rows with `id`, `question`, `answers` (right ones, the canonical first), `group` (the entity
+        asked about) and `held_out` (whether the fact was kept out of the training text).
+    """
+    with QUESTIONS_FILE.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, count)]

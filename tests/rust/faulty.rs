@@ -1,0 +1,289 @@
+//! A disk in memory that loses what was not synced, tears writes, reorders names, and fails on demand.
+#![allow(dead_code, clippy::unwrap_used, reason = "shared by tests, which may panic")]
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use hallutrace::shard::storage::{Storage, StorageFile};
+
+/// What one operation does, once: count down to it, then it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The operation fails with this, and nothing of it is done.
+    Error(ErrorKind),
+    /// The power goes: this operation and all later ones fail.
+    PowerLoss,
+}
+
+/// A change to the content of a file that was not synced yet.
+#[derive(Debug, Clone)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, bytes) => {
+                content.resize(content.len().max(offset + bytes.len()), 0);
+                content[*offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+            Self::Length(length) => content.resize(*length, 0),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Inode {
+    durable: Vec<u8>,
+    changes: Vec<Change>,
+}
+
+impl Inode {
+    fn content(&self) -> Vec<u8> {
+        let mut content = self.durable.clone();
+        self.changes.iter().for_each(|change| change.apply(&mut content));
+        content
+    }
+}
+
+/// A change to the names of a folder that was not synced yet: a name gets a file, or none.
+type Naming = (PathBuf, Option<usize>);
+
+#[derive(Debug, Default)]
+struct State {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    namings: Vec<Naming>,
+    operations: usize,
+    fault: Option<(usize, Fault)>,
+    ignores_syncs: bool,
+}
+
+/// The disk; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct FaultyDisk(Arc<Mutex<State>>);
+
+/// A small generator, so that a failing crash can be made again from its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+}
+
+impl FaultyDisk {
+    /// A disk whose syncs do nothing: what a writer without fsync would meet.
+    pub fn ignoring_syncs() -> Self {
+        let disk = Self::default();
+        disk.state().ignores_syncs = true;
+        disk
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Operations done so far.
+    pub fn operations(&self) -> usize {
+        self.state().operations
+    }
+
+    /// Lets the operation of that number, counted from now, go wrong.
+    pub fn fail_at(&self, number: usize, fault: Fault) {
+        let mut state = self.state();
+        state.fault = Some((state.operations + number, fault));
+    }
+
+    /// The content of a file as a running program sees it.
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.names.get(path).map(|&inode| state.inodes[inode].content())
+    }
+
+    /// What is there after the power came back: of what was not synced, any part, in any order.
+    pub fn after_power_loss(&self, seed: u64) -> Self {
+        let state = self.state();
+        let mut dice = Dice(seed);
+        let inodes = state.inodes.iter().map(|inode| {
+            let mut durable = inode.durable.clone();
+            for change in &inode.changes {
+                match (dice.roll(3), change) {
+                    (0, _) => {}
+                    (1, Change::Write(offset, bytes)) => {
+                        let torn = bytes[..dice.roll(bytes.len() + 1)].to_vec();
+                        Change::Write(*offset, torn).apply(&mut durable);
+                    }
+                    _ => change.apply(&mut durable),
+                }
+            }
+            Inode { durable, changes: Vec::new() }
+        });
+        let inodes = inodes.collect();
+        let mut names = state.durable_names.clone();
+        for naming in &state.namings {
+            if dice.roll(2) == 1 {
+                rename(&mut names, naming);
+            }
+        }
+        let ignores_syncs = state.ignores_syncs;
+        let durable_names = names.clone();
+        Self(Arc::new(Mutex::new(State {
+            inodes,
+            names,
+            durable_names,
+            ignores_syncs,
+            ..State::default()
+        })))
+    }
+
+    /// Counts an operation, and lets it fail if its time has come.
+    fn operate(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.operations += 1;
+        match state.fault {
+            Some((at, Fault::Error(kind))) if at == state.operations => Err(kind.into()),
+            Some((at, Fault::PowerLoss)) if at <= state.operations => {
+                Err(io::Error::other("power loss"))
+            }
+            _ => Ok(state),
+        }
+    }
+}
+
+fn rename(names: &mut BTreeMap<PathBuf, usize>, (path, inode): &Naming) {
+    match inode {
+        Some(inode) => names.insert(path.clone(), *inode),
+        None => names.remove(path),
+    };
+}
+
+impl State {
+    fn name(&mut self, path: &Path, inode: Option<usize>) {
+        let naming = (path.to_path_buf(), inode);
+        rename(&mut self.names, &naming);
+        self.namings.push(naming);
+    }
+}
+
+impl Storage for FaultyDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let mut state = self.operate()?;
+        let inode = if let Some(&inode) = state.names.get(path) {
+            state.inodes[inode].changes.push(Change::Length(0));
+            inode
+        } else {
+            state.inodes.push(Inode::default());
+            let inode = state.inodes.len() - 1;
+            state.name(path, Some(inode));
+            inode
+        };
+        Ok(Box::new(FaultyFile { disk: self.clone(), inode }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let state = self.operate()?;
+        let inode = *state.names.get(path).ok_or(ErrorKind::NotFound)?;
+        Ok(Box::new(FaultyFile { disk: self.clone(), inode }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.state().names.contains_key(path)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.operate()?;
+        if state.names.contains_key(to) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let inode = *state.names.get(from).ok_or(ErrorKind::NotFound)?;
+        state.name(to, Some(inode));
+        drop(state);
+        let mut state = self.operate()?;
+        state.name(from, None);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.operate()?;
+        state.names.get(path).ok_or(ErrorKind::NotFound)?;
+        state.name(path, None);
+        Ok(())
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut state = self.operate()?;
+        if state.ignores_syncs {
+            return Ok(());
+        }
+        let namings = std::mem::take(&mut state.namings);
+        for naming in namings {
+            if naming.0.parent() == Some(folder) {
+                rename(&mut state.durable_names, &naming);
+            } else {
+                state.namings.push(naming);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct FaultyFile {
+    disk: FaultyDisk,
+    inode: usize,
+}
+
+impl StorageFile for FaultyFile {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.operate()?;
+        let offset = usize::try_from(offset).unwrap();
+        state.inodes[self.inode].changes.push(Change::Write(offset, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn read_at(&mut self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.disk.operate()?;
+        let content = state.inodes[self.inode].content();
+        let begin = usize::try_from(offset).unwrap();
+        let part = content.get(begin..begin + bytes.len()).ok_or(ErrorKind::UnexpectedEof)?;
+        bytes.copy_from_slice(part);
+        Ok(())
+    }
+
+    fn length(&mut self) -> io::Result<u64> {
+        Ok(self.disk.operate()?.inodes[self.inode].content().len() as u64)
+    }
+
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        let mut state = self.disk.operate()?;
+        state.inodes[self.inode].changes.push(Change::Length(usize::try_from(length).unwrap()));
+        Ok(())
+    }
+
+    /// A sync that fails forgets what it was to make durable, as Linux does: the next one succeeds.
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = match self.disk.operate() {
+            Ok(state) => state,
+            Err(error) => {
+                let mut state = self.disk.state();
+                if !matches!(state.fault, Some((_, Fault::PowerLoss))) {
+                    state.inodes[self.inode].changes.clear();
+                }
+                return Err(error);
+            }
+        };
+        if !state.ignores_syncs {
+            let inode = &mut state.inodes[self.inode];
+            inode.durable = inode.content();
+            inode.changes.clear();
+        }
+        Ok(())
+    }
+}
