@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hallutrace.canonical import canonical
 from hallutrace.capture import Replayed
 from hallutrace.generate import Answer
 from hallutrace.prompts import Prompt
 from hallutrace.questions import Question
-from hallutrace.run import canonical
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from hallutrace.claims import Holder, claim
 from hallutrace.config import ExtractConfig
 from hallutrace.environment import environment
 from hallutrace.errors import InputError
+from hallutrace.failures import Failure
 from hallutrace.models import Loaded, default_prompt, load
 from hallutrace.progress import Reporter, Silent
 from hallutrace.prompts import PromptBuilder
@@ -26,7 +27,7 @@ from hallutrace.questions import (
     open_questions,
     open_responses,
 )
-from hallutrace.run import CommitRecord, Failure, Run
+from hallutrace.run import CommitRecord, Run
 from hallutrace.settings import Settings, manifest_of
 from hallutrace.shard_job import ShardJob
 
@@ -149,6 +150,10 @@ class Extraction:
         """All shards that are not committed yet, and that no other process works on."""
         if self._earlier is not None:
             self._earlier.check_same(self._manifest, self._run.folder)
+        elif not self._run.begin(self._manifest):
+            # Another process began the run meanwhile, and resolved what was left to the machine.
+            parts = (self._config, self._source, self._run, self._loaded, self._reporter)
+            return Extraction(*parts).run_all()
         self._run.begin(self._manifest)
         records = {record.name: record for record in self._run.records()}
         for name in records:
@@ -215,7 +220,9 @@ class Extraction:
         taken = 0
         for row in self._source:
             if isinstance(row, BadRow):
-                self._run.failures.add(Failure(row.id, None, row.index, "question", row.error))
+                # Every worker meets every row, and one of them records it.
+                if (self._config.worker or "0/1").startswith("0/"):
+                    self._run.failures.add(Failure(row.id, None, row.index, "question", row.error))
                 continue
             yield row
             taken += 1
@@ -248,7 +255,7 @@ class Extraction:
             self._loaded,
             self._prompts,
             self._settings,
-            self._run.failures.add,
+            self._run.failures.add if first >= 0 else self._run.failures.add_again,
             done,
         )
         job.run(batch_size, self._reporter)
@@ -286,11 +293,8 @@ class Extraction:
     def _retry(self, records: dict[str, CommitRecord]) -> None:
         """Tries failed questions again, one at a time, in a shard of their own."""
         done = {(key[0], key[1]) for record in records.values() for key in record.keys}
-        failed = {
-            failure.id
-            for failure in self._run.failures.read()
-            if failure.stage in RETRIED_STAGES and (failure.id, failure.sample or 0) not in done
-        }
+        open_failures = self._failures(records.values())
+        failed = {failure.id for failure in open_failures if failure.stage in RETRIED_STAGES}
         again = [question for question in self._questions() if question.id in failed]
         if again:
             number = sum(name.startswith("retry-") for name in records)
@@ -315,6 +319,12 @@ class Extraction:
                 f"may differ ({'; '.join(changed)})"
             )
 
+    def _failures(self, records: Iterable[CommitRecord]) -> list[Failure]:
+        """The failures that no later attempt has made good."""
+        done = {(key[0], key[1]) for record in records for key in record.keys}
+        failures = self._run.failures.read()
+        return [failed for failed in failures if (failed.id, failed.sample or 0) not in done]
+
     def _summary(self, seconds: float) -> Summary:
         records = self._run.records()
 
@@ -325,7 +335,7 @@ class Extraction:
             folder=self._run.folder,
             traces=total("traces"),
             new_traces=self._new,
-            failures=len(self._run.failures.read()),
+            failures=len(self._failures(records)),
             merged=self._source.merged,
             right=total("right") / total("judged") if total("judged") else None,
             bytes=sum(record.size for record in records),

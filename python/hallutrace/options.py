@@ -61,12 +61,17 @@ def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) 
     return ExtractConfig.from_options(texts, preset=preset, config=config)
 
 
+def flag_of(name: str) -> str:
+    """The option of a field."""
+    return "--" + name.replace("_", "-")
+
+
 def _may_be_none(name: str) -> bool:
     return type(None) in _alternatives(ExtractConfig.model_fields[name].annotation)
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    flag = "--" + name.replace("_", "-")
+    flag = flag_of(name)
     extra = field.json_schema_extra
     panel = extra.get("panel") if isinstance(extra, dict) else None
     default = field.get_default(call_default_factory=True)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
+import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hallutrace.canonical import canonical
 from hallutrace.errors import DamagedError, IdentityError, NotARunError, StorageError
+from hallutrace.failures import FailureLog
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-
-
-def canonical(value: Any) -> bytes:
-    """Canonical JSON: sorted names, no spaces, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
 
 
 def fingerprint(identity: dict[str, Any]) -> str:
@@ -190,8 +185,11 @@ class Run:
             )
         return manifest
 
-    def begin(self, manifest: Manifest) -> None:
+    def begin(self, manifest: Manifest) -> bool:
         """Makes the folders, and the manifest where there is none.
+
+        Returns:
+            Whether the manifest is ours; False if another process was first.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -206,9 +204,19 @@ class Run:
                 f"Expected to make the folder {self.folder}, got: {error.strerror} - "
                 "choose another --out"
             ) from None
-        if not self.exists():
-            path = self.folder / MANIFEST
-            write_new(self.partial / MANIFEST, path, manifest.to_json())
+        if self.exists():
+            return False
+        # Each process writes a file of its own, and one of them gets the name.
+        scratch = self.partial / f"manifest-{secrets.token_hex(4)}.json"
+        try:
+            write_new(scratch, self.folder / MANIFEST, manifest.to_json())
+        except StorageError:
+            if not self.exists():
+                raise
+            return False
+        finally:
+            scratch.unlink(missing_ok=True)
+        return True
 
     def commit(self, record: CommitRecord) -> None:
         """Writes a commit record, durably and never over another."""
@@ -230,69 +238,6 @@ class Run:
     def shard_path(self, name: str) -> Path:
         """Where a committed shard lies."""
         return self.shards / f"{name}.safetensors"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A question, or one of its samples, that gave no trace."""
-
-    id: str | None
-    sample: int | None
-    index: int
-    stage: str
-    error: str
-    attempts: int = 1
-    time: str = ""
-
-
-class FailureLog:
-    """``failures.jsonl``: one line for each failure, never the same one twice.
-
-    Args:
-        path: of the file; it is made with the first failure.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: set[tuple[Any, ...]] | None = None
-
-    def read(self) -> list[Failure]:
-        """All failures; a last line that a kill cut short is left out."""
-        if not self._path.exists():
-            return []
-        failures = []
-        for line in self._path.read_bytes().splitlines():
-            try:
-                failures.append(Failure(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue
-        return failures
-
-    def add(self, failure: Failure) -> bool:
-        """Appends one, unless it is there already; True if it was new."""
-        if self._known is None:
-            self._known = {_same(known) for known in self.read()}
-        if _same(failure) in self._known:
-            return False
-        self._known.add(_same(failure))
-        stamped = {**asdict(failure), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        with self._path.open("a+b") as file:
-            # A line that a kill cut short ends here, so that it does not swallow the next.
-            if file.tell() and not _ends_line(file):
-                file.write(b"\n")
-            file.write(canonical(stamped) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return True
-
-
-def _same(failure: Failure) -> tuple[Any, ...]:
-    return failure.id, failure.sample, failure.index, failure.stage
-
-
-def _ends_line(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")
 
 
 def _read_json(path: Path) -> Any:

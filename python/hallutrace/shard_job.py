@@ -11,12 +11,12 @@ import torch
 from hallutrace import assemble, batches, capture, generate
 from hallutrace._core import ShardWriter
 from hallutrace.errors import InputError
+from hallutrace.failures import Failure
 from hallutrace.labels import contains
 from hallutrace.models import Loaded
 from hallutrace.progress import Reporter
 from hallutrace.prompts import Prompt, PromptBuilder
 from hallutrace.questions import Question
-from hallutrace.run import Failure
 from hallutrace.settings import Settings
 from hallutrace.tally import Tally
 

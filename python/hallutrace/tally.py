@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from hallutrace.run import canonical
+from hallutrace.canonical import canonical
 
 INPUT_STAGES = ("prompt", "response")  # where a failure is the input's fault
 COUNTS = ("traces", "failures", "judged", "right", "answer_tokens")

@@ -237,12 +237,13 @@ class TestMistakes:
         hallutrace: Run,
         options: list[str | Path],
         tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         run = tmp_path / "run"
-        run.mkdir()
+        (run / "partial").mkdir(parents=True)
+        monkeypatch.setattr("secrets.token_hex", lambda count: "0")
         # The one file that every Linux machine has, and that is always full.
-        (run / "partial").mkdir()
-        (run / "partial" / "manifest.json").symlink_to("/dev/full")
+        (run / "partial" / "manifest-0.json").symlink_to("/dev/full")
         error = self.refuse(hallutrace, "extract", *options, "--out", run)
         assert "No space left on device" in error
         assert "what is committed is safe" in error

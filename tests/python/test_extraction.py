@@ -23,7 +23,8 @@ from hallutrace import assemble, batches, capture, extract, generate, shard_job
 from hallutrace.environment import environment
 from hallutrace.errors import IdentityError, InputError, ModelError
 from hallutrace.progress import Silent
-from hallutrace.run import CommitRecord, Failure, FailureLog, Run
+from hallutrace.failures import Failure, FailureLog
+from hallutrace.run import CommitRecord, Run
 from tiny_models import EOS, tiny_config, tiny_tokenizer
 
 PIPELINE = sys.modules[extract.__module__]
@@ -673,8 +674,8 @@ def test_trying_again_writes_no_sample_twice(
                 raise InputError("Expected less, got more - mend it")
             self._writer.append(number, id, sample, arrays)
 
-        def finish(self, to: Path) -> Any:
-            return self._writer.finish(to)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._writer, name)
 
     whole = shard_job.ShardWriter
     options = {"samples": 3, "temperature": 0.7}
@@ -750,15 +751,18 @@ def test_the_log_of_failures_holds_each_once(tmp_path: Path) -> None:
     path = tmp_path / "failures.jsonl"
     odd = Failure("q\u2028\x85é", None, 0, "replay", "line\u2029end")
     assert FailureLog(path).read() == []
-    assert FailureLog(path).add(odd)
-    assert not FailureLog(path).add(odd)
-    assert FailureLog(path).add(Failure(None, None, 1, "question", "bad"))
+    FailureLog(path).add(odd)
+    FailureLog(path).add(odd)
+    FailureLog(path).add(Failure(None, None, 1, "question", "bad"))
     content = path.read_bytes()
+    assert content.count(b"\n") == 2
+    FailureLog(path).add_again(odd)
+    assert [failure.attempts for failure in FailureLog(path).read()] == [2, 1]
     # A kill in the middle of a character of the last line.
     path.write_bytes(content[: content.index("é".encode()) + 1])
     log = FailureLog(path)
     assert log.read() == []
-    assert log.add(odd)
+    log.add(odd)
     (known,) = FailureLog(path).read()
     assert (known.id, known.error) == (odd.id, odd.error)
 
@@ -864,7 +868,7 @@ def test_responses_that_cannot_be_replayed_are_recorded(
 
 def test_a_response_has_a_token_at_least() -> None:
     loaded = load_tiny()
-    assert shard_job.given(loaded, "", "auto") == generate.Answer([EOS], "", "eos")
+    assert generate.given(loaded, "", "auto") == generate.Answer([EOS], "", "eos")
     with pytest.raises(InputError) as raised:
-        shard_job.given(loaded, (), "auto")
+        generate.given(loaded, (), "auto")
     assert str(raised.value) == "Expected a response of at least one token, got ()"

@@ -1,0 +1,99 @@
+"""``failures.jsonl``: what gave no trace, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hallutrace.canonical import canonical
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row, a question, or one of its samples, that gave no trace.
+
+    Attributes:
+        id: of the question; None where the row has none.
+        sample: which answer; None for all of them.
+        index: row in the source, from 0.
+        stage: ``question``, ``prompt``, ``response``, ``memory``, ``replay`` or ``write``.
+        error: expected, got, where, fix.
+        attempts: how often it was tried.
+        time: of the last attempt, UTC.
+    """
+
+    id: str | None
+    sample: int | None
+    index: int
+    stage: str
+    error: str
+    attempts: int = 1
+    time: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes two lines tell of the same failure."""
+        return self.id, self.sample, self.index, self.stage
+
+
+class FailureLog:
+    """The failures of a run, appended line by line.
+
+    A line that a kill cut short is left out, and of several lines on the same failure the last counts:
+    what is done again after a kill, or met by several workers, is one failure.
+
+    Args:
+        path: of the file; it is made with the first failure.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[tuple[Any, ...], Failure] | None = None
+
+    def read(self) -> list[Failure]:
+        """All failures, in the order in which they were first met."""
+        if not self._path.exists():
+            return []
+        failures = {}
+        for line in self._path.read_bytes().splitlines():
+            try:
+                failure = Failure(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            failures[failure.key] = failure
+        return list(failures.values())
+
+    def add(self, failure: Failure) -> None:
+        """Appends one, unless it is there already."""
+        if failure.key not in self._all():
+            self._append(failure)
+
+    def add_again(self, failure: Failure) -> None:
+        """Appends one that was tried before, and counts the attempts."""
+        before = self._all().get(failure.key)
+        self._append(replace(failure, attempts=before.attempts + 1 if before else 1))
+
+    def _all(self) -> dict[tuple[Any, ...], Failure]:
+        if self._known is None:
+            self._known = {failure.key: failure for failure in self.read()}
+        return self._known
+
+    def _append(self, failure: Failure) -> None:
+        self._all()[failure.key] = failure
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self._path.open("a+b") as file:
+            # A line that a kill cut short ends here, so that it does not swallow the next.
+            if file.tell() and not _ends_line(file):
+                file.write(b"\n")
+            file.write(canonical(asdict(replace(failure, time=now))) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_line(file: Any) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
