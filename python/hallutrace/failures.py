@@ -43,8 +43,8 @@ class Failure:
 class FailureLog:
     """The failures of a run, appended line by line.
 
-    A line that a kill cut short is left out, and of several lines on the same failure the last counts:
-    what is done again after a kill, or met by several workers, is one failure.
+    A line that a kill cut short is left out, and of several lines on the same failure the last
+    counts: what is done again after a kill, or met by several workers, is one failure.
 
     Args:
         path: of the file; it is made with the first failure.

@@ -22,8 +22,8 @@ from conftest import RUN_OPTIONS, Extract, load_tiny, question_rows, write_lines
 from hallutrace import assemble, batches, capture, extract, generate, shard_job
 from hallutrace.environment import environment
 from hallutrace.errors import IdentityError, InputError, ModelError
-from hallutrace.progress import Silent
 from hallutrace.failures import Failure, FailureLog
+from hallutrace.progress import Silent
 from hallutrace.run import CommitRecord, Run
 from tiny_models import EOS, tiny_config, tiny_tokenizer
 

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_models import save_tiny
 
 import hallutrace
+from tiny_models import save_tiny
 
 QUESTIONS = 48
 
