@@ -79,6 +79,7 @@ def main() -> None:
         }
     print(json.dumps(record))
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         with arguments.json.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
