@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hallutrace.edges import EdgeList, Marginals
     from hallutrace.extraction import extract
     from hallutrace.reductions import marginals, sparsify
+    from hallutrace.rework import merge, subset
     from hallutrace.store import TraceStore
     from hallutrace.store import open_run as open
     from hallutrace.trace import Trace
@@ -29,8 +30,10 @@ __all__ = [
     "TraceStore",
     "extract",
     "marginals",
+    "merge",
     "open",
     "sparsify",
+    "subset",
 ]
 
 # Where each name lives; it is imported when it is first asked for.
@@ -41,6 +44,8 @@ _HOMES = {
     "Trace": ("hallutrace.trace", "Trace"),
     "TraceStore": ("hallutrace.store", "TraceStore"),
     "extract": ("hallutrace.extraction", "extract"),
+    "merge": ("hallutrace.rework", "merge"),
+    "subset": ("hallutrace.rework", "subset"),
     "marginals": ("hallutrace.reductions", "marginals"),
     "open": ("hallutrace.store", "open_run"),
     "sparsify": ("hallutrace.reductions", "sparsify"),

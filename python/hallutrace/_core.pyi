@@ -175,6 +175,19 @@ class ShardWriter:
             StorageError: the file system refused.
         """
 
+    def append_from(self, shard: Shard, position: int, number: int) -> None:
+        """Writes a trace of another shard, byte for byte, under a number of this one.
+
+        Args:
+            shard: that holds it.
+            position: of the trace in that shard.
+            number: of the trace in this one.
+
+        Raises:
+            DamagedError: the trace is not what its checksums say.
+            StorageError: the file system refused.
+        """
+
     def end_batch(self, note: str) -> None:
         """Ends a batch, which is what can be gone on after; batches are synced in groups.
 
@@ -268,6 +281,13 @@ class Shard:
         Raises:
             DamagedError: naming the first thing that is wrong.
         """
+
+def publish(scratch: str | PathLike[str], to: str | PathLike[str]) -> None:
+    """Moves a synced file to its final name, never over another, and syncs the folders.
+
+    Raises:
+        StorageError: the file system refused, or ``to`` exists.
+    """
 
 def write_new(scratch: str | PathLike[str], to: str | PathLike[str], content: bytes) -> None:
     """Writes a small file durably and never over another; it lies at ``scratch`` until it is whole.

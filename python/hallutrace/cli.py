@@ -97,6 +97,71 @@ def inspect(
     run_inspect(run, trace, shard, read_all, as_json)
 
 
+@app.command()
+def verify(
+    run: RunFolder,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="headers and sizes alone, not checksums and data")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of a run: exit code 0 if it is whole, 1 if a shard is damaged."""
+    from hallutrace.commands import run_verify
+
+    run_verify(run, fast, as_json)
+
+
+@app.command()
+def merge(
+    runs: Annotated[
+        list[Path], typer.Argument(help="runs, in the order of their traces", metavar="RUN...")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the new run", metavar="PATH")],
+    force_differing: Annotated[
+        Optional[list[str]],
+        typer.Option(help="field of the identity that may differ", metavar="FIELD"),
+    ] = None,
+) -> None:
+    """Make one run of several that differ in nothing but their questions; shards are linked."""
+    from hallutrace.commands import run_merge
+
+    run_merge(runs, out, force_differing or [])
+
+
+@app.command()
+def subset(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="folder of the new run", metavar="PATH")],
+    ids: Annotated[
+        Optional[str],
+        typer.Option(help="question ids, with commas, or @FILE with one a line", metavar="ID,..."),
+    ] = None,
+    indices: Annotated[
+        Optional[str],
+        typer.Option(help="places in the run, from 0: 3,7,100:200", metavar="N,A:B,..."),
+    ] = None,
+    label: Annotated[
+        Optional[str],
+        typer.Option(help="whether the answer contains a reference", metavar="right|wrong"),
+    ] = None,
+    where: Annotated[
+        Optional[str],
+        typer.Option(
+            help='Python expression over a trace\'s meta: "prompt_length < 30 and sample == 0"',
+            metavar="EXPRESSION",
+        ),
+    ] = None,
+    sample: Annotated[
+        Optional[int], typer.Option(help="so many at random", metavar="N", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the random choice", metavar="N")] = 0,
+) -> None:
+    """Make a run of a part of another; conditions that are given together must all hold."""
+    from hallutrace.commands import run_subset
+
+    run_subset(run, out, ids, indices, label, where, sample, seed)
+
+
 def main() -> None:
     """Runs a command; mistakes end with a message and exit code 2, Ctrl-C with 130."""
     try:

@@ -56,7 +56,7 @@ class Manifest:
         Raises:
             IdentityError: naming the fields that differ.
         """
-        differing = list(_differences(self.identity, asked.identity))
+        differing = list(differences(self.identity, asked.identity))
         if differing:
             fields = "; ".join(
                 f"{name} is {_short(there)}, asked {_short(here)}"
@@ -69,10 +69,11 @@ class Manifest:
             )
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields in which two identities differ: dotted name, value there, value here."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+            yield from differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
     elif there != here:
         yield name, there, here
 

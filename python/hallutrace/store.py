@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from operator import index as as_index
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex, overload
+from typing import Any, Literal, SupportsIndex, get_args, overload
 
 from hallutrace._core import Shard
 from hallutrace.errors import DamagedError, InputError
-from hallutrace.run import CommitRecord, Run
+from hallutrace.run import CommitRecord, Manifest, Run
 from hallutrace.trace import Trace
 
 OPEN_SHARDS = (
@@ -20,11 +22,16 @@ OPEN_SHARDS = (
 )
 
 
-def open_run(run: str | PathLike[str]) -> TraceStore:
+Verify = Literal["first", "always", "never"]
+
+
+def open_run(run: str | PathLike[str], *, verify: Verify = "first") -> TraceStore:
     """Opens a run for reading.
 
     Args:
         run: folder that ``hallutrace extract`` wrote; it may still be growing.
+        verify: when checksums and the rules of the data are checked: the first time something is
+            read, always, or never. Headers and sizes are checked in any case.
 
     Returns:
         The traces of all shards that are committed now.
@@ -33,7 +40,9 @@ def open_run(run: str | PathLike[str]) -> TraceStore:
         NotARunError: no run in that folder.
         DamagedError: a manifest or commit record that cannot be trusted.
     """
-    return TraceStore(Path(run))
+    if verify not in get_args(Verify):
+        raise InputError(f"Expected `verify` to be first, always or never, got {verify!r}")
+    return TraceStore(Path(run), verify)
 
 
 class TraceStore(Sequence[Trace]):
@@ -41,14 +50,18 @@ class TraceStore(Sequence[Trace]):
 
     ``store[17]`` is the eighteenth trace, ``store["id"]`` sample 0 of a question,
     ``store["id", 2]`` another sample, ``store[10:20]`` a list. Memory does not grow while
-    iterating.
+    iterating. A store may be used by several threads, and pickled to other processes, which open
+    the run anew.
 
     Args:
         folder: of the run.
+        verify: when data is checked.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verify: Verify = "first") -> None:
         self._run = Run(folder)
+        self._verify: Verify = verify
+        self._lock = threading.Lock()
         self.manifest = self._run.manifest()
         self._records = self._run.records()
         for record in self._records:
@@ -70,6 +83,9 @@ class TraceStore(Sequence[Trace]):
     def __repr__(self) -> str:
         model = self.manifest.identity["model"]["name"]
         return f"TraceStore({str(self._run.folder)!r}: {len(self):,} traces of {model})"
+
+    def __reduce__(self) -> tuple[type[TraceStore], tuple[Path, Verify]]:
+        return TraceStore, (self._run.folder, self._verify)
 
     def __enter__(self) -> TraceStore:
         return self
@@ -126,12 +142,51 @@ class TraceStore(Sequence[Trace]):
         """
         if not 0 <= number < len(self._records):
             raise InputError(f"Expected a shard in 0..{len(self._records)}, got {number}")
-        if number not in self._open:
-            self._open[number] = ShardTraces(self._run, self._records[number], self.manifest)
-            if len(self._open) > OPEN_SHARDS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(number)
-        return self._open[number]
+        with self._lock:
+            traces = self._open.pop(number, None)
+            if traces is None:
+                record = self._records[number]
+                traces = ShardTraces(self._run, record, self.manifest, self._verify)
+                if len(self._open) >= OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            self._open[number] = traces  # the last one used is the last to go
+        return traces
+
+    def shuffled(
+        self, seed: int, *, buffer: int = 4, worker: int = 0, workers: int = 1
+    ) -> Iterator[Trace]:
+        """All traces once, in an order that the seed decides.
+
+        Shards come in random order, ``buffer`` of them at a time, and the traces of those are
+        mixed: random enough for training, while the disk is read shard by shard.
+
+        Args:
+            seed: another one each epoch gives another order.
+            buffer: shards that are mixed at a time.
+            worker: which of several readers this is, from 0.
+            workers: how many readers share the run; each gets shards of its own.
+
+        Raises:
+            InputError: numbers that do not fit each other.
+        """
+        if buffer < 1 or not 0 <= worker < workers:
+            raise InputError(
+                "Expected buffer >= 1 and 0 <= worker < workers, got "
+                f"buffer {buffer}, worker {worker} of {workers}"
+            )
+        dice = random.Random(seed)
+        shards = list(range(len(self._records)))
+        dice.shuffle(shards)
+        mine = shards[worker::workers]
+        for begin in range(0, len(mine), buffer):
+            places = [
+                (shard, place)
+                for shard in mine[begin : begin + buffer]
+                for place in range(len(self._records[shard].keys))
+            ]
+            dice.shuffle(places)
+            for shard, place in places:
+                yield self.shard(shard)[place]
 
     def info(self) -> dict[str, Any]:
         """What the run is, from its manifest and commit records alone."""
@@ -154,16 +209,29 @@ class TraceStore(Sequence[Trace]):
         return sorted(path.stem for path in (self._run.folder / "labels").glob("*.jsonl"))
 
     @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return self._run.folder
+
+    def keys(self) -> list[tuple[str, int]]:
+        """Question id and sample of each trace, in order."""
+        return [
+            (str(self._records[shard].keys[place][0]), sample)
+            for _, sample, shard, place in self._order
+        ]
+
+    def index_of(self, at: int) -> int:
+        """Row in the source of the trace at a place of this store."""
+        return self._order[at][0]
+
+    @property
     def records(self) -> list[CommitRecord]:
         """The commit records, in the order of the shards."""
         return list(self._records)
 
     def _keys(self) -> dict[tuple[str, int], int]:
         if self._by_key is None:
-            self._by_key = {
-                (str(self._records[shard].keys[place][0]), sample): at
-                for at, (_, sample, shard, place) in enumerate(self._order)
-            }
+            self._by_key = {key: at for at, key in enumerate(self.keys())}
         return self._by_key
 
     def _at(self, at: int) -> Trace:
@@ -178,16 +246,18 @@ class ShardTraces(Sequence[Trace]):
         DamagedError: the file is missing or not what its commit record says.
     """
 
-    def __init__(self, run: Run, record: CommitRecord, manifest: Any) -> None:
+    def __init__(
+        self, run: Run, record: CommitRecord, manifest: Manifest, verify: Verify = "first"
+    ) -> None:
         self.record = record
+        self.path = path = run.shard_path(record.name)
         self._manifest = manifest
-        path = run.shard_path(record.name)
         if not path.is_file():
             raise DamagedError(
                 f"Expected the shard {path}, got no such file beside its commit record - "
                 "restore it from a copy, or delete the record and extract again"
             )
-        self._shard = Shard(path)
+        self._shard = Shard(path, verify=verify)
         if self._shard.bytes != record.size:
             raise DamagedError(
                 f"Expected {record.size} bytes in {path}, as its commit record says, got "

@@ -38,11 +38,15 @@ class Trace:
         shard: the open shard.
         position: of the trace in it.
         manifest: of the run.
+
+    Attributes:
+        shard: the open shard.
+        position: of the trace in it.
     """
 
     def __init__(self, shard: Shard, position: int, manifest: Manifest) -> None:
-        self._shard = shard
-        self._position = position
+        self.shard = shard
+        self.position = position
         self._manifest = manifest
 
     def __repr__(self) -> str:
@@ -258,7 +262,7 @@ class Trace:
     # Bytes ------------------------------------------------------------------------------------
 
     def _typed(self, name: str) -> tuple[str, NDArray[Any]]:
-        found = self._shard.tensor(self._position, name)
+        found = self.shard.tensor(self.position, name)
         if found is None:
             raise InputError(f"Expected a trace with `{name}`, got one without")
         dtype, shape, raw = found

@@ -26,6 +26,7 @@ use crate::shard::{files, reader, writer};
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ShardWriter>()?;
     module.add_class::<Shard>()?;
+    module.add_function(wrap_pyfunction!(publish, module)?)?;
     module.add_function(wrap_pyfunction!(write_new, module)?)
 }
 
@@ -160,6 +161,18 @@ impl ShardWriter {
         self.with(py, |writer| writer.append(&record))
     }
 
+    fn append_from(
+        &self,
+        py: Python<'_>,
+        shard: &Bound<'_, Shard>,
+        position: usize,
+        number: usize,
+    ) -> PyResult<()> {
+        let shard = &shard.get().shard;
+        check_position(shard, position)?;
+        self.with(py, |writer| writer.append_from(shard, position, number))
+    }
+
     fn end_batch(&self, py: Python<'_>, note: &str) -> PyResult<()> {
         self.with(py, |writer| writer.end_batch(note))
     }
@@ -242,9 +255,7 @@ impl Shard {
     ) -> PyResult<Option<StoredTensor<'py>>> {
         let py = slf.py();
         let shard = &slf.get().shard;
-        if position >= shard.traces().len() {
-            return Err(PyValueError::new_err(format!("no trace at position {position}")));
-        }
+        check_position(shard, position)?;
         let found = shard
             .tensor(position, tensor_named(name)?)
             .map_err(|error| to_python(py, &Error::Shard(error)))?;
@@ -272,6 +283,20 @@ impl Shard {
             .map_err(|error| to_python(py, &Error::Shard(error)))?;
         Ok(format!("{digest:016x}"))
     }
+}
+
+fn check_position(shard: &reader::Shard, position: usize) -> PyResult<()> {
+    if position < shard.traces().len() {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("no trace at position {position}")))
+}
+
+/// Moves a synced file to its final name, never over another, and syncs the folders.
+#[pyfunction]
+fn publish(py: Python<'_>, scratch: PathBuf, to: PathBuf) -> PyResult<()> {
+    py.detach(|| files::publish(&Disk, &scratch, &to))
+        .map_err(|error| to_python(py, &Error::Shard(error)))
 }
 
 /// Writes a small file durably and never over another; `scratch` is where it lies until it is whole.

@@ -122,6 +122,21 @@ impl Shard {
         Ok(Some((&at.form, bytes)))
     }
 
+    /// The entry of a trace and all of its bytes, once they are what the checksums and rules say.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`], naming the tensor.
+    pub fn trace(&self, position: usize) -> Result<(TraceEntry, &[u8]), ShardError> {
+        let entry = &self.traces[position];
+        for at in &entry.tensors {
+            self.tensor(position, at.tensor)?;
+        }
+        self.check(position)?;
+        let begin = entry.tensors.first().map_or(0, |at| at.begin);
+        let end = entry.tensors.last().map_or(0, |at| at.end);
+        Ok((entry.clone(), &self.map[self.data + begin..self.data + end]))
+    }
+
     /// Checks the rules of a trace's data: graphs of the past in CSR, and a meta with the trace's key.
     ///
     /// # Errors
@@ -176,11 +191,8 @@ impl Shard {
     /// # Errors
     /// [`ShardError::Damaged`] for the first thing that is wrong.
     pub fn verify(&self) -> Result<(), ShardError> {
-        for (position, entry) in self.traces.iter().enumerate() {
-            for at in &entry.tensors {
-                self.tensor(position, at.tensor)?;
-            }
-            self.check(position)?;
+        for position in 0..self.traces.len() {
+            self.trace(position)?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::encode::{self, Array};
 use super::files;
 use super::journal::{self, Batch, Opening};
 use super::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TensorEntry, TraceEntry};
-use super::reader;
+use super::reader::{self, Shard};
 use super::schema::{self, ALIGNMENT, Dtype, Form, Forms, Tensor};
 use super::storage::{Storage, StorageFile};
 use crate::error::ShardError;
@@ -276,12 +276,36 @@ impl ShardWriter {
     /// [`ShardError::Trace`] where it does not fit the schema (the shard stays as it was),
     /// [`ShardError::Exists`] once the shard is finished, or [`ShardError::Io`].
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), ShardError> {
+        let (entry, data) = self.lay_out(record)?;
+        self.write(entry, &data)
+    }
+
+    /// Appends a trace of another shard, byte for byte, under a number of this one.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`] where it is not what its checksums say, and those of [`Self::append`].
+    pub fn append_from(
+        &mut self,
+        shard: &Shard,
+        position: usize,
+        number: usize,
+    ) -> Result<(), ShardError> {
+        let (mut entry, data) = shard.trace(position)?;
+        let begin = entry.tensors.first().map_or(0, |tensor| tensor.begin);
+        for tensor in &mut entry.tensors {
+            tensor.begin = tensor.begin - begin + self.data_bytes;
+            tensor.end = tensor.end - begin + self.data_bytes;
+        }
+        entry.number = number;
+        self.write(entry, data)
+    }
+
+    fn write(&mut self, entry: TraceEntry, data: &[u8]) -> Result<(), ShardError> {
         if self.is_finished {
             return Err(ShardError::Exists { path: self.places.shard.display().to_string() });
         }
-        let (entry, data) = self.lay_out(record)?;
         let offset = self.data_start() + self.data_bytes as u64;
-        self.file.write_at(&data, offset).map_err(ShardError::io("write", &self.places.partial))?;
+        self.file.write_at(data, offset).map_err(ShardError::io("write", &self.places.partial))?;
         self.data_bytes += data.len();
         self.traces.push(entry);
         Ok(())

@@ -143,6 +143,36 @@ def test_options_win_over_the_file(
     assert identity["sparsification"]["heads"] == "each"
 
 
+def test_runs_are_verified_merged_and_taken_apart(
+    hallutrace: Run, options: list[str | Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    hallutrace("extract", *options, "--out", run, "--shard-size", "2")
+    code, out, _ = hallutrace("verify", run)
+    assert code == 0
+    assert "3 shards with 5 traces are whole (every byte checked), 0 are damaged" in out
+    for part, choice in [("a", ["--indices", "0:2,4"]), ("b", ["--ids", "q2,q3"])]:
+        code, out, _ = hallutrace("subset", run, "--out", tmp_path / part, *choice)
+        assert code == 0
+    assert f"{tmp_path / 'b'}': 2 traces" in out
+    # Parts of one run have different identities, on purpose.
+    parts = [tmp_path / "a", tmp_path / "b"]
+    code, _, error = hallutrace("merge", *parts, "--out", tmp_path / "all")
+    assert code == 2
+    assert "other subset.traces" in error
+    code, out, _ = hallutrace(
+        "merge", *parts, "--out", tmp_path / "all", "--force-differing", "subset"
+    )
+    assert f"{tmp_path / 'all'}': 5 traces" in out
+    code, out, _ = hallutrace("subset", run, "--out", tmp_path / "c", "--where", "index > 2")
+    assert "2 traces" in out
+    with (run / "shards" / "00001.safetensors").open("rb+") as file:
+        file.truncate(5000)
+    code, out, _ = hallutrace("verify", run, "--json")
+    assert code == 1
+    assert [one["damage"] is None for one in json.loads(out)] == [True, False, True]
+
+
 class TestMistakes:
     """Each ends with exit code 2 and one message; never with a traceback."""
 

@@ -424,9 +424,9 @@ def test_nothing_is_opened_before_it_is_needed(run: Path, monkeypatch: pytest.Mo
     read: list[str] = []
 
     class Watched:
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, **options: Any) -> None:
             opened.append(path.stem)
-            self._shard = whole(path)
+            self._shard = whole(path, **options)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._shard, name)

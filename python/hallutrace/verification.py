@@ -1,0 +1,91 @@
+"""Whether a run is what its commit records say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hallutrace._core import Shard
+from hallutrace.errors import HallutraceError
+from hallutrace.run import CommitRecord, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one shard.
+
+    Attributes:
+        name: of the shard.
+        traces: that its commit record tells of.
+        damage: what is wrong; None where nothing is.
+    """
+
+    name: str
+    traces: int
+    damage: str | None
+
+
+def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
+    """Checks every shard of a run, one after another.
+
+    Args:
+        folder: of the run.
+        fast: headers and sizes alone, not checksums and data.
+
+    Yields:
+        A finding for each commit record, in the order of names, damaged ones included, and one for
+        each shard file that no commit record is for and nobody works on.
+
+    Raises:
+        NotARunError: no run in that folder.
+        DamagedError: a manifest that cannot be trusted.
+    """
+    run = Run(folder)
+    fingerprint = run.manifest().fingerprint
+    names = {path.stem for path in run.shards.glob("*.json")}
+    for name in sorted(names):
+        try:
+            record = CommitRecord.read(run.shards / f"{name}.json")
+        except HallutraceError as error:
+            yield Finding(name, 0, str(error))
+            continue
+        yield Finding(name, len(record.keys), _damage(run, record, fingerprint, fast))
+    for path in sorted(run.shards.glob("*.safetensors")):
+        if path.stem not in names and not (run.partial / f"{path.stem}.claim").exists():
+            yield Finding(
+                path.stem,
+                0,
+                f"Expected a commit record beside {path}, got none - run the same `hallutrace "
+                "extract` again, which finishes the shard or makes it anew",
+            )
+
+
+def _damage(run: Run, record: CommitRecord, fingerprint: str, fast: bool) -> str | None:
+    path = run.shard_path(record.name)
+    restore = "restore it from a copy, or delete it with its commit record and extract again"
+    if record.fingerprint != fingerprint:
+        return (
+            f"Expected a shard of the run {fingerprint}, got one of {record.fingerprint} in {path} "
+            f"- {restore}"
+        )
+    try:
+        shard = Shard(path)
+        told = {(key[0], key[1]) for key in record.keys}
+        held = {(id_, sample) for _, id_, sample in list(shard.keys())}
+        if shard.bytes != record.size or told != held:
+            return (
+                f"Expected {record.size} bytes and {len(told)} traces in {path}, as its commit "
+                f"record says, got {shard.bytes} bytes and {len(held)} traces - {restore}"
+            )
+        if not fast:
+            shard.verify()
+            digest = shard.digest()
+            if digest != record.checksum:
+                return (
+                    f"Expected the checksum {record.checksum} of {path}, as its commit record "
+                    f"says, got {digest} - {restore}"
+                )
+    except HallutraceError as error:
+        return str(error)
+    return None

@@ -1,0 +1,183 @@
+"""Runs made of runs: the same bytes of the same traces, under new names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hallutrace
+from conftest import question_rows, write_lines
+from hallutrace.errors import IdentityError, InputError
+from hallutrace.trace import Trace
+from hallutrace.verification import verify_run
+
+Extract = Callable[..., Any]
+
+
+def bytes_of(trace: Trace) -> dict[str, bytes]:
+    """All tensors of a trace."""
+    names = ("edges.offset", "edges.indptr", "edges.key", "edges.weight", "hidden", "meta")
+    names += ("tokens", "logprob", "token_entropy", "marginals.mass", "marginals.diagonal")
+    return {name: trace._array(name).tobytes() for name in names}
+
+
+def assert_whole(folder: Path) -> None:
+    assert [finding.damage for finding in verify_run(folder) if finding.damage] == []
+
+
+@pytest.fixture
+def two_runs(run_extract: Extract, tmp_path: Path) -> tuple[Path, Path]:
+    """Seven questions in one run, four others in another."""
+    rows = [{**row, "id": f"other-{row['id']}"} for row in question_rows(4)]
+    other = write_lines(tmp_path / "other.jsonl", rows)
+    run_extract()
+    run_extract(questions=str(other), out=tmp_path / "other")
+    return tmp_path / "run", tmp_path / "other"
+
+
+def test_a_merge_holds_the_traces_of_all(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    merged = hallutrace.merge(two_runs, tmp_path / "merged")
+    parts = [trace for run in two_runs for trace in hallutrace.open(run)]
+    assert [trace.id for trace in merged] == [trace.id for trace in parts]
+    assert [bytes_of(trace) for trace in merged] == [bytes_of(trace) for trace in parts]
+    assert merged["other-q2"].question == question_rows(4)[2]["question"]
+    assert_whole(tmp_path / "merged")
+    # Shards are links where the file system can.
+    linked = tmp_path / "merged" / "shards" / "00000.safetensors"
+    assert linked.samefile(two_runs[0] / "shards" / "00000.safetensors")
+
+
+def test_a_merge_goes_on_where_it_stopped(two_runs: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "merged"
+    before = [bytes_of(trace) for trace in hallutrace.merge(two_runs, out)]
+    for path in out.glob("shards/00002.*"):
+        path.unlink()
+    assert [bytes_of(trace) for trace in hallutrace.merge(two_runs, out)] == before
+
+
+def test_runs_that_differ_are_not_merged(
+    two_runs: tuple[Path, Path], run_extract: Extract, tmp_path: Path
+) -> None:
+    other = write_lines(tmp_path / "third.jsonl", [{"id": "x", "question": "who?"}])
+    run_extract(questions=str(other), out=tmp_path / "third", top_k=3)
+    with pytest.raises(IdentityError) as raised:
+        hallutrace.merge([two_runs[0], tmp_path / "third"], tmp_path / "merged")
+    assert str(raised.value) == (
+        "Expected runs that differ in nothing but their questions, got "
+        f"{tmp_path / 'third'} with other sparsification.top_k - leave it out, or name the field "
+        "with --force-differing"
+    )
+    forced = hallutrace.merge(
+        [two_runs[0], tmp_path / "third"], tmp_path / "merged", force_differing=["sparsification"]
+    )
+    assert len(forced) == 8
+
+
+def test_a_question_may_be_in_one_run_alone(
+    two_runs: tuple[Path, Path], run_extract: Extract, tmp_path: Path
+) -> None:
+    run_extract(out=tmp_path / "again")
+    with pytest.raises(InputError, match="Expected each question once, got 'q0', sample 0, in"):
+        hallutrace.merge([two_runs[0], tmp_path / "again"], tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ids"),
+    [
+        ({"ids": ["q5", "q1"]}, ["q1", "q5"]),
+        ({"indices": [6, 0]}, ["q0", "q6"]),
+        ({"where": lambda trace: trace.index % 2 == 1}, ["q1", "q3", "q5"]),
+        ({"indices": range(4), "where": lambda trace: trace.index > 1}, ["q2", "q3"]),
+        ({"label": "wrong"}, [f"q{n}" for n in range(7)]),
+    ],
+)
+def test_a_subset_holds_the_same_bytes(
+    run_extract: Extract, tmp_path: Path, conditions: dict[str, Any], ids: list[str]
+) -> None:
+    whole = hallutrace.open(run_extract().folder)
+    part = hallutrace.subset(tmp_path / "run", tmp_path / "part", **conditions)
+    assert [trace.id for trace in part] == ids
+    assert [bytes_of(trace) for trace in part] == [bytes_of(whole[id_]) for id_ in ids]
+    np.testing.assert_array_equal(part[0].layer(0).weights, whole[ids[0]].layer(0).weights)
+    assert_whole(tmp_path / "part")
+
+
+def test_a_random_subset_is_seeded(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract()
+    drawn = [
+        [t.id for t in hallutrace.subset(tmp_path / "run", tmp_path / f"{n}", sample=3, seed=seed)]
+        for n, seed in enumerate([1, 1, 2, 3, 4])
+    ]
+    assert drawn[0] == drawn[1]
+    assert len({tuple(ids) for ids in drawn}) > 1
+    assert all(len(set(ids)) == 3 for ids in drawn)
+
+
+def test_what_a_subset_cannot_be_made_of(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract()
+    for conditions, said in [
+        ({"ids": ["q1", "nobody"]}, "Expected ids of traces in"),
+        ({"indices": [7]}, "Expected indices in 0..7, got 7 to 7"),
+        ({"label": "true"}, "Expected `label` to be right or wrong, got 'true'"),
+        ({"where": lambda trace: False}, "Expected traces that meet all conditions, got none"),
+    ]:
+        with pytest.raises(InputError) as raised:
+            hallutrace.subset(tmp_path / "run", tmp_path / "part", **conditions)
+        assert str(raised.value).startswith(said)
+    assert not (tmp_path / "part").exists()
+
+
+def test_all_traces_come_once_however_they_are_shuffled(
+    run_extract: Extract, tmp_path: Path
+) -> None:
+    run_extract(shard_size=1)
+    store = hallutrace.open(tmp_path / "run")
+    orders = [[trace.id for trace in store.shuffled(seed, buffer=2)] for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    assert all(sorted(order) == [f"q{n}" for n in range(7)] for order in orders)
+    parts = [[t.id for t in store.shuffled(1, worker=n, workers=3)] for n in range(3)]
+    assert sorted(id_ for part in parts for id_ in part) == [f"q{n}" for n in range(7)]
+
+
+def test_a_store_goes_to_other_processes(run_extract: Extract, tmp_path: Path) -> None:
+    import pickle
+
+    run_extract()
+    store = hallutrace.open(tmp_path / "run", verify="always")
+    copy = pickle.loads(pickle.dumps(store))
+    assert bytes_of(copy[3]) == bytes_of(store[3])
+
+
+def test_verify_names_what_is_damaged(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract()
+    run = tmp_path / "run"
+    assert_whole(run)
+    shard = run / "shards" / "00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-200] ^= 4
+    shard.write_bytes(content)
+    assert_damaged(run, {"00001": "bytes that their checksum does not know"})
+    assert [finding.damage for finding in verify_run(run, fast=True)] == [None] * 3
+    shard.write_bytes(content[:-1])
+    assert_damaged(run, {"00001": "where the header tells of"}, fast=True)
+    (run / "shards" / "00000.json").write_text("{")
+    (run / "shards" / "00002.safetensors").unlink()
+    assert_damaged(
+        run,
+        {
+            "00000": "Expected JSON in",
+            "00001": "where the header tells of",
+            "00002": "No such file",
+        },
+    )
+
+
+def assert_damaged(run: Path, wanted: dict[str, str], fast: bool = False) -> None:
+    found = {finding.name: finding.damage for finding in verify_run(run, fast) if finding.damage}
+    assert found.keys() == wanted.keys()
+    for name, said in wanted.items():
+        assert said in str(found[name])
