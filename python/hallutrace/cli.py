@@ -48,7 +48,7 @@ def extract(preset: Preset = None, config: ConfigFile = None, **options: Any) ->
     The same command again goes on where it stopped; --limit may grow; any other difference is
     refused.
     """
-    from hallutrace.commands import run_extract
+    from hallutrace.commands.extract import run_extract
 
     run_extract(preset, config, options)
 
@@ -70,7 +70,7 @@ def plan(
 
     Needs the model's configuration alone: no weights, and for presets no network.
     """
-    from hallutrace.commands import run_plan
+    from hallutrace.commands.plan import run_plan
 
     run_plan(preset, config, options, prompt_tokens, answer_tokens, measure, as_json)
 
@@ -92,7 +92,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a run: lengths, answers, sizes, attention retained, entropy by layer."""
-    from hallutrace.commands import run_inspect
+    from hallutrace.commands.inspect import run_inspect
 
     run_inspect(run, trace, shard, read_all, as_json)
 
@@ -106,7 +106,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every byte of a run: exit code 0 if it is whole, 1 if a shard is damaged."""
-    from hallutrace.commands import run_verify
+    from hallutrace.commands.verify import run_verify
 
     run_verify(run, fast, as_json)
 
@@ -123,7 +123,7 @@ def merge(
     ] = None,
 ) -> None:
     """Make one run of several that differ in nothing but their questions; shards are linked."""
-    from hallutrace.commands import run_merge
+    from hallutrace.commands.rework import run_merge
 
     run_merge(runs, out, force_differing or [])
 
@@ -157,7 +157,7 @@ def subset(
     seed: Annotated[int, typer.Option(help="of the random choice", metavar="N")] = 0,
 ) -> None:
     """Make a run of a part of another; conditions that are given together must all hold."""
-    from hallutrace.commands import run_subset
+    from hallutrace.commands.rework import run_subset
 
     run_subset(run, out, ids, indices, label, where, sample, seed)
 

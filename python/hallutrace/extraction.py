@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from hallutrace import capture
 from hallutrace.claims import Holder, claim
 from hallutrace.config import ExtractConfig
 from hallutrace.environment import environment
 from hallutrace.errors import InputError
 from hallutrace.failures import Failure
 from hallutrace.models import Loaded, default_prompt, load
+from hallutrace.probe import probe
 from hallutrace.progress import Reporter, Silent
 from hallutrace.prompts import PromptBuilder
 from hallutrace.questions import (
@@ -140,7 +140,7 @@ class Extraction:
         )
         self._settings = Settings.of(config, loaded, self._earlier)
         self._manifest = manifest_of(
-            config, self._settings, source, self._prompts, loaded, capture.probe(loaded)
+            config, self._settings, source, self._prompts, loaded, probe(loaded)
         )
         self._environment = environment(loaded.device)
         self._new = 0

@@ -7,11 +7,12 @@ from typing import Any
 
 from hallutrace import batches
 from hallutrace.assemble import HiddenChoice
-from hallutrace.capture import AttentionFacts, Reduction
+from hallutrace.capture import Reduction
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.errors import InputError
 from hallutrace.generate import Decoding
 from hallutrace.models import Loaded
+from hallutrace.probe import AttentionFacts
 from hallutrace.prompts import PromptBuilder
 from hallutrace.questions import QuestionSource
 from hallutrace.run import Manifest

@@ -17,9 +17,9 @@ use super::errors::to_python;
 use crate::error::{Error, ShardError};
 use crate::shard::encode::{Array, Values};
 use crate::shard::reader::Verify;
+use crate::shard::record::{Record, StoredTypes};
 use crate::shard::schema::{Dtype, Tensor};
 use crate::shard::storage::Disk;
-use crate::shard::writer::{Record, StoredTypes};
 use crate::shard::{files, reader, writer};
 
 /// Adds this room's classes to the module.

@@ -1,7 +1,7 @@
 //! The shard format, schema 1: one safetensors file of up to some hundred traces.
 //!
 //! [`schema`] is the table of tensors and how their shapes agree, [`layout`] the header, [`encode`] turns
-//! arrays into stored bytes, [`writer`] streams traces into a file with a [`journal`] beside it,
+//! arrays into stored bytes, [`record`] lays a trace out, [`writer`] streams traces into a file with a [`journal`] beside it,
 //! [`reader`] opens one strictly, and [`files`] holds the steps that a commit is made of, on a [`storage`].
 
 pub mod encode;
@@ -9,6 +9,7 @@ pub mod files;
 pub mod journal;
 pub mod layout;
 pub mod reader;
+pub mod record;
 pub mod schema;
 pub mod storage;
 pub mod writer;

@@ -16,38 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
-use super::encode::{self, Array};
 use super::files;
 use super::journal::{self, Batch, Opening};
-use super::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TensorEntry, TraceEntry};
+use super::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
 use super::reader::{self, Shard};
-use super::schema::{self, ALIGNMENT, Dtype, Form, Forms, Tensor};
+use super::record::{Record, StoredTypes};
 use super::storage::{Storage, StorageFile};
 use crate::error::ShardError;
 
 /// Bytes copied or checked at a time.
 const CHUNK: usize = 4 << 20;
-
-/// A trace on its way to the disk.
-pub struct Record<'a> {
-    /// Number within the shard.
-    pub number: usize,
-    /// Question id and sample.
-    pub key: (String, u32),
-    /// Arrays indexed as in [`Tensor::ALL`]; `meta` is padded by the writer.
-    pub arrays: [Option<Array<'a>>; Tensor::ALL.len()],
-}
-
-/// Element types that a run may choose.
-#[derive(Debug, Clone, Copy)]
-pub struct StoredTypes {
-    /// Of the edges' weights.
-    pub edge_weight: Dtype,
-    /// Of hidden states, where they are kept.
-    pub hidden: Dtype,
-}
 
 /// When a group of batches is synced; a kill costs one group at most.
 #[derive(Debug, Clone, Copy)]
@@ -276,7 +256,7 @@ impl ShardWriter {
     /// [`ShardError::Trace`] where it does not fit the schema (the shard stays as it was),
     /// [`ShardError::Exists`] once the shard is finished, or [`ShardError::Io`].
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), ShardError> {
-        let (entry, data) = self.lay_out(record)?;
+        let (entry, data) = record.lay_out(self.types, self.data_bytes)?;
         self.write(entry, &data)
     }
 
@@ -347,63 +327,6 @@ impl ShardWriter {
         self.journal_bytes += self.group.lines.len() as u64;
         self.group = Group::new(self.traces.len(), self.data_bytes);
         Ok(())
-    }
-
-    /// The entry and the bytes of a trace that begins where the data ends now.
-    fn lay_out(&self, record: &Record<'_>) -> Result<(TraceEntry, Vec<u8>), ShardError> {
-        let number = record.number;
-        let forms = self.forms(record);
-        let misfit = |(tensor, found): schema::Disagreement| ShardError::Trace {
-            number,
-            tensor: tensor.name(),
-            found,
-        };
-        schema::dimensions(&forms).map_err(misfit)?;
-        let mut data = Vec::new();
-        let mut tensors = Vec::new();
-        for tensor in schema::disk_order(&forms) {
-            let (Some(array), Some(form)) =
-                (&record.arrays[tensor as usize], &forms[tensor as usize])
-            else {
-                continue;
-            };
-            let mut form = form.clone();
-            let begin = data.len();
-            data.extend(
-                encode::encode(array.values, form.dtype)
-                    .map_err(|found| misfit((tensor, found)))?,
-            );
-            if tensor == Tensor::Meta {
-                data.resize(data.len().next_multiple_of(ALIGNMENT), b' ');
-                form.shape = vec![data.len() - begin];
-            }
-            if form.bytes() != Some(data.len() - begin) {
-                let found = format!("{} bytes for shape {:?}", data.len() - begin, form.shape);
-                return Err(misfit((tensor, found)));
-            }
-            let checksum = xxh3_64(&data[begin..]);
-            let (begin, end) = (self.data_bytes + begin, self.data_bytes + data.len());
-            tensors.push(TensorEntry { tensor, form, begin, end, checksum });
-        }
-        let entry = TraceEntry { number, key: record.key.clone(), tensors };
-        reader::check_data(&entry, self.data_bytes, &data).map_err(misfit)?;
-        Ok((entry, data))
-    }
-
-    fn forms(&self, record: &Record<'_>) -> Forms {
-        let tokens = record.arrays[Tensor::Tokens as usize]
-            .as_ref()
-            .map_or(0, |array| array.shape.iter().product());
-        Tensor::ALL.map(|tensor| {
-            let array = record.arrays[tensor as usize].as_ref()?;
-            let dtype = match tensor {
-                Tensor::EdgesWeight => self.types.edge_weight,
-                Tensor::Hidden => self.types.hidden,
-                Tensor::EdgesKey if tokens > usize::from(u16::MAX) + 1 => Dtype::U32,
-                _ => tensor.dtypes()[0],
-            };
-            Some(Form { dtype, shape: array.shape.clone() })
-        })
     }
 
     /// Writes the header, syncs, verifies what was written, and publishes the shard.

@@ -15,11 +15,12 @@ import torch
 
 from conftest import eager_attention, eager_forward, load_tiny
 from hallutrace import capture
-from hallutrace.capture import Reduction, Replayed, Text, probe, replay
+from hallutrace.capture import Reduction, Replayed, Text, replay
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError, ModelError
 from hallutrace.generate import Decoding, generate
 from hallutrace.models import Loaded, describe, load
+from hallutrace.probe import probe
 from tiny_models import (
     ARCHITECTURES,
     MULTIMODAL,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use hallutrace::shard::ShardWriter;
 use hallutrace::shard::encode::{Array, Values};
+use hallutrace::shard::record::{Record, StoredTypes};
 use hallutrace::shard::schema::{Dtype, Tensor};
 use hallutrace::shard::storage::Storage;
-use hallutrace::shard::writer::{Record, StoredTypes, places};
+use hallutrace::shard::writer::places;
 
 pub const TYPES: StoredTypes = StoredTypes { edge_weight: Dtype::F16, hidden: Dtype::F32 };
 

@@ -1,0 +1,160 @@
+"""`hallutrace inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hallutrace.commands.text import OUT, bytes_text, decimal, percent, plain, spread
+from hallutrace.errors import InputError
+
+
+def run_inspect(
+    run: Path, trace: str | None, shard: int | None, read_all: bool, as_json: bool
+) -> None:
+    """`hallutrace inspect`."""
+    from hallutrace.inspection import inspect_run
+    from hallutrace.store import open_run
+
+    with open_run(run) as store:
+        if trace is not None:
+            _show_trace(store, trace, as_json)
+            return
+        found = inspect_run(store, shard, read_all)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    _show_run(found)
+
+
+def _show_run(found: dict[str, Any]) -> None:
+    whole = found["run"]
+    model, source = whole["identity"]["model"], whole["identity"]["source"]
+    OUT.print(
+        f"[bold]{whole['folder']}[/bold]: {whole['traces']:,} traces in {len(found['shards'])} of "
+        f"{whole['shards']} shards, {bytes_text(whole['bytes'])}\n"
+        f"  model {model['name']} ({model['dtype']}, quantization {model['quantization']}), "
+        f"questions {source.get('spec', source)}\n"
+        f"  prompts of {spread(whole['prompt_tokens'])} tokens, answers of "
+        f"{spread(whole['answer_tokens'])}; "
+        f"{percent(whole['right_share'])} contain a right answer; mean logprob "
+        f"{decimal(whole['mean_logprob'])}; ended by {whole['finish_reasons']}",
+        highlight=False,
+    )
+    if note := whole["facts"].get("note"):
+        OUT.print(f"  [dim]{note}[/dim]", highlight=False)
+    shards = Table("shard", "traces", "failed", "right", "prompt", "answer", "logprob", "a trace")
+    for one in found["shards"]:
+        shards.add_row(
+            one["name"],
+            f"{one['traces']:,}",
+            f"{one['failures']:,}",
+            percent(one["right_share"]),
+            spread(one["prompt_tokens"]),
+            spread(one["answer_tokens"]),
+            decimal(one["mean_logprob"]),
+            bytes_text(one["bytes_per_trace"] or 0),
+        )
+    OUT.print(shards)
+    if len(found["shards"]) > 1:
+        between = Table("between shards", "least", "greatest", "standard deviation")
+        for name, shards_differ in found["between_shards"].items():
+            numbers = (shards_differ[key] for key in ("least", "greatest", "deviation"))
+            between.add_row(name.replace("_", " "), *(f"{number:,.4g}" for number in numbers))
+        OUT.print(between)
+    layers = Table("layer", "attention retained", "entropy (nats)")
+    captured = whole["facts"]["captured_layers"]
+    retained, entropy = whole.get("retained_by_layer", []), whole.get("entropy_by_layer", [])
+    for layer, kept, nats in zip(captured, retained, entropy, strict=False):
+        layers.add_row(str(layer), percent(kept), decimal(nats))
+    OUT.print(layers)
+    OUT.print(
+        f"Attention of the answer rows, read from {whole['attention_traces']:,} traces.",
+        highlight=False,
+    )
+
+
+def _show_trace(store: Any, which: str, as_json: bool) -> None:
+    """One trace, readable, with its strongest edges by layer."""
+    from hallutrace.inspection import strongest_edges
+
+    trace = _find(store, which)
+    layers = {layer: strongest_edges(trace, layer, 5) for layer in trace.layers}
+    if as_json:
+        content = {
+            **trace.meta,
+            "tokens": trace.tokens.tolist(),
+            "logprob": trace.logprob.tolist(),
+            "token_entropy": trace.token_entropy.tolist(),
+            "strongest_edges": {
+                str(layer): [
+                    {"key": key, "query": query, "weight": weight} for key, query, weight in edges
+                ]
+                for layer, edges in layers.items()
+            },
+        }
+        print(json.dumps(content, ensure_ascii=False))
+        return
+    words = _words(store, trace)
+    lines = [
+        f"[bold]{plain(trace.id)}[/bold], sample {trace.sample}: {trace.prompt_length} + "
+        f"{len(trace.answer_tokens)} tokens, ended by {trace.finish_reason}",
+        f"[bold]Prompt[/bold]      {plain(trace.prompt)}",
+        f"[bold]Answer[/bold]      {plain(trace.answer)}",
+        f"[bold]References[/bold]  {plain(', '.join(trace.references) or 'none')}",
+    ]
+    said = zip(words[trace.prompt_length :], trace.logprob, trace.token_entropy, strict=True)
+    lines += ["[bold]Answer tokens[/bold] (logprob, entropy)"]
+    lines += [f"  {plain(word):>14}  {logprob:7.3f}  {nats:6.3f}" for word, logprob, nats in said]
+    lines += ["[bold]Strongest edges[/bold] of the answer rows (key -> query weight)"]
+    for layer, edges in layers.items():
+        shown = [
+            f"{plain(words[key])}[dim]@{key}[/dim] -> {plain(words[query])}[dim]@{query}[/dim] "
+            f"{weight:.2f}"
+            for key, query, weight in edges
+        ]
+        lines.append(f"  layer {layer:>2}  " + ", ".join(shown))
+    OUT.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _find(store: Any, which: str) -> Any:
+    """A trace by question id, ID/SAMPLE, or number."""
+    id_, _, sample = which.rpartition("/")
+    for key in (which, (id_, int(sample)) if id_ and sample.isdigit() else None):
+        if key is not None:
+            try:
+                return store[key]
+            except KeyError:
+                continue
+    if which.lstrip("-").isdigit() and -len(store) <= int(which) < len(store):
+        return store[int(which)]
+    raise InputError(
+        f"Expected the id or the number of one of {len(store):,} traces, got {which!r} - "
+        f"the first is {store[0].id!r}"
+        if len(store)
+        else "Expected a run with traces, got none"
+    )
+
+
+def _words(store: Any, trace: Any) -> list[str]:
+    """Tokens as text where the tokenizer can be had without a network, else as ids."""
+    from hallutrace.demo import MODEL_FOLDER
+
+    name = store.manifest.identity["model"]["name"]
+    folder = MODEL_FOLDER if name == "demo" else Path(name)
+    file: Any = folder / "tokenizer.json"
+    ids = trace.tokens.tolist()
+    if not file.is_file():
+        from huggingface_hub import try_to_load_from_cache
+
+        is_repo = name.count("/") <= 1 and not Path(name).is_absolute()
+        file = try_to_load_from_cache(name, "tokenizer.json") if is_repo else None
+    if not isinstance(file, (str, Path)):
+        return [f"#{id_}" for id_ in ids]
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return [tokenizer.decode([id_], skip_special_tokens=False) for id_ in ids]

@@ -1,0 +1,90 @@
+"""`hallutrace plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hallutrace.commands.text import OUT, bytes_text, duration, quiet_libraries
+from hallutrace.options import config_of
+
+
+def run_plan(
+    preset: str | None,
+    config_file: Path | None,
+    options: dict[str, Any],
+    prompt_tokens: int,
+    answer_tokens: int,
+    measured: bool,
+    as_json: bool,
+) -> None:
+    """`hallutrace plan`."""
+    config = config_of(preset, config_file, options)
+    from hallutrace import plan as planning
+
+    quiet_libraries(is_small=True)
+    shape = planning.model_shape(config.model, config.revision)
+    questions = config.limit or _questions_known(config)
+    batch = config.batch_size if config.batch_size != "auto" else 8
+    plans = planning.plan(config, shape, prompt_tokens, answer_tokens, questions)
+    needs = planning.memory(config, shape, prompt_tokens, answer_tokens, batch)
+    timed = planning.measure(config, batch) if measured else None
+    if as_json:
+        content: dict[str, Any] = {
+            "prompt_tokens": prompt_tokens,
+            "answer_tokens": answer_tokens,
+            "questions": questions,
+            "batch_size": batch,
+            "hidden_states": {
+                one.hidden_states: {
+                    name: getattr(one, name)
+                    for name in ("edges", "marginals", "hidden", "trace", "run")
+                }
+                for one in plans
+            },
+            "memory": needs,
+        }
+        if timed:
+            content["measured"] = {name: getattr(timed, name) for name in timed.__slots__}
+        print(json.dumps(content))
+        return
+    OUT.print(
+        f"{config.model}: {shape.layers} layers, {shape.heads} heads, width {shape.hidden_size:,}, "
+        f"{shape.parameters / 1e6:,.0f}M parameters; "
+        f"{prompt_tokens} + {answer_tokens} tokens a trace",
+        highlight=False,
+    )
+    table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
+    for one in plans:
+        chosen = " (chosen)" if one.hidden_states == config.hidden_states else ""
+        run = bytes_text(one.run) if one.run is not None else "-"
+        sizes = (one.edges, one.marginals, one.hidden, one.trace)
+        table.add_row(one.hidden_states + chosen, *map(bytes_text, sizes), run)
+    OUT.print(table)
+    pieces = ", ".join(f"{name} {bytes_text(size)}" for name, size in needs.items())
+    OUT.print(
+        f"Memory at batch size {batch}: about {bytes_text(sum(needs.values()))} ({pieces})",
+        highlight=False,
+    )
+    if timed:
+        whole = ""
+        if questions is not None:
+            needed = duration(timed.seconds / timed.traces * questions)
+            whole = f"; {questions:,} questions take about {needed}"
+        OUT.print(
+            f"Measured: {timed.traces} traces in {timed.seconds:.1f} s, {timed.prompt:.0f} + "
+            f"{timed.answer:.0f} tokens, {bytes_text(timed.trace_bytes)} a trace{whole}",
+            highlight=False,
+        )
+
+
+def _questions_known(config: Any) -> int | None:
+    """Questions of the source where telling needs no network."""
+    from hallutrace.extraction import open_source
+
+    if config.questions.startswith("hf:") and config.responses is None:
+        return None
+    return open_source(config).total

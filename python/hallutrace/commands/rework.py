@@ -1,0 +1,94 @@
+"""`hallutrace merge` and `hallutrace subset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hallutrace.commands.text import OUT
+from hallutrace.errors import InputError
+
+
+def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
+    """`hallutrace merge`."""
+    from hallutrace.rework import merge
+
+    OUT.print(f"{merge(runs, out, force_differing=forced)}", highlight=False)
+
+
+def run_subset(
+    run: Path,
+    out: Path,
+    ids: str | None,
+    indices: str | None,
+    label: str | None,
+    where: str | None,
+    sample: int | None,
+    seed: int,
+) -> None:
+    """`hallutrace subset`."""
+    from hallutrace.rework import subset
+
+    part = subset(
+        run,
+        out,
+        ids=_ids(ids),
+        indices=_indices(indices),
+        label=label,
+        where=_condition(where),
+        sample=sample,
+        seed=seed,
+    )
+    OUT.print(f"{part}", highlight=False)
+
+
+def _ids(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    if not text.startswith("@"):
+        return text.split(",")
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").split("\n")[:-1]
+    except OSError as error:
+        raise InputError(
+            f"Expected a file with one id a line, got {error.strerror} at {text[1:]} - check --ids"
+        ) from None
+
+
+def _indices(text: str | None) -> list[int] | None:
+    """``3,7,100:200`` as numbers."""
+    if text is None:
+        return None
+    chosen: list[int] = []
+    for part in text.split(","):
+        begin, colon, end = part.partition(":")
+        if not begin.isdecimal() or (colon and not end.isdecimal()):
+            raise InputError(
+                f"Expected numbers such as 3,7,100:200, got {text!r} - change --indices"
+            )
+        chosen.extend(range(int(begin), int(end) if colon else int(begin) + 1))
+    return chosen
+
+
+def _condition(text: str | None) -> Callable[[Any], bool] | None:
+    """An expression over the names in a trace's meta; it sees those and ``len`` alone."""
+    if text is None:
+        return None
+    try:
+        code = compile(text, "--where", "eval")
+    except SyntaxError as error:
+        raise InputError(
+            f"Expected a Python expression, got {text!r} ({error.msg}) - change --where"
+        ) from None
+
+    def holds(trace: Any) -> bool:
+        try:
+            return bool(eval(code, {"__builtins__": {"len": len}}, trace.meta))
+        except Exception as error:
+            raise InputError(
+                f"Expected an expression over {', '.join(trace.meta)}, got {text!r} ({error}) - "
+                "change --where"
+            ) from None
+
+    return holds
