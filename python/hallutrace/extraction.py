@@ -156,9 +156,7 @@ class Extraction:
             return Extraction(*parts).run_all()
         self._run.begin(self._manifest)
         records = {record.name: record for record in self._run.records()}
-        for name in records:
-            # A kill may come between a commit record and the end of the shard's journal.
-            (self._run.partial / f"{name}.journal").unlink(missing_ok=True)
+        self._run.tidy(records)
         self._warn_of_environment(list(records.values()))
         done = sum(record.counts["traces"] for record in records.values())
         self._reporter.begin(self._total(), done)

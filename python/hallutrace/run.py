@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hallutrace.canonical import canonical
+from hallutrace.claims import links
 from hallutrace.errors import DamagedError, IdentityError, NotARunError, StorageError
 from hallutrace.failures import FailureLog
 
@@ -235,6 +236,19 @@ class Run:
         """The commit record of one shard, if it is there by now."""
         path = self.shards / f"{name}.json"
         return CommitRecord.read(path) if path.exists() else None
+
+    def tidy(self, committed: Iterable[str]) -> None:
+        """Removes what a kill may leave in ``partial`` of what is committed.
+
+        It may come between the two names of a file, before the end of a journal, or before a claim
+        is given up. A process that is still at it does not mind: what it wrote is in place.
+        """
+        left = [*self.partial.glob("manifest-*.json"), *self.partial.glob(".clock-*")]
+        for name in committed:
+            left += [self.partial / f"{name}.json", self.partial / f"{name}.journal"]
+            left += links(self.partial / f"{name}.claim")
+        for path in left:
+            path.unlink(missing_ok=True)
 
     def shard_path(self, name: str) -> Path:
         """Where a committed shard lies."""

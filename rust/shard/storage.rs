@@ -98,7 +98,11 @@ impl Storage for Disk {
     /// A hard link is the rename that refuses to replace; file systems without links get a check first.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         match fs::hard_link(from, to) {
-            Ok(()) => fs::remove_file(from),
+            Ok(()) => match fs::remove_file(from) {
+                // Whoever tidies up after kills may have been faster.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
             Err(error) => match error.kind() {
                 ErrorKind::Unsupported | ErrorKind::PermissionDenied if !to.exists() => {
                     fs::rename(from, to)

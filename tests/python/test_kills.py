@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import hallutrace
 from tiny_models import save_tiny
 
 QUESTIONS = 48
+KILLS = int(os.environ.get("HALLUTRACE_KILLS", "4"))  # the long series is 40
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,17 @@ def files(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
+def ended(process: subprocess.Popen[bytes], seconds: float, may_kill: bool) -> bool:
+    """Whether a process ended by itself, and well; after the time it is killed."""
+    try:
+        assert process.wait(seconds if may_kill else None) == 0
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def undisturbed(
     command: list[str], tmp_path_factory: pytest.TempPathFactory
@@ -62,19 +75,16 @@ def test_kills_change_no_byte(
 ) -> None:
     right, whole = undisturbed
     dice = random.Random(5)
-    kills = 0
-    while True:
-        process = start(command, tmp_path / "run")
-        try:
-            assert process.wait(whole * dice.uniform(0.55, 0.95) if kills < 4 else None) == 0
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    kills = runs = 0
+    while kills < KILLS:
+        run = tmp_path / f"run-{runs}"
+        while not ended(start(command, run), whole * dice.uniform(0.55, 0.95), kills < KILLS):
             kills += 1
-    assert files(tmp_path / "run") == right
-    with hallutrace.open(tmp_path / "run") as store:
-        assert [trace.id for trace in store] == [f"q{n}" for n in range(QUESTIONS)]
+        assert files(run) == right
+        with hallutrace.open(run) as store:
+            assert [trace.id for trace in store] == [f"q{n}" for n in range(QUESTIONS)]
+        runs += 1
+    print(f"{kills} kills, {runs} runs, all with the same bytes")
 
 
 def test_workers_share_a_run(
