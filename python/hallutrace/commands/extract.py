@@ -29,7 +29,7 @@ def run_extract(preset: str | None, config_file: Path | None, options: dict[str,
             highlight=False,
         )
         raise SystemExit(130) from None
-    OUT.print(_summary_text(summary), highlight=False)
+    OUT.print(_summary_text(summary), highlight=False, soft_wrap=True)
 
 
 def _summary_text(summary: Any) -> str:
