@@ -345,11 +345,14 @@ impl ShardWriter {
         let mut bytes = (self.header_space as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
         bytes.resize(LENGTH_BYTES + self.header_space, b' ');
+        drop(header);
         let began = Instant::now();
         self.file
             .write_at(&bytes, 0)
             .and_then(|()| self.file.sync())
             .map_err(ShardError::io("write", &self.places.partial))?;
+        // The header of a large shard is the largest thing in memory: once is enough.
+        drop(bytes);
         let finished = self.verify()?;
         files::publish(&*self.storage, &self.places.partial, &self.places.shard)?;
         self.is_finished = true;

@@ -10,7 +10,7 @@ use hallutrace::error::ShardError;
 use hallutrace::shard::encode::Values;
 use hallutrace::shard::schema::{Dtype, Tensor};
 use hallutrace::shard::storage::Disk;
-use hallutrace::shard::writer::Finished;
+use hallutrace::shard::writer::{Finished, Grouping};
 use hallutrace::shard::{Shard, ShardWriter, Verify, layout};
 use made_up::MadeUp;
 use safetensors::SafeTensors;
@@ -74,17 +74,33 @@ fn the_official_reader_opens_a_shard() {
     assert_eq!(mass.dtype(), safetensors::Dtype::F16);
 }
 
+/// Shards of schema 1 are out there: another format needs another schema, and another golden file.
+fn assert_golden(name: &str, written: &[u8]) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust").join(name);
+    if std::env::var_os("HALLUTRACE_WRITE_GOLDEN").is_some() {
+        std::fs::write(&golden, written).unwrap();
+    }
+    assert!(written == std::fs::read(golden).unwrap(), "the format changed");
+}
+
 #[test]
 fn the_bytes_of_a_shard_are_golden() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/golden.safetensors");
     let folder = tempfile::tempdir().unwrap();
     let (path, _) = write(folder.path(), &["golden"]);
-    let written = std::fs::read(path).unwrap();
-    if std::env::var_os("HALLUTRACE_WRITE_GOLDEN").is_some() {
-        std::fs::write(&golden, &written).unwrap();
+    assert_golden("golden.safetensors", &std::fs::read(path).unwrap());
+}
+
+#[test]
+fn the_bytes_of_a_journal_are_golden() {
+    let folder = tempfile::tempdir().unwrap();
+    let at_once = Grouping { bytes: 0, age: std::time::Duration::ZERO };
+    let mut writer = begin(folder.path(), 2).grouped(at_once);
+    for (number, id) in ["golden", "journal"].iter().enumerate() {
+        writer.append(&MadeUp::new(id).record(number, id)).unwrap();
+        writer.end_batch(id).unwrap();
     }
-    // Shards of schema 1 are out there: another format needs another schema, and another golden file.
-    assert!(written == std::fs::read(golden).unwrap(), "the format changed");
+    let journal = std::fs::read(folder.path().join("partial/00000.journal")).unwrap();
+    assert_golden("golden.journal", &journal);
 }
 
 #[test]
