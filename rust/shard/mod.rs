@@ -10,6 +10,7 @@ pub mod journal;
 pub mod layout;
 pub mod reader;
 pub mod record;
+mod rules;
 pub mod schema;
 pub mod storage;
 pub mod writer;

@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::{self, Array};
 use super::layout::{TensorEntry, TraceEntry};
-use super::reader;
+use super::rules;
 use super::schema::{self, ALIGNMENT, Dtype, Form, Forms, Tensor};
 use crate::error::ShardError;
 
@@ -72,7 +72,7 @@ impl Record<'_> {
             tensors.push(TensorEntry { tensor, form, begin, end, checksum });
         }
         let entry = TraceEntry { number, key: self.key.clone(), tensors };
-        reader::check_data(&entry, at, &data).map_err(misfit)?;
+        rules::check(&entry, at, &data).map_err(misfit)?;
         Ok((entry, data))
     }
 

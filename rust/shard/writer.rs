@@ -11,17 +11,17 @@
 //! failed sync nothing written since the last one may be relied on, and syncing again would not say so:
 //! the writer is spent, its journal is removed, and the shard begins anew the next time.
 
+mod finish;
+mod resume;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use xxhash_rust::xxh3::Xxh3;
-
-use super::files;
 use super::journal::{self, Batch, Opening};
-use super::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
-use super::reader::{self, Shard};
+use super::layout::{self, LENGTH_BYTES, TraceEntry};
+use super::reader::Shard;
 use super::record::{Record, StoredTypes};
 use super::storage::{Storage, StorageFile};
 use crate::error::ShardError;
@@ -108,7 +108,7 @@ impl ShardWriter {
         traces: usize,
         types: StoredTypes,
     ) -> Result<Self, ShardError> {
-        take_back(&*storage, &places)?;
+        resume::take_back(&*storage, &places)?;
         if let Some(writer) = Self::go_on(&storage, &places, identity, types) {
             return Ok(writer);
         }
@@ -137,81 +137,6 @@ impl ShardWriter {
             is_finished: false,
             places,
         })
-    }
-
-    /// The shard as its journal has it, if journal and data can be trusted.
-    fn go_on(
-        storage: &Arc<dyn Storage + Send + Sync>,
-        places: &Places,
-        identity: &str,
-        types: StoredTypes,
-    ) -> Option<Self> {
-        let mut journal = storage.open(&places.journal).ok()?;
-        let mut bytes = vec![0; usize::try_from(journal.length().ok()?).ok()?];
-        journal.read_at(&mut bytes, 0).ok()?;
-        let (opening, batches, trusted) = journal::read(&bytes)?;
-        if opening != Opening::new(identity, opening.header_space) {
-            return None;
-        }
-        let mut file = storage.open(&places.partial).ok()?;
-        let mut writer = Self {
-            storage: Arc::clone(storage),
-            places: places.clone(),
-            types,
-            journal,
-            journal_bytes: trusted as u64,
-            header_space: opening.header_space,
-            data_bytes: batches.last().map_or(0, |batch| batch.data),
-            grouping: Grouping::default(),
-            group: Group::new(0, 0),
-            syncing: Duration::ZERO,
-            is_finished: false,
-            notes: batches.iter().map(|batch| batch.note.clone()).collect(),
-            traces: batches.into_iter().flat_map(|batch| batch.traces).collect(),
-            file: {
-                let end = LENGTH_BYTES.checked_add(opening.header_space)?;
-                (file.length().ok()? >= end as u64).then_some(file)?
-            },
-        };
-        writer.check_data().ok()?;
-        // The tail after the last whole batch was never promised.
-        writer.file.set_length(writer.data_start() + writer.data_bytes as u64).ok()?;
-        writer.journal.set_length(writer.journal_bytes).ok()?;
-        writer.group = Group::new(writer.traces.len(), writer.data_bytes);
-        Some(writer)
-    }
-
-    /// Checks that the data is what the entries say.
-    fn check_data(&mut self) -> Result<(), ShardError> {
-        let path = self.places.partial.display().to_string();
-        let damaged =
-            |found: &str| ShardError::Damaged { path: path.clone(), found: found.to_owned() };
-        let mut due = 0;
-        for entry in self.traces.iter().flat_map(|trace| &trace.tensors) {
-            if entry.begin != due || entry.form.bytes() != entry.end.checked_sub(entry.begin) {
-                return Err(damaged("entries that do not follow each other"));
-            }
-            due = entry.end;
-        }
-        if due != self.data_bytes {
-            return Err(damaged("a batch that does not end with its last trace"));
-        }
-        let start = self.data_start();
-        let mut buffer = vec![0; CHUNK];
-        for entry in self.traces.iter().flat_map(|trace| &trace.tensors) {
-            let mut hash = Xxh3::new();
-            for begin in (entry.begin..entry.end).step_by(CHUNK) {
-                let part = &mut buffer[..CHUNK.min(entry.end - begin)];
-                self.file
-                    .read_at(part, start + begin as u64)
-                    .map_err(ShardError::io("read", &self.places.partial))?;
-                hash.update(part);
-            }
-            if hash.digest() != entry.checksum {
-                return Err(damaged("bytes that their checksum does not know"));
-            }
-        }
-        Ok(())
     }
 
     fn data_start(&self) -> u64 {
@@ -329,37 +254,6 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Writes the header, syncs, verifies what was written, and publishes the shard.
-    ///
-    /// The journal stays until [`Self::forget`]: a kill before the commit record goes on from it.
-    ///
-    /// # Errors
-    /// [`ShardError::Exists`] where another process was first; [`ShardError::Io`];
-    /// [`ShardError::Damaged`] where the disk gives back other bytes than were written.
-    pub fn finish(&mut self) -> Result<Finished, ShardError> {
-        let header = layout::encode(&self.traces);
-        if header.len() > self.header_space {
-            self.move_data(layout::padded_header(header.len()))?;
-        }
-        self.sync_group()?;
-        let mut bytes = (self.header_space as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.resize(LENGTH_BYTES + self.header_space, b' ');
-        drop(header);
-        let began = Instant::now();
-        self.file
-            .write_at(&bytes, 0)
-            .and_then(|()| self.file.sync())
-            .map_err(ShardError::io("write", &self.places.partial))?;
-        // The header of a large shard is the largest thing in memory: once is enough.
-        drop(bytes);
-        let finished = self.verify()?;
-        files::publish(&*self.storage, &self.places.partial, &self.places.shard)?;
-        self.is_finished = true;
-        self.syncing += began.elapsed();
-        Ok(finished)
-    }
-
     /// Removes the journal, once the commit record is durable or the shard is to begin anew.
     ///
     /// # Errors
@@ -371,81 +265,12 @@ impl ShardWriter {
             removed => removed.map_err(ShardError::io("remove", journal)),
         }
     }
-
-    /// Reads the whole file back, with the strict reader's eyes.
-    fn verify(&mut self) -> Result<Finished, ShardError> {
-        let path = self.places.partial.display().to_string();
-        let damaged = |found: String| ShardError::Damaged { path: path.clone(), found };
-        let length = self.file.length().map_err(ShardError::io("read", &self.places.partial))?;
-        let mut header = vec![0; LENGTH_BYTES + self.header_space];
-        self.file.read_at(&mut header, 0).map_err(ShardError::io("read", &self.places.partial))?;
-        let (_, traces) = reader::parse(&header, length).map_err(damaged)?;
-        if traces != self.traces {
-            return Err(damaged("a header that tells of other traces".to_owned()));
-        }
-        self.check_data()?;
-        let mut hash = Xxh3::new();
-        let mut buffer = vec![0; CHUNK];
-        let mut at = 0;
-        while at < length {
-            let part = &mut buffer[..usize::try_from(length - at).map_or(CHUNK, |n| n.min(CHUNK))];
-            self.file.read_at(part, at).map_err(ShardError::io("read", &self.places.partial))?;
-            hash.update(part);
-            at += part.len() as u64;
-        }
-        Ok(Finished { bytes: length, checksum: hash.digest() })
-    }
-
-    /// Gives the header more room: from the last byte to the first, the data moves up.
-    fn move_data(&mut self, header_space: usize) -> Result<(), ShardError> {
-        if header_space > LONGEST_HEADER {
-            return Err(ShardError::Damaged {
-                path: self.places.partial.display().to_string(),
-                found: format!(
-                    "a header of {header_space} bytes (100,000,000 at most: use smaller shards)"
-                ),
-            });
-        }
-        // While it moves, the journal would tell of data that is not there.
-        let failed = || ShardError::io("write", &self.places.partial);
-        let opening = journal::line(&Opening::new("moving", header_space));
-        self.journal.set_length(0).and_then(|()| self.journal.sync()).map_err(failed())?;
-        self.journal.write_at(&opening, 0).map_err(failed())?;
-        self.journal_bytes = opening.len() as u64;
-        let (old, new) = (self.data_start(), (LENGTH_BYTES + header_space) as u64);
-        let mut buffer = vec![0; CHUNK];
-        let mut left = self.data_bytes;
-        while left > 0 {
-            let part = &mut buffer[..left.min(CHUNK)];
-            left -= part.len();
-            self.file
-                .read_at(part, old + left as u64)
-                .and_then(|()| self.file.write_at(part, new + left as u64))
-                .map_err(failed())?;
-        }
-        self.header_space = header_space;
-        Ok(())
-    }
 }
 
 impl Group {
     fn new(journalled: usize, synced: usize) -> Self {
         Self { lines: Vec::new(), journalled, synced, since: Instant::now() }
     }
-}
-
-/// Takes a shard that was published but never committed back to where it is written.
-fn take_back(storage: &dyn Storage, places: &Places) -> Result<(), ShardError> {
-    if !storage.exists(&places.shard) {
-        return Ok(());
-    }
-    if storage.exists(&places.partial) {
-        // The kill came between the two names of one file.
-        return storage.remove(&places.shard).map_err(ShardError::io("remove", &places.shard));
-    }
-    storage
-        .rename_new(&places.shard, &places.partial)
-        .map_err(ShardError::io("rename", &places.shard))
 }
 
 /// Where the parts of the shard `name` of a run lie.

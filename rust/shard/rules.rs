@@ -1,0 +1,81 @@
+//! What the data of a trace has to be, beyond its shapes; the writer asks before it writes, the reader
+//! before it hands out.
+
+use super::layout::TraceEntry;
+use super::schema::{Disagreement, Dtype, Tensor};
+
+/// The rules of a trace's data: edges that form CSR graphs of the past, and a meta that says the same.
+///
+/// `data` begins `base` bytes into the data section.
+pub(super) fn check(trace: &TraceEntry, base: usize, data: &[u8]) -> Result<(), Disagreement> {
+    let bytes = |tensor: Tensor| {
+        let at = trace.tensors.iter().find(|entry| entry.tensor == tensor);
+        at.map_or((Dtype::U8, &[][..]), |at| (at.form.dtype, &data[at.begin - base..at.end - base]))
+    };
+    let offsets: Vec<i64> =
+        bytes(Tensor::EdgesOffset).1.chunks_exact(8).map(|b| le(b, i64::from_le_bytes)).collect();
+    let indptr: Vec<i32> =
+        bytes(Tensor::EdgesIndptr).1.chunks_exact(4).map(|b| le(b, i32::from_le_bytes)).collect();
+    let keys: Vec<u32> = match bytes(Tensor::EdgesKey) {
+        (Dtype::U16, keys) => {
+            keys.chunks_exact(2).map(|b| le(b, u16::from_le_bytes).into()).collect()
+        }
+        (_, keys) => keys.chunks_exact(4).map(|b| le(b, u32::from_le_bytes)).collect(),
+    };
+    let graphs = offsets.len().saturating_sub(1);
+    let rows = indptr.len().checked_div(graphs).unwrap_or(0);
+    if offsets.first() != Some(&0) || offsets.last() != i64::try_from(keys.len()).ok().as_ref() {
+        return Err((
+            Tensor::EdgesOffset,
+            format!("offsets that do not span {} edges", keys.len()),
+        ));
+    }
+    for (graph, span) in offsets.windows(2).enumerate() {
+        let keys = usize::try_from(span[0])
+            .ok()
+            .zip(usize::try_from(span[1]).ok())
+            .and_then(|(begin, end)| keys.get(begin..end))
+            .ok_or_else(|| (Tensor::EdgesOffset, format!("offsets {span:?}")))?;
+        check_graph(&indptr[graph * rows..(graph + 1) * rows], keys)?;
+    }
+    check_meta(bytes(Tensor::Meta).1, &trace.key)
+}
+
+/// One graph: row starts from 0 up, and in each row keys that ascend and do not follow their query.
+fn check_graph(indptr: &[i32], keys: &[u32]) -> Result<(), Disagreement> {
+    let ends = (indptr.first(), indptr.last().map(|&end| usize::try_from(end)));
+    if ends != (Some(&0), Some(Ok(keys.len()))) {
+        return Err((Tensor::EdgesIndptr, format!("rows that do not span {} edges", keys.len())));
+    }
+    for (row, span) in indptr.windows(2).enumerate() {
+        let keys = usize::try_from(span[0])
+            .ok()
+            .zip(usize::try_from(span[1]).ok())
+            .and_then(|(begin, end)| keys.get(begin..end))
+            .ok_or_else(|| (Tensor::EdgesIndptr, format!("row {row} of edges {span:?}")))?;
+        let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending || keys.last().is_some_and(|&key| key as usize > row) {
+            return Err((Tensor::EdgesKey, format!("keys {keys:?} of query {row}")));
+        }
+    }
+    Ok(())
+}
+
+fn check_meta(meta: &[u8], key: &(String, u32)) -> Result<(), Disagreement> {
+    #[derive(serde::Deserialize)]
+    struct Key {
+        id: String,
+        sample: u32,
+    }
+    let named: Key = serde_json::from_slice(meta)
+        .map_err(|error| (Tensor::Meta, format!("text that is not JSON with a key ({error})")))?;
+    if (&named.id, named.sample) != (&key.0, key.1) {
+        return Err((Tensor::Meta, format!("the key of another trace, {:?}", named.id)));
+    }
+    Ok(())
+}
+
+/// A number from exactly as many bytes as it has; `chunks_exact` gives no others.
+fn le<const N: usize, T: Default>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> T {
+    bytes.try_into().map(from).unwrap_or_default()
+}
