@@ -80,10 +80,12 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
     config = config or ExtractConfig()
     source = open_source(config)
     run = Run(config.out or Path("runs") / source.name)
-    prepare_folder(run, overwrite=False)
+    run.check_ours()
     loaded = load(config)
     # Only now: what is there is not given up for a model that does not load.
-    prepare_folder(run, config.overwrite)
+    if config.overwrite and run.folder.exists():
+        run.check_ours()
+        shutil.rmtree(run.folder)
     return Extraction(config, source, run, loaded, reporter or Silent()).run_all()
 
 
@@ -100,22 +102,6 @@ def open_source(config: ExtractConfig) -> QuestionSource:
     if config.responses is not None:
         return open_responses(str(config.responses), columns)
     return open_questions(config.questions, columns)
-
-
-def prepare_folder(run: Run, overwrite: bool) -> None:
-    """Refuses a folder that is something else; empties a run that is to be overwritten."""
-    folder = run.folder
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"Expected a folder for the run, got the file {folder} - change --out")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    begun = {"shards", "partial", "labels"}
-    if not run.exists() and not {entry.name for entry in folder.iterdir()} <= begun:
-        raise InputError(
-            f"Expected an empty folder or a run, got {folder} with other files - change --out"
-        )
-    if overwrite:
-        shutil.rmtree(folder)
 
 
 class Extraction:

@@ -48,14 +48,15 @@ def merge(
         **first.identity,
         "source": {"kind": "merge", "of": [store.manifest.fingerprint for store in stores]},
     }
-    run = _begin(Path(out), Manifest(identity, first.facts))
+    manifest = Manifest(identity, first.facts)
+    run, fingerprint = _begin(Path(out), manifest), manifest.fingerprint
     number = offset = 0
     for store in stores:
         for traces in store.shards():
             record = replace(
                 traces.record,
                 name=f"{number:05d}",
-                fingerprint=run.manifest().fingerprint,
+                fingerprint=fingerprint,
                 indices=[index + offset for index in traces.record.indices],
             )
             if run.record(record.name) is None:
@@ -105,14 +106,13 @@ def subset(
     if not chosen:
         raise InputError(f"Expected traces that meet all conditions, got none in {run} - relax one")
     of = {"of": whole.manifest.fingerprint, "traces": chosen}
-    part = _begin(
-        Path(out), Manifest({**whole.manifest.identity, "subset": of}, whole.manifest.facts)
-    )
+    manifest = Manifest({**whole.manifest.identity, "subset": of}, whole.manifest.facts)
+    part, fingerprint = _begin(Path(out), manifest), manifest.fingerprint
     size = int(whole.manifest.identity["shard_size"])
     for number, begin in enumerate(range(0, len(chosen), size)):
         name = f"{number:05d}"
         if part.record(name) is None:
-            _copy(whole, chosen[begin : begin + size], part, name)
+            _copy(whole, chosen[begin : begin + size], part, name, fingerprint)
     return open_run(out)
 
 
@@ -148,8 +148,7 @@ def _check_unique(stores: Sequence[TraceStore]) -> None:
 def _begin(out: Path, manifest: Manifest) -> Run:
     """The new run, or the same one that was not finished."""
     run = Run(out)
-    if out.exists() and not run.exists() and any(out.iterdir()):
-        raise InputError(f"Expected an empty folder, got {out} with other files - change --out")
+    run.check_ours()
     run.begin(manifest)
     run.manifest().check_same(manifest, out)
     return run
@@ -204,14 +203,14 @@ def _select(
     return kept
 
 
-def _copy(whole: TraceStore, chosen: Sequence[int], part: Run, name: str) -> None:
+def _copy(whole: TraceStore, chosen: Sequence[int], part: Run, name: str, fingerprint: str) -> None:
     """Copies traces into a shard of their own, and commits it."""
     types = whole.manifest.identity
     hidden: Any = types["hidden"]["dtype"]
     writer = ShardWriter(
         part.folder,
         name,
-        f"{part.manifest().fingerprint}/{name}",
+        f"{fingerprint}/{name}",
         len(chosen),
         edge_weight=types["sparsification"]["edge_dtype"],
         hidden=hidden,
@@ -242,7 +241,7 @@ def _copy(whole: TraceStore, chosen: Sequence[int], part: Run, name: str) -> Non
             indices=indices,
             size=size,
             checksum=checksum,
-            fingerprint=part.manifest().fingerprint,
+            fingerprint=fingerprint,
             counts=counts,
             environment=whole.records[0].environment,
         )

@@ -12,7 +12,13 @@ from typing import Any
 
 from hallutrace.canonical import canonical
 from hallutrace.claims import links
-from hallutrace.errors import DamagedError, IdentityError, NotARunError, StorageError
+from hallutrace.errors import (
+    DamagedError,
+    IdentityError,
+    InputError,
+    NotARunError,
+    StorageError,
+)
 from hallutrace.failures import FailureLog
 
 SCHEMA = 1
@@ -159,6 +165,22 @@ class Run:
     def exists(self) -> bool:
         """Whether a manifest is there."""
         return (self.folder / MANIFEST).is_file()
+
+    def check_ours(self) -> None:
+        """Refuses a folder that is something else than a run, begun or not.
+
+        Raises:
+            InputError: a file, or a folder with other files.
+        """
+        folder = self.folder
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"Expected a folder for the run, got the file {folder} - change --out")
+        if not folder.exists() or self.exists():
+            return
+        if not {entry.name for entry in folder.iterdir()} <= {"shards", "partial", "labels"}:
+            raise InputError(
+                f"Expected an empty folder or a run, got {folder} with other files - change --out"
+            )
 
     def manifest(self) -> Manifest:
         """Reads the manifest.

@@ -15,7 +15,7 @@ use super::layout::{
     self, LENGTH_BYTES, LONGEST_HEADER, Metadata, RawHeader, TensorEntry, TraceEntry,
 };
 use super::rules;
-use super::schema::{self, ALIGNMENT, Dimensions, Disagreement, Form, Forms, Tensor};
+use super::schema::{self, ALIGNMENT, Disagreement, Form, Forms, Tensor};
 use crate::error::ShardError;
 
 /// The bit of [`Shard::check`] beside those of the tensors.
@@ -45,7 +45,6 @@ pub struct Shard {
     when: Verify,
     data: usize,
     traces: Vec<TraceEntry>,
-    dimensions: Vec<Dimensions>,
     /// Per trace: a bit for each tensor whose checksum was right, and one for the rules of the data.
     verified: Vec<AtomicU32>,
 }
@@ -72,15 +71,11 @@ impl Shard {
         let path = path.display().to_string();
         let damaged = |found: String| ShardError::Damaged { path: path.clone(), found };
         let (data, traces) = parse(&map, map.len() as u64).map_err(damaged)?;
-        let dimensions = traces
-            .iter()
-            .map(|trace| {
-                schema::dimensions(&forms(trace)).map_err(|misfit| in_trace(trace, misfit))
-            })
-            .collect::<Result<Vec<_>, String>>()
-            .map_err(damaged)?;
+        for trace in &traces {
+            schema::dimensions(&forms(trace)).map_err(|misfit| damaged(in_trace(trace, misfit)))?;
+        }
         let verified = traces.iter().map(|_| AtomicU32::new(0)).collect();
-        Ok(Self { path, file, map, when, data, traces, dimensions, verified })
+        Ok(Self { path, file, map, when, data, traces, verified })
     }
 
     /// The whole file.
@@ -91,11 +86,6 @@ impl Shard {
     /// The traces, in the order of the file.
     pub fn traces(&self) -> &[TraceEntry] {
         &self.traces
-    }
-
-    /// How large the trace at `position` is.
-    pub fn dimensions(&self, position: usize) -> Dimensions {
-        self.dimensions[position]
     }
 
     /// The entry of a tensor of the trace at `position`, and its bytes once their checksum is right.

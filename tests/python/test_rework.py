@@ -181,3 +181,17 @@ def assert_damaged(run: Path, wanted: dict[str, str], fast: bool = False) -> Non
     assert found.keys() == wanted.keys()
     for name, said in wanted.items():
         assert said in str(found[name])
+
+
+def test_a_subset_killed_before_its_manifest_goes_on(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract()
+    (tmp_path / "part" / "partial").mkdir(parents=True)
+    assert len(hallutrace.subset(tmp_path / "run", tmp_path / "part", sample=2)) == 2
+
+
+def test_a_folder_of_something_else_is_left_alone(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract()
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="Expected an empty folder or a run, got"):
+        hallutrace.subset(tmp_path / "run", tmp_path / "part")
