@@ -114,6 +114,10 @@ impl ShardWriter {
         }
         let header_space = layout::header_space(traces);
         let partial = &places.partial;
+        if storage.exists(partial) {
+            // Not emptied in place: after a merge the same file may be another run's committed shard.
+            storage.remove(partial).map_err(ShardError::io("remove", partial))?;
+        }
         let mut file = storage.create(partial).map_err(ShardError::io("create", partial))?;
         file.set_length((LENGTH_BYTES + header_space) as u64)
             .map_err(ShardError::io("write", partial))?;

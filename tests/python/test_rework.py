@@ -195,3 +195,16 @@ def test_a_folder_of_something_else_is_left_alone(run_extract: Extract, tmp_path
     (tmp_path / "part" / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match="Expected an empty folder or a run, got"):
         hallutrace.subset(tmp_path / "run", tmp_path / "part")
+
+
+def test_a_merge_outlives_the_redoing_of_a_linked_shard(
+    two_runs: tuple[Path, Path], run_extract: Extract, tmp_path: Path
+) -> None:
+    merged = tmp_path / "merged"
+    before = [bytes_of(trace) for trace in hallutrace.merge(two_runs, merged)]
+    (two_runs[0] / "shards" / "00000.json").unlink()
+    assert run_extract().traces == 7
+    assert_whole(merged)
+    assert [bytes_of(trace) for trace in hallutrace.open(merged)] == before
+    redone = two_runs[0] / "shards" / "00000.safetensors"
+    assert not redone.samefile(merged / "shards" / "00000.safetensors")
