@@ -1,11 +1,6 @@
-//! The pass over a block of rows.
-//!
-//! Bands are a function of the shape alone and are joined in order, so the result does not depend on the
-//! number of threads. A small block stays on the thread that called: waking another costs more.
+//! The pass over a band of rows.
 
 use std::ops::Range;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Plan;
 use super::tile::{self, Sums};
@@ -17,15 +12,9 @@ use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::Selector;
 
-/// Work from which on a second thread is worth waking, in weights: some 0.2 ms.
-const PARALLEL: usize = 150_000;
-
-/// What selecting the edges of a row costs beside reading it, in weights.
-const SELECTION: usize = 64;
-
 /// Rows of one head that are passed together, and whose combined heads stay in the cache while all
 /// heads pass.
-const TILE_ROWS: usize = 4;
+pub(super) const TILE_ROWS: usize = 4;
 
 /// The most edges of a row that memory is reserved for.
 const MOST_RESERVED: usize = 64;
@@ -50,57 +39,8 @@ pub(super) struct Band {
     pub marginals: MarginalBand,
 }
 
-/// Reduces blocks, and gives (number of the block, band) in order.
-pub(super) fn sweep(blocks: &[Block<'_>]) -> Result<Vec<(usize, Band)>, InputError> {
-    let set = InstructionSet::current()?;
-    let tasks: Vec<(usize, Range<usize>)> = blocks
-        .iter()
-        .enumerate()
-        .flat_map(|(number, block)| bands(block.view.queries()).map(move |rows| (number, rows)))
-        .collect();
-    let reduce = |task: usize| {
-        let (number, rows) = tasks[task].clone();
-        reduce_band(set, &blocks[number], rows).map(|band| (number, band))
-    };
-    let work: usize = blocks.iter().map(Block::work).sum();
-    if work < PARALLEL || tasks.len() < 2 {
-        return (0..tasks.len()).map(reduce).collect();
-    }
-    share(tasks.len(), reduce)
-}
-
-/// Does tasks on this thread and those of the pool, and gives their results in order.
-///
-/// The thread that called works too: for small blocks the others hardly wake in time. The last tasks
-/// come first, because causal rows are longer and longer.
-fn share<R: Send + Sync>(
-    tasks: usize,
-    run: impl Fn(usize) -> Result<R, InputError> + Sync,
-) -> Result<Vec<R>, InputError> {
-    let done: Vec<OnceLock<Result<R, InputError>>> = (0..tasks).map(|_| OnceLock::new()).collect();
-    let taken = AtomicUsize::new(0);
-    let work = || {
-        while let Some(task) = tasks.checked_sub(1 + taken.fetch_add(1, Ordering::Relaxed)) {
-            done[task].get_or_init(|| run(task));
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        for _ in 1..rayon::current_num_threads().min(tasks) {
-            scope.spawn(|_| work());
-        }
-        work();
-    });
-    // In order, so that the error is always the same.
-    done.into_iter().filter_map(OnceLock::into_inner).collect()
-}
-
-/// The bands of a block: eight of them, within 8 and 64 rows each.
-fn bands(queries: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = queries.div_ceil(8).next_multiple_of(TILE_ROWS).clamp(8, 64);
-    (0..queries).step_by(size).map(move |begin| begin..queries.min(begin + size))
-}
-
-fn reduce_band(
+/// Passes some rows of a block.
+pub(super) fn reduce_band(
     set: InstructionSet,
     block: &Block<'_>,
     rows: Range<usize>,
@@ -113,14 +53,6 @@ fn reduce_band(
 }
 
 impl Block<'_> {
-    /// What there is to do, in weights.
-    fn work(&self) -> usize {
-        let rows = 0..self.view.queries();
-        let selected = self.plan.combine.graphs(self.view.heads()) * rows.len();
-        let read = self.view.heads() * rows.map(|query| self.view.readable(query)).sum::<usize>();
-        read + SELECTION * selected
-    }
-
     fn place(&self, head: usize, query: usize, key: usize) -> Place {
         Place { sequence: self.sequence, head, query: self.first_row + query, key }
     }

@@ -1,6 +1,7 @@
 //! One layer of a batch of sequences, block of rows by block of rows as the model computes them.
 
-use super::band::{Block, sweep};
+use super::band::Block;
+use super::sweep::sweep;
 use super::{Plan, Reduction};
 use crate::attention::BatchView;
 use crate::error::InputError;

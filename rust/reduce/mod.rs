@@ -4,7 +4,7 @@
 //! matrix, or block of rows of a batch                    LayerReducer::push, sparsify, marginals
 //!   └─ bands of 8 to 64 rows, set by the shape           sweep: one task each, any thread
 //!        └─ tiles of rows that stay in the cache         band
-//!             └─ head, four rows: check, and     tile
+//!             └─ head, four rows in one pass: check,     tile
 //!                  ├─ combine heads, or select edges     sparsify
 //!                  └─ diagonal, received, entropy, mass  marginals
 //!   ┌─ bands in order
@@ -14,6 +14,7 @@
 
 mod band;
 mod layer;
+mod sweep;
 mod tile;
 mod whole;
 

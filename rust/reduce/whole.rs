@@ -1,6 +1,7 @@
 //! One matrix at a time.
 
-use super::band::{Block, sweep};
+use super::band::Block;
+use super::sweep::sweep;
 use super::{Plan, Reduction};
 use crate::attention::AttentionView;
 use crate::edges::EdgeList;
