@@ -11,7 +11,8 @@
 //! 1. Weights are not negative, so their bits order them, unsigned; the maximum of the bits tells at
 //!    the end of pass 1 whether a weight was NaN, infinite or negative. -0.0 looks negative too: such a
 //!    row is copied without it and done again.
-//! 2. Where k is more than 16, its threshold comes from the maxima of chunks, by bisection.
+//! 2. Where k is more than 16, or the threshold of the lanes is reached all over the row because large
+//!    weights share a lane, it comes from the maxima of chunks, by bisection.
 //! 3. The k-th largest of at most 32 candidates is found in registers, see [`nth_largest`]; of more by
 //!    bisection, see [`bisect`], whose steps are bounded whatever the row, so that flat, sorted and
 //!    striped rows stay linear.
@@ -21,16 +22,21 @@
 //!
 //! Tried and left out: guessing the threshold from the row before.
 
+mod candidates;
 mod cut;
 mod mass;
 
 use super::Rules;
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
-use cut::{Cut, Undecided, bisect, count, cut_at, nth_largest, window};
+use candidates::{Candidates, room};
+use cut::{Undecided, bisect, count, cut_at, nth_largest};
 
 /// Blocks of a chunk.
 const CHUNK: usize = 4;
+
+/// Times k that so many maxima of chunks make a threshold a poor one.
+const POOR: usize = 6;
 
 /// Chunks that are summed in float32 before float64 takes over.
 const PIECE: usize = 16;
@@ -52,14 +58,6 @@ pub(crate) struct Selector {
     undecided: Vec<f32>,
 }
 
-/// Candidates in the order of their keys, with room for one more block, which follows them as zeros.
-#[derive(Debug)]
-struct Candidates {
-    count: usize,
-    weights: Vec<f32>,
-    keys: Vec<i32>,
-}
-
 /// What pass 1 gives.
 struct Scan<S: Simd> {
     /// Maxima of 32 lanes.
@@ -70,19 +68,24 @@ struct Scan<S: Simd> {
     mass: f64,
 }
 
+/// Chunks that pass 2 has to look at.
+struct Hits {
+    /// How many.
+    chunks: usize,
+    /// Lanes of theirs that reach the threshold.
+    lanes: usize,
+}
+
 impl Selector {
     /// A selector for rows of at most `keys` weights.
     pub fn new(rules: Rules, keys: usize) -> Self {
         let chunks = keys / LANES / CHUNK + 1;
-        // A window of 16 lanes is written at the end of what was found.
-        let room = (keys / LANES + 2) * LANES;
-        let found = Candidates { count: 0, weights: vec![0.0; room], keys: vec![0; room] };
         Self {
             rules,
             chunks: vec![[0.0; LANES]; chunks],
             hit_chunks: vec![0; chunks + 1],
-            found,
-            undecided: vec![0.0; room],
+            found: Candidates::new(keys),
+            undecided: vec![0.0; room(keys)],
         }
     }
 
@@ -98,8 +101,17 @@ impl Selector {
         if scan.top > LARGEST {
             return self.select_odd(simd, row, edges);
         }
-        let threshold = self.threshold(simd, &scan, row.keys().div_ceil(LANES * CHUNK));
-        self.collect(simd, row, threshold, scan.top);
+        let chunks = row.keys().div_ceil(LANES * CHUNK);
+        let mut threshold = self.threshold(simd, &scan, chunks);
+        let mut hits = self.list_hits(simd, threshold, chunks);
+        if let Some(k) = self.rules.top_k()
+            && hits.lanes > POOR * k
+            && threshold.to_bits() != scan.top
+        {
+            threshold = self.refine(simd, k, threshold, scan.top, chunks);
+            hits = self.list_hits(simd, threshold, chunks);
+        }
+        self.collect(simd, row, hits.chunks, threshold, scan.top);
         let all = self.found.count;
         self.keep_top(simd, threshold, scan.top);
         if let Some(share) = self.rules.top_mass() {
@@ -169,23 +181,49 @@ impl Selector {
     #[inline(always)]
     fn threshold<S: Simd>(&mut self, simd: S, scan: &Scan<S>, chunks: usize) -> f32 {
         let floor = self.rules.floor();
-        let chunks = &self.chunks[..chunks];
         let [even, odd] = scan.lanes;
         match self.rules.top_k() {
             Some(k @ 1..=8) => floor.max(nth_largest(simd, [simd.max_bits(even, odd)], k)),
             Some(k @ 9..=16) => floor.max(nth_largest(simd, [even, odd], k)),
             // As many maxima must reach the floor.
-            Some(k) if count(simd, chunks, floor) >= k => {
-                let undecided = Undecided::new(&mut self.undecided, chunks);
-                bisect(simd, undecided, k, floor.to_bits(), scan.top).tie
+            Some(k) if count(simd, &self.chunks[..chunks], floor) >= k => {
+                self.refine(simd, k, floor, scan.top, chunks)
             }
             _ => floor,
         }
     }
 
+    /// The k-th largest of the maxima of chunks, of which k reach `low`.
+    #[inline(always)]
+    fn refine<S: Simd>(&mut self, simd: S, k: usize, low: f32, top: u32, chunks: usize) -> f32 {
+        let undecided = Undecided::new(&mut self.undecided, &self.chunks[..chunks]);
+        bisect(simd, undecided, k, low.to_bits(), top).tie
+    }
+
+    /// Lists the chunks with a maximum that reaches the threshold.
+    #[inline(always)]
+    fn list_hits<S: Simd>(&mut self, simd: S, threshold: f32, chunks: usize) -> Hits {
+        let threshold = simd.splat(threshold);
+        let mut hits = Hits { chunks: 0, lanes: 0 };
+        for (number, maxima) in self.chunks[..chunks].iter().enumerate() {
+            let mask = simd.at_least(simd.load(maxima), threshold);
+            self.hit_chunks[hits.chunks] = number as u32;
+            hits.chunks += usize::from(mask != 0);
+            hits.lanes += mask.count_ones() as usize;
+        }
+        hits
+    }
+
     /// Pass 2: the candidates, a superset of the k largest weights that reach the floor.
     #[inline(always)]
-    fn collect<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>, threshold: f32, top: u32) {
+    fn collect<S: Simd, T: Stored>(
+        &mut self,
+        simd: S,
+        row: Row<'_, T>,
+        hit_chunks: usize,
+        threshold: f32,
+        top: u32,
+    ) {
         // Departure 4.
         let enough = match self.rules.top_k() {
             Some(k) if threshold.to_bits() == top => k,
@@ -193,12 +231,6 @@ impl Selector {
         };
         let threshold = simd.splat(threshold);
         let count = row.keys().div_ceil(LANES);
-        let mut hit_chunks = 0;
-        for (number, maxima) in self.chunks[..count.div_ceil(CHUNK)].iter().enumerate() {
-            self.hit_chunks[hit_chunks] = number as u32;
-            let is_hit = simd.at_least(simd.load(maxima), threshold) != 0;
-            hit_chunks += usize::from(is_hit);
-        }
         self.found.count = 0;
         for &number in &self.hit_chunks[..hit_chunks] {
             let begin = number as usize * CHUNK;
@@ -255,78 +287,6 @@ impl Kernel for Again<'_> {
     }
 }
 
-impl Candidates {
-    /// The candidates in blocks, zeros in the lanes beyond them.
-    #[inline(always)]
-    fn blocks(&self) -> &[[f32; LANES]] {
-        &self.weights.as_chunks().0[..self.count.div_ceil(LANES)]
-    }
-
-    #[inline(always)]
-    fn load<S: Simd>(&self, simd: S, block: usize) -> S::Floats {
-        simd.load(&self.weights.as_chunks().0[block])
-    }
-
-    /// Appends the hits of a block that begins at `key`.
-    #[inline(always)]
-    fn collect<S: Simd>(&mut self, simd: S, block: S::Floats, hits: u32, key: usize) {
-        let keys = simd.count_from((key as u32).cast_signed());
-        let at = self.count;
-        let (weights, found) = (window(&mut self.weights, at), window(&mut self.keys, at));
-        simd.compress((block, keys), hits, weights, found);
-        self.count += hits.count_ones() as usize;
-    }
-
-    /// Puts zeros where the candidates end.
-    #[inline(always)]
-    fn end(&mut self) {
-        *window(&mut self.weights, self.count) = [0.0; LANES];
-    }
-
-    /// Cuts, in place: what is written never reaches beyond the block that was read.
-    #[inline(always)]
-    fn keep<S: Simd>(&mut self, simd: S, cut: Cut) {
-        let (from, tie) = (simd.splat(cut.from), simd.splat(cut.tie));
-        let (mut kept, mut ties) = (0, cut.ties);
-        for block in 0..self.count.div_ceil(LANES) {
-            let weights = self.load(simd, block);
-            let keys = simd.load_ints(&self.keys.as_chunks().0[block]);
-            let mut hits = simd.at_least(weights, from);
-            if ties > 0 {
-                let equal = first_bits(simd.at_least(weights, tie) & !hits, ties);
-                ties -= equal.count_ones() as usize;
-                hits |= equal;
-            }
-            let (to, to_keys) = (window(&mut self.weights, kept), window(&mut self.keys, kept));
-            simd.compress((weights, keys), hits, to, to_keys);
-            kept += hits.count_ones() as usize;
-        }
-        self.count = kept;
-        self.end();
-    }
-
-    /// Appends the candidates as edges, and gives their sum.
-    #[inline(always)]
-    fn append_to<S: Simd>(&self, simd: S, edges: &mut EdgeBand) -> f64 {
-        let end = edges.keys.len() + self.count;
-        let blocks = self.count.div_ceil(LANES);
-        // Whole blocks, whose copies need no call, and back to where the candidates end.
-        for block in &self.keys.as_chunks::<LANES>().0[..blocks] {
-            edges.keys.extend_from_slice(block);
-        }
-        for block in self.blocks() {
-            edges.weights.extend_from_slice(block);
-        }
-        edges.keys.truncate(end);
-        edges.weights.truncate(end);
-        let mut sums = simd.no_doubles();
-        for block in self.blocks() {
-            sums = simd.add_doubles(sums, simd.load(block));
-        }
-        simd.sum_doubles(sums)
-    }
-}
-
 /// A block of a row, which may be its tail.
 #[inline(always)]
 fn block_of<S: Simd, T: Stored>(simd: S, row: Row<'_, T>, number: usize) -> S::Floats {
@@ -334,17 +294,4 @@ fn block_of<S: Simd, T: Stored>(simd: S, row: Row<'_, T>, number: usize) -> S::F
         Some(block) => T::load(simd, block),
         None => row.tail(simd),
     }
-}
-
-/// The lowest `count` bits that are set.
-#[inline(always)]
-fn first_bits(mask: u32, count: usize) -> u32 {
-    if mask.count_ones() as usize <= count {
-        return mask;
-    }
-    let mut rest = mask;
-    for _ in 0..count {
-        rest &= rest - 1;
-    }
-    mask ^ rest
 }

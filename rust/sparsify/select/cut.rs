@@ -54,8 +54,8 @@ pub(super) fn cut_at<S: Simd>(simd: S, blocks: &[[f32; LANES]], last: f32, k: us
 /// The cut that keeps k of weights of which k reach `low` and none exceeds `high`, both as bits.
 ///
 /// The bits of weights are in their order, so at most 31 halvings find the k-th largest, and fewer where
-/// k weights lie apart from the rest. Every few halvings, what has been decided is left out; they end
-/// when one weight is left.
+/// k weights lie apart from the rest. Every few halvings, what has been decided is left out, and the
+/// rest says between which weights to go on, so that ties end it.
 #[inline(always)]
 pub(super) fn bisect<S: Simd>(
     simd: S,
@@ -84,10 +84,7 @@ pub(super) fn bisect<S: Simd>(
         if steps.is_multiple_of(NARROW) {
             undecided.narrow(simd, low, above);
             gone = exceeding;
-            if let Some(only) = undecided.only() {
-                low = only;
-                break;
-            }
+            (low, above) = undecided.span(simd);
         }
     }
     Cut { from: f32::from_bits(above), tie: f32::from_bits(low), ties: k - exceeding }
@@ -130,10 +127,29 @@ impl<'a> Undecided<'a> {
         &self.weights.as_chunks().0[..self.count.div_ceil(LANES)]
     }
 
-    /// The bits of the one that is left.
+    /// The bits of the least weight, and those above the largest; there is one at least, and no zero.
     #[inline(always)]
-    pub fn only(&self) -> Option<u32> {
-        (self.count == 1).then(|| self.weights[0].to_bits())
+    pub fn span<S: Simd>(&self, simd: S) -> (u32, u32) {
+        let (zero, mut top, mut least) = (simd.splat(0.0), simd.splat(0.0), f32::INFINITY);
+        let mut negative = simd.splat(f32::NEG_INFINITY);
+        let (whole, rest) = self.weights[..self.count].as_chunks();
+        for block in whole {
+            let weights = simd.load(block);
+            top = simd.max_bits(top, weights);
+            negative = simd.max(simd.sub(zero, weights), negative);
+        }
+        if !rest.is_empty() {
+            let weights = simd.load(&self.weights.as_chunks().0[whole.len()]);
+            top = simd.max_bits(top, weights);
+            let end = (rest.len() as u32).cast_signed();
+            least = simd.least_below(weights, simd.count_from(0), end);
+        }
+        let mut lanes = [0.0; LANES];
+        simd.store(negative, &mut lanes);
+        for lane in lanes {
+            least = least.min(-lane);
+        }
+        (least.to_bits(), simd.largest_bits(top) + 1)
     }
 
     /// Keeps the weights from `low` to below `above`, both as bits.

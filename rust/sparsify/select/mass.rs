@@ -64,10 +64,7 @@ fn bisect<S: Simd>(simd: S, mut undecided: Undecided<'_>, goal: f64, margin: f64
         if steps.is_multiple_of(NARROW) {
             undecided.narrow(simd, low, above);
             gone = exceeding;
-            if let Some(only) = undecided.only() {
-                low = only;
-                break;
-            }
+            (low, above) = undecided.span(simd);
         }
     }
     let (tie, mut ties) = (f32::from_bits(low), 1);

@@ -1,0 +1,110 @@
+//! What may become the edges of a row.
+
+use super::cut::{Cut, window};
+use crate::edges::EdgeBand;
+use crate::simd::{LANES, Simd};
+
+/// Candidates in the order of their keys, with room for one more block, which follows them as zeros.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    pub count: usize,
+    pub weights: Vec<f32>,
+    pub keys: Vec<i32>,
+}
+
+impl Candidates {
+    /// Room for the candidates of rows of at most so many keys.
+    pub fn new(keys: usize) -> Self {
+        let room = room(keys);
+        Self { count: 0, weights: vec![0.0; room], keys: vec![0; room] }
+    }
+
+    /// The candidates in blocks, zeros in the lanes beyond them.
+    #[inline(always)]
+    pub fn blocks(&self) -> &[[f32; LANES]] {
+        &self.weights.as_chunks().0[..self.count.div_ceil(LANES)]
+    }
+
+    /// One of the blocks.
+    #[inline(always)]
+    pub fn load<S: Simd>(&self, simd: S, block: usize) -> S::Floats {
+        simd.load(&self.weights.as_chunks().0[block])
+    }
+
+    /// Appends the hits of a block that begins at `key`.
+    #[inline(always)]
+    pub fn collect<S: Simd>(&mut self, simd: S, block: S::Floats, hits: u32, key: usize) {
+        let keys = simd.count_from((key as u32).cast_signed());
+        let at = self.count;
+        let (weights, found) = (window(&mut self.weights, at), window(&mut self.keys, at));
+        simd.compress((block, keys), hits, weights, found);
+        self.count += hits.count_ones() as usize;
+    }
+
+    /// Puts zeros where the candidates end.
+    #[inline(always)]
+    pub fn end(&mut self) {
+        *window(&mut self.weights, self.count) = [0.0; LANES];
+    }
+
+    /// Cuts, in place: what is written never reaches beyond the block that was read.
+    #[inline(always)]
+    pub fn keep<S: Simd>(&mut self, simd: S, cut: Cut) {
+        let (from, tie) = (simd.splat(cut.from), simd.splat(cut.tie));
+        let (mut kept, mut ties) = (0, cut.ties);
+        for block in 0..self.count.div_ceil(LANES) {
+            let weights = self.load(simd, block);
+            let keys = simd.load_ints(&self.keys.as_chunks().0[block]);
+            let mut hits = simd.at_least(weights, from);
+            if ties > 0 {
+                let equal = first_bits(simd.at_least(weights, tie) & !hits, ties);
+                ties -= equal.count_ones() as usize;
+                hits |= equal;
+            }
+            let (to, to_keys) = (window(&mut self.weights, kept), window(&mut self.keys, kept));
+            simd.compress((weights, keys), hits, to, to_keys);
+            kept += hits.count_ones() as usize;
+        }
+        self.count = kept;
+        self.end();
+    }
+
+    /// Appends the candidates as edges, and gives their sum.
+    #[inline(always)]
+    pub fn append_to<S: Simd>(&self, simd: S, edges: &mut EdgeBand) -> f64 {
+        let end = edges.keys.len() + self.count;
+        let blocks = self.count.div_ceil(LANES);
+        // Whole blocks, whose copies need no call, and back to where the candidates end.
+        for block in &self.keys.as_chunks::<LANES>().0[..blocks] {
+            edges.keys.extend_from_slice(block);
+        }
+        for block in self.blocks() {
+            edges.weights.extend_from_slice(block);
+        }
+        edges.keys.truncate(end);
+        edges.weights.truncate(end);
+        let mut sums = simd.no_doubles();
+        for block in self.blocks() {
+            sums = simd.add_doubles(sums, simd.load(block));
+        }
+        simd.sum_doubles(sums)
+    }
+}
+
+/// Elements that the candidates of so many keys need: a window of 16 is written where they end.
+pub(super) fn room(keys: usize) -> usize {
+    (keys / LANES + 2) * LANES
+}
+
+/// The lowest `count` bits that are set.
+#[inline(always)]
+fn first_bits(mask: u32, count: usize) -> u32 {
+    if mask.count_ones() as usize <= count {
+        return mask;
+    }
+    let mut rest = mask;
+    for _ in 0..count {
+        rest &= rest - 1;
+    }
+    mask ^ rest
+}
