@@ -37,6 +37,12 @@ pub struct EdgeArrays {
 }
 
 impl EdgeList {
+    /// A list of arrays that agree with its shape, the first query at key 0.
+    pub(crate) fn of([heads, queries, key_count]: [usize; 3], arrays: EdgeArrays) -> Self {
+        let EdgeArrays { indptr, keys, weights, retained } = arrays;
+        Self { heads, queries, key_count, first_query: 0, indptr, keys, weights, retained }
+    }
+
     /// `[heads, queries, keys]`; one head where heads were combined.
     pub fn shape(&self) -> [usize; 3] {
         [self.heads, self.queries, self.key_count]

@@ -288,6 +288,31 @@ class Shard:
             DamagedError: bytes that do not match their checksum.
         """
 
+    def layer(
+        self, position: int, at: int, heads: int, combine: str
+    ) -> tuple[
+        npt.NDArray[np.int64],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.float32],
+        tuple[int, int, int],
+        int,
+    ]:
+        """The edges of one layer of the trace at ``position``; see ``hallutrace.Trace.layer``.
+
+        Args:
+            position: of the trace.
+            at: place of the layer among those captured.
+            heads: how many the layer has.
+            combine: how they were combined: "mean", "max" or "each".
+
+        Returns:
+            indptr, keys, weights, retained, shape, first_query; see ``hallutrace.EdgeList``.
+
+        Raises:
+            DamagedError: bytes that do not match their checksum, or no such layer.
+        """
+
     def digest(self) -> str:
         """XXH3 of the whole file, in hexadecimal.
 

@@ -211,48 +211,18 @@ class Trace:
             InputError: a layer whose attention was not captured.
             DamagedError: bytes that do not match their checksum.
         """
-        if layer not in self.layers:
+        layers: list[int] = self._manifest.facts["captured_layers"]
+        if layer not in layers:
             raise InputError(
-                f"Expected a layer with captured attention ({_spans(self.layers)}), got {layer}"
+                f"Expected a layer with captured attention ({_spans(layers)}), got {layer}"
             )
-        at = self.layers.index(layer)
-        offsets, indptrs = self._array("edges.offset"), self._array("edges.indptr")
-        per_layer = indptrs.shape[0] // len(self.layers)
-        tokens = indptrs.shape[1] - 1
-        heads = self._manifest.facts["heads"][at] if per_layer > 1 else 1
-        graphs = slice(at * per_layer, at * per_layer + heads)
-        begin, end = int(offsets[graphs.start]), int(offsets[graphs.stop])
-        starts = offsets[graphs] - begin
-        indptr = np.empty(heads * tokens + 1, np.int64)
-        np.add(indptrs[graphs, :-1], starts[:, None], out=indptr[:-1].reshape(heads, tokens))
-        indptr[-1] = end - begin
-        weights = self._array("edges.weight")[begin:end].astype(np.float32)
-        return EdgeList(
-            indptr=indptr,
-            keys=self._array("edges.key")[begin:end].astype(np.int32),
-            weights=weights,
-            shape=(heads, tokens, tokens),
-            first_query=0,
-            retained=self._retained(at, heads, indptr, weights),
+        at = layers.index(layer)
+        heads = self._manifest.facts["heads"][at]
+        combine = self._manifest.identity["sparsification"]["heads"]
+        indptr, keys, weights, retained, shape, first = self.shard.layer(
+            self.position, at, heads, combine
         )
-
-    def _retained(
-        self, at: int, heads: int, indptr: NDArray[np.int64], weights: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Share of each row's mass that its edges hold [heads, tokens]; NaN where unknown."""
-        tokens = (len(indptr) - 1) // heads
-        retained = np.full((heads, tokens), np.nan, np.float32)
-        how = self._manifest.identity["sparsification"]["heads"]
-        if how == "max":
-            return retained
-        mass = self.marginals.mass[at, : self._manifest.facts["heads"][at]].sum(axis=2)
-        rows = slice(tokens - mass.shape[1], tokens)
-        if how == "mean":
-            mass = mass.mean(axis=0, keepdims=True)
-        sums = np.concatenate([[0.0], np.cumsum(weights, dtype=np.float64)])
-        kept = np.diff(sums[indptr]).reshape(heads, tokens)[:, rows]
-        retained[:, rows] = np.where(mass > 0, kept / np.where(mass > 0, mass, 1), 1)
-        return retained
+        return EdgeList(indptr, keys, weights, shape, first, retained)
 
     # Hidden states ----------------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::errors::to_python;
+use super::sparsify::{Edges, edges_to_python};
 use crate::error::{Error, ShardError};
 use crate::shard::encode::{Array, Values};
+use crate::shard::graph::Layer;
 use crate::shard::reader::Verify;
 use crate::shard::record::{Record, StoredTypes};
 use crate::shard::schema::{Dtype, Tensor};
@@ -267,6 +269,23 @@ impl Shard {
         let array = unsafe { PyArray1::borrow_from_array(&view, slf.clone().into_any()) };
         array.call_method1("setflags", (false,))?;
         Ok(Some((format!("{:?}", form.dtype), PyTuple::new(py, &form.shape)?, array)))
+    }
+
+    fn layer<'py>(
+        &self,
+        py: Python<'py>,
+        position: usize,
+        at: usize,
+        heads: usize,
+        combine: &str,
+    ) -> PyResult<Edges<'py>> {
+        check_position(&self.shard, position)?;
+        let layer = Layer { at, heads, combine: combine.parse()? };
+        let edges = self
+            .shard
+            .layer(position, layer)
+            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        edges_to_python(py, edges)
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {

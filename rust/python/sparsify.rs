@@ -4,12 +4,14 @@ use numpy::{PyArray1, PyArray2, PyArray3, PyUntypedArray};
 use pyo3::prelude::*;
 
 use super::arrays::{Attention, array};
+use crate::edges::EdgeList;
 use crate::marginals::Segments;
 use crate::reduce;
 use crate::simd::InstructionSet;
 use crate::sparsify::{Combine, Rules};
 
-type Edges<'py> = (
+/// `(indptr, keys, weights, retained, shape, first_query)`.
+pub(super) type Edges<'py> = (
     Bound<'py, PyArray1<i64>>,
     Bound<'py, PyArray1<i32>>,
     Bound<'py, PyArray1<f32>>,
@@ -26,7 +28,6 @@ type Marginals<'py> = (
     Bound<'py, PyArray3<f32>>,
 );
 
-/// `(indptr, keys, weights, retained, shape, first_query)`.
 #[pyfunction]
 #[pyo3(signature = (attention, bfloat16, *, top_k, min_weight, top_mass, heads, causal, first_query))]
 #[expect(clippy::too_many_arguments, reason = "the arguments of the Python function")]
@@ -45,6 +46,11 @@ fn sparsify<'py>(
     let combine: Combine = heads.parse()?;
     let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
     let edges = py.detach(|| reduce::sparsify(&view, rules, combine))?;
+    edges_to_python(py, edges)
+}
+
+/// The arrays of edges, moved.
+pub(super) fn edges_to_python(py: Python<'_>, edges: EdgeList) -> PyResult<Edges<'_>> {
     let ([heads, queries, keys], first_query) = (edges.shape(), edges.first_query());
     let arrays = edges.into_arrays();
     Ok((

@@ -215,7 +215,7 @@ impl Shard {
         Ok(())
     }
 
-    fn damaged(&self, found: String) -> ShardError {
+    pub(super) fn damaged(&self, found: String) -> ShardError {
         ShardError::Damaged { path: self.path.clone(), found }
     }
 }

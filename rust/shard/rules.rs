@@ -90,6 +90,6 @@ fn check_graph(indptr: &[i32], keys: &[u32]) -> Result<(), Disagreement> {
 }
 
 /// A number from exactly as many bytes as it has; `chunks_exact` gives no others.
-fn le<const N: usize, T: Default>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> T {
+pub(super) fn le<const N: usize, T: Default>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> T {
     bytes.try_into().map(from).unwrap_or_default()
 }

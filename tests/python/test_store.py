@@ -17,7 +17,7 @@ import torch
 import hallutrace
 from conftest import RUN_OPTIONS, eager_attention, eager_forward, question_rows, write_lines
 from hallutrace import ExtractConfig, assemble, extract
-from hallutrace._core import ShardWriter
+from hallutrace._core import Shard, ShardWriter
 from hallutrace.assemble import HiddenChoice
 from hallutrace.canonical import canonical
 from hallutrace.capture import Replayed
@@ -287,22 +287,22 @@ def test_layers_without_captured_attention_are_refused(make: Make) -> None:
     assert trace.hidden_layers == [0, 1, 2, 3]
 
 
-def test_layers_with_fewer_heads_are_padded_and_read_without_padding() -> None:
+def test_layers_with_fewer_heads_are_padded_and_read_without_padding(tmp_path: Path) -> None:
     class Layer:
         def __init__(self, heads: int) -> None:
             self.indptr = np.arange(heads * 4, dtype=np.int32).reshape(heads, 4) * 0
             self.indptr[:, 1:] = [1, 2, 3]
             self.keys = np.tile(np.array([0, 1, 2], np.int32), heads)
             self.weights = np.full(3 * heads, heads, np.float32)
-            for name in (
-                "log_diagonal",
-                "diagonal",
-                "received_mean",
-                "previous",
-                "entropy",
-                "mass",
+            for name, shape in (
+                ("log_diagonal", (2,)),
+                ("diagonal", (3,)),
+                ("received_mean", (3,)),
+                ("previous", (2,)),
+                ("entropy", (2,)),
+                ("mass", (2, 1)),
             ):
-                setattr(self, name, np.full((heads, 2), heads, np.float32))
+                setattr(self, name, np.full((heads, *shape), heads, np.float32))
 
     layers = [Layer(2), Layer(3)]
     norms = [np.ones((1, 3), np.float32), np.ones((2, 3), np.float32)]
@@ -318,23 +318,25 @@ def test_layers_with_fewer_heads_are_padded_and_read_without_padding() -> None:
     assert arrays["marginals.diagonal"][:, :, 0].tolist() == [[2, 2, 0], [3, 3, 3]]
     assert arrays["marginals.value_norm"][:, :, 0].tolist() == [[1, 0], [1, 1]]
 
-    whole = arrays | {"marginals.mass": np.ones((2, 3, 3, 1), np.float16)}
-
-    class Shard:
-        def tensor(self, position: int, name: str) -> Any:
-            array = whole[name]
-            kind = {"int64": "I64", "int32": "I32", "float32": "F32", "float16": "F16"}
-            return kind[array.dtype.name], array.shape, array.reshape(-1).view(np.uint8)
+    for folder in ("partial", "shards"):
+        (tmp_path / folder).mkdir()
+    writer = ShardWriter(tmp_path, "00000", "made-up", 1)
+    meta = np.frombuffer(b'{"id":"q","sample":0}', np.uint8)
+    writer.append(0, "q", 0, arrays | {"meta": meta})
+    writer.end_batch("")
+    writer.finish()
+    shard = Shard(tmp_path / "shards" / "00000.safetensors")
 
     class Manifest:
         facts = {"captured_layers": [4, 7], "heads": [2, 3]}  # noqa: RUF012
         identity = {"sparsification": {"heads": "each"}}  # noqa: RUF012
 
-    trace = Trace(Shard(), 0, Manifest())  # type: ignore[arg-type]
+    trace = Trace(shard, 0, Manifest())  # type: ignore[arg-type]
     for layer, heads in ((4, 2), (7, 3)):
         edges = trace.layer(layer)
         assert edges.shape == (heads, 3, 3)
         assert np.array_equal(edges.to_dense(), np.stack([heads * np.eye(3)] * heads))
+        assert np.array_equal(edges.retained, [[np.nan, 1, 1]] * heads, equal_nan=True)
 
 
 # Hidden states ----------------------------------------------------------------------------------

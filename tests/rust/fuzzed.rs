@@ -7,11 +7,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hallutrace::shard::graph::Layer;
 use hallutrace::shard::journal::{self, Batch, Opening};
 use hallutrace::shard::schema::{Dtype, SCHEMA, Tensor};
 use hallutrace::shard::storage::Storage;
 use hallutrace::shard::writer::{Grouping, ShardWriter, places};
 use hallutrace::shard::{Shard, layout};
+use hallutrace::sparsify::Combine;
 use safetensors::SafeTensors;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -41,6 +43,11 @@ pub fn shard(input: &[u8]) -> bool {
                 Ok(Some((form, bytes))) => assert_eq!(form.bytes(), Some(bytes.len())),
                 Ok(None) => assert!(tensor.is_optional()),
                 Err(_) => assert!(!is_good),
+            }
+        }
+        for combine in [Combine::Mean, Combine::Max, Combine::Each] {
+            if let Ok(edges) = shard.layer(position, Layer { at: 0, heads: 1, combine }) {
+                assert_eq!(edges.indptr().last(), i64::try_from(edges.len()).ok().as_ref());
             }
         }
         if is_good {

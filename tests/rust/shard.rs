@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use hallutrace::error::ShardError;
 use hallutrace::shard::encode::Values;
+use hallutrace::shard::graph::Layer;
 use hallutrace::shard::schema::{Dtype, Tensor};
 use hallutrace::shard::storage::Disk;
 use hallutrace::shard::writer::{Finished, Grouping};
 use hallutrace::shard::{Shard, ShardWriter, Verify, layout};
+use hallutrace::sparsify::Combine;
 use made_up::MadeUp;
 use safetensors::SafeTensors;
 
@@ -259,4 +261,31 @@ fn damage_is_looked_for_as_often_as_was_asked() {
     let found: Vec<bool> =
         shards.iter().map(|shard| shard.tensor(0, Tensor::Tokens).is_err()).collect();
     assert_eq!(found, [false, true, false]);
+}
+
+#[test]
+fn layers_that_nobody_checked_are_edges_or_errors() {
+    use std::os::unix::fs::FileExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(folder.path(), &["a"]);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let shard = Shard::open_with(&path, Verify::Never).unwrap();
+    let entry = &shard.traces()[0];
+    let of_edges = |tensor: Tensor| tensor.name().starts_with("edges.");
+    for part in entry.tensors.iter().filter(|part| of_edges(part.tensor)) {
+        for byte in part.begin..part.end {
+            let at = 8 + layout::header_space(1) + byte;
+            let was = shard.bytes()[at];
+            for now in [0, 1, 127, 255] {
+                file.write_at(&[now], at as u64).unwrap();
+                for (at, heads) in [(0, 1), (0, 9), (9, 1), (usize::MAX, usize::MAX)] {
+                    for combine in [Combine::Mean, Combine::Max, Combine::Each] {
+                        let edges = shard.layer(0, Layer { at, heads, combine });
+                        assert!(edges.is_err() || at == 0 && heads == 1);
+                    }
+                }
+            }
+            file.write_at(&[was], at as u64).unwrap();
+        }
+    }
 }
