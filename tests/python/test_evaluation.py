@@ -273,6 +273,11 @@ def test_graph_models_stand_beside_their_own_controls(toy: type[Toy]) -> None:
     assert given.options == {"edges": "true", "breaks": True}
 
 
+def test_lists_keep_their_commas() -> None:
+    row = table_rows("linear-probe,attention-gnn:features=[role,position]:edges=none,rauq")[-1]
+    assert row.options == {"features": ["role", "position"], "edges": "none"}
+
+
 def test_all_and_quick_take_them_from_the_registry(
     toy: type[Toy], monkeypatch: pytest.MonkeyPatch
 ) -> None:

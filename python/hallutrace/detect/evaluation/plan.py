@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,9 @@ EDGES = ("shuffled", "none")
 """What a graph model is shown beside: its own kind on edges that mean nothing, or on none."""
 
 SeedsOn = Literal["all", "spread"]
+
+_OUTSIDE_LISTS = re.compile(r",(?![^\[]*\])")
+"""A comma that is in no ``[...]``."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,8 @@ def table_rows(detectors: str | Sequence[str], quick: bool = False) -> tuple[Row
     """The rows of a table: the detectors asked for, the controls, and graph models' own controls.
 
     Args:
-        detectors: names with commas between them; ``NAME:option=value:option=value`` gives options,
-            and ``all`` stands for all names.
+        detectors: names with commas between them; ``NAME:option=value:option=[value,value]`` gives
+            options, and ``all`` stands for all names.
         quick: of ``all``, leave out what takes long: of those whose result depends on a seed, only
             ``attention-gnn`` stays.
 
@@ -136,7 +140,7 @@ def table_rows(detectors: str | Sequence[str], quick: bool = False) -> tuple[Row
         InputError: no such detector, options that it does not know, or the same twice.
         MissingExtraError: a package that a detector's module needs is not installed.
     """
-    asked = detectors.split(",") if isinstance(detectors, str) else list(detectors)
+    asked = _OUTSIDE_LISTS.split(detectors) if isinstance(detectors, str) else list(detectors)
     rows: list[Row] = []
     for text in (one.strip() for one in asked):
         if text == "all":
