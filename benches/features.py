@@ -94,7 +94,12 @@ def made_up(number: int, options: argparse.Namespace) -> dict[str, Any]:
     def unit(*shape: int) -> Any:
         return random.random(shape, np.float32)
 
-    meta = {"id": str(number), "sample": 0, "group": str(number), "prompt_length": tokens - answer}
+    prompt, text = tokens - answer, str(number)
+    meta = {
+        "id": text, "sample": 0, "group": text, "index": number, "question": text, "context": None,
+        "prompt": text, "answer": text, "references": [text], "prompt_length": prompt,
+        "segments": [1, prompt], "finish_reason": "eos", "hidden": None,
+    }  # fmt: skip
     return {
         "tokens": np.arange(tokens, dtype=np.int32),
         "logprob": -unit(answer),
