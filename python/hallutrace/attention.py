@@ -53,7 +53,7 @@ def _captured_attention(
     queries, keys = query.shape[2], key.shape[2]
     past = keys - queries
     rows = _State.rows or block_rows(queries)
-    outputs = []
+    whole: torch.Tensor | None = None
     with _repeated(module, key, value, queries > rows) as (every_key, every_value):
         for begin in range(0, queries, rows):
             end = min(begin + rows, queries)
@@ -69,11 +69,14 @@ def _captured_attention(
                 mask,
                 **kwargs,
             )
-            outputs.append(output)
+            if whole is None:
+                whole = output.new_empty(output.shape[0], queries, *output.shape[2:])
+            whole[:, begin:end] = output
             if _State.consumer is not None:
                 layer = int(getattr(module, "layer_idx", -1))
                 _State.consumer(layer, weights, value, past + begin)
-    return torch.cat(outputs, dim=1), None
+    assert whole is not None
+    return whole, None
 
 
 @contextmanager
