@@ -106,10 +106,15 @@ pub(crate) struct EdgeBand {
 }
 
 impl EdgeBand {
-    /// Nothing yet of so many rows, with room for some edges.
-    pub fn new(rows: usize, room: usize) -> Self {
-        let (keys, weights) = (Reused::with_capacity(room), Reused::with_capacity(room));
-        Self { rows, keys, weights, ..Self::default() }
+    /// Nothing yet of so many rows of so many graphs, with room for some edges.
+    pub fn new(graphs: usize, rows: usize, room: usize) -> Self {
+        Self {
+            rows,
+            counts: Vec::with_capacity(graphs * rows),
+            retained: Vec::with_capacity(graphs * rows),
+            keys: Reused::with_capacity(room),
+            weights: Reused::with_capacity(room),
+        }
     }
 
     /// Closes a row that was not asked for.

@@ -113,8 +113,8 @@ impl<'a, T: Stored> Pass<'a, T> {
         let marginals = MarginalBand::new(&plan.marginals, view.heads(), &whole_rows, keys);
         // What `top_k` can keep; other rules grow as they go.
         let most = plan.rules.top_k().map_or(0, |k| k.min(keys).min(MOST_RESERVED));
-        let room = plan.combine.graphs(view.heads()) * rows.len() * most + LANES;
-        let edges = EdgeBand::new(rows.len(), room);
+        let graphs = plan.combine.graphs(view.heads());
+        let edges = EdgeBand::new(graphs, rows.len(), graphs * rows.len() * most + LANES);
         Self {
             block,
             memory,

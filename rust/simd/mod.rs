@@ -67,6 +67,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The larger of the bits as unsigned integers: the larger weight, or what no weight may be.
     fn max_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The larger and the smaller of two weights; anything of what is no weight.
+    fn order(self, a: Self::Floats, b: Self::Floats) -> (Self::Floats, Self::Floats);
+    /// Exchanges lanes i and i ^ `DISTANCE`, which is 8, 4, 2 or 1.
+    fn swap<const DISTANCE: usize>(self, values: Self::Floats) -> Self::Floats;
     /// Where a >= b.
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32;
     /// The first `count` lanes, 0.0 in the others.

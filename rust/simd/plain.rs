@@ -121,6 +121,17 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn order(self, a: Self::Floats, b: Self::Floats) -> (Self::Floats, Self::Floats) {
+        let smaller = from_fn(|lane| if a[lane] > b[lane] { b[lane] } else { a[lane] });
+        (self.max(a, b), smaller)
+    }
+
+    #[inline(always)]
+    fn swap<const DISTANCE: usize>(self, values: Self::Floats) -> Self::Floats {
+        from_fn(|lane| values[lane ^ DISTANCE])
+    }
+
+    #[inline(always)]
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32 {
         let bits: [u32; LANES] = from_fn(|lane| if a[lane] >= b[lane] { 1 << lane } else { 0 });
         bits.iter().fold(0, |mask, bit| mask | bit)

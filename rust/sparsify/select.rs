@@ -19,18 +19,23 @@
 //! 4. Where the threshold is the largest weight, all candidates are equal and the first k do.
 //! 5. Without `top_k` and `top_mass` the candidates are the edges.
 //! 6. `top_mass` is found by bisection as well, see [`mass`].
+//! 7. Where k is at most 8 and the row short, a network gives the k-th largest of all, see [`short`].
 //!
 //! Tried and left out: guessing the threshold from the row before.
 
 mod candidates;
 mod cut;
 mod mass;
+mod network;
+mod short;
 
 use super::Rules;
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
 use candidates::{Candidates, room};
 use cut::{Undecided, bisect, count, cut_at, nth_largest};
+use network::EIGHT;
+use short::SHORT;
 
 /// Blocks of a chunk.
 const CHUNK: usize = 4;
@@ -38,8 +43,8 @@ const CHUNK: usize = 4;
 /// Times k that so many maxima of chunks make a threshold a poor one.
 const POOR: usize = 6;
 
-/// Chunks that are summed in float32 before float64 takes over.
-const PIECE: usize = 16;
+/// Blocks that are summed in float32 before float64 takes over.
+const PIECE: usize = 64;
 
 /// A row with a weight that is NaN, infinite or negative.
 #[derive(Debug)]
@@ -79,7 +84,7 @@ struct Hits {
 impl Selector {
     /// A selector for rows of at most `keys` weights.
     pub fn new(rules: Rules, keys: usize) -> Self {
-        let chunks = keys / LANES / CHUNK + 1;
+        let chunks = (keys / LANES / CHUNK + 1).max(keys.min(SHORT) / LANES + 1);
         Self {
             rules,
             chunks: vec![[0.0; LANES]; chunks],
@@ -97,31 +102,25 @@ impl Selector {
         row: Row<'_, T>,
         edges: &mut EdgeBand,
     ) -> Result<(), Unsound> {
-        let scan = self.scan(simd, row);
+        let few = self.rules.top_k().filter(|&k| k <= EIGHT && row.keys() <= SHORT);
+        let scan = match few {
+            Some(_) => self.scan::<S, T, 1>(simd, row),
+            None => self.scan::<S, T, CHUNK>(simd, row),
+        };
         if scan.top > LARGEST {
             return self.select_odd(simd, row, edges);
         }
-        let chunks = row.keys().div_ceil(LANES * CHUNK);
-        let mut threshold = self.threshold(simd, &scan, chunks);
-        let mut hits = self.list_hits(simd, threshold, chunks);
-        if let Some(k) = self.rules.top_k()
-            && hits.lanes > POOR * k
-            && threshold.to_bits() != scan.top
-        {
-            threshold = self.refine(simd, k, threshold, scan.top, chunks);
-            hits = self.list_hits(simd, threshold, chunks);
-        }
-        self.collect(simd, row, hits.chunks, threshold, scan.top);
-        let all = self.found.count;
-        self.keep_top(simd, threshold, scan.top);
+        let all = match few {
+            Some(k) => self.find_few(simd, k, row.keys()),
+            None => self.find(simd, row, &scan),
+        };
         if let Some(share) = self.rules.top_mass() {
             mass::keep(simd, &mut self.found, &mut self.undecided, row, share);
         }
         let begin = edges.keys.len();
         let kept = self.found.append_to(simd, edges);
-        let is_whole = self.found.count == all && threshold.to_bits() == 1;
-        let is_empty = scan.mass <= 0.0;
-        let retained = if is_whole || is_empty { 1.0 } else { (kept / scan.mass).min(1.0) };
+        let is_whole = self.found.count == all || scan.mass <= 0.0;
+        let retained = if is_whole { 1.0 } else { (kept / scan.mass).min(1.0) };
         edges.close_row(begin, retained as f32);
         Ok(())
     }
@@ -142,28 +141,32 @@ impl Selector {
 
     /// Pass 1.
     #[inline(always)]
-    fn scan<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>) -> Scan<S> {
+    fn scan<S: Simd, T: Stored, const CHUNK: usize>(
+        &mut self,
+        simd: S,
+        row: Row<'_, T>,
+    ) -> Scan<S> {
         let none = simd.splat(0.0);
         let (mut lanes, mut sums, mut mass) = ([none; 2], none, 0.0);
         let (chunks, rest) = row.blocks().as_chunks::<CHUNK>();
         for (number, (chunk, maxima)) in chunks.iter().zip(&mut self.chunks).enumerate() {
-            let mut blocks = [none; CHUNK];
+            let mut pair = [none; 2];
             for (at, block) in chunk.iter().enumerate() {
                 row.prefetch(simd, number * CHUNK + at);
-                blocks[at] = T::load(simd, block);
-                sums = simd.add(sums, blocks[at]);
+                let block = T::load(simd, block);
+                sums = simd.add(sums, block);
+                pair[at % 2] = simd.max_bits(pair[at % 2], block);
             }
-            let even = simd.max_bits(blocks[0], blocks[2]);
-            let odd = simd.max_bits(blocks[1], blocks[3]);
-            lanes = [simd.max_bits(lanes[0], even), simd.max_bits(lanes[1], odd)];
-            simd.store(simd.max_bits(even, odd), maxima);
-            if number % PIECE == PIECE - 1 {
+            lanes = [simd.max_bits(lanes[0], pair[0]), simd.max_bits(lanes[1], pair[1])];
+            simd.store(simd.max_bits(pair[0], pair[1]), maxima);
+            if number % (PIECE / CHUNK) == PIECE / CHUNK - 1 {
                 mass += f64::from(simd.sum(sums));
                 sums = none;
             }
         }
-        let mut last = row.tail(simd);
-        lanes[1] = simd.max_bits(lanes[1], last);
+        let tail = row.tail(simd);
+        let mut last = tail;
+        lanes[1] = simd.max_bits(lanes[1], tail);
         for (at, block) in rest.iter().enumerate() {
             row.prefetch(simd, chunks.len() * CHUNK + at);
             let block = T::load(simd, block);
@@ -171,26 +174,50 @@ impl Selector {
             lanes[at % 2] = simd.max_bits(lanes[at % 2], block);
             last = simd.max_bits(last, block);
         }
-        sums = simd.add(sums, row.tail(simd));
+        sums = simd.add(sums, tail);
         simd.store(last, &mut self.chunks[chunks.len()]);
         let top = simd.largest_bits(simd.max_bits(lanes[0], lanes[1]));
         Scan { lanes, top, mass: mass + f64::from(simd.sum(sums)) }
     }
 
-    /// A weight that the k largest reach, and all that is kept.
+    /// Finds the edges, and gives how many weights are positive; more than there are if that is not
+    /// known.
     #[inline(always)]
-    fn threshold<S: Simd>(&mut self, simd: S, scan: &Scan<S>, chunks: usize) -> f32 {
+    fn find<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>, scan: &Scan<S>) -> usize {
+        let chunks = row.keys().div_ceil(LANES * CHUNK);
+        let (threshold, hits) = self.threshold(simd, scan, chunks);
+        self.collect(simd, row, hits.chunks, threshold, scan.top);
+        let all = if threshold.to_bits() == 1 { self.found.count } else { usize::MAX };
+        self.keep_top(simd, threshold, scan.top);
+        all
+    }
+
+    /// A weight that the k largest reach, and all that is kept; and where it is reached.
+    #[inline(always)]
+    fn threshold<S: Simd>(&mut self, simd: S, scan: &Scan<S>, chunks: usize) -> (f32, Hits) {
         let floor = self.rules.floor();
         let [even, odd] = scan.lanes;
-        match self.rules.top_k() {
-            Some(k @ 1..=8) => floor.max(nth_largest(simd, [simd.max_bits(even, odd)], k)),
-            Some(k @ 9..=16) => floor.max(nth_largest(simd, [even, odd], k)),
+        let threshold = match self.rules.top_k() {
+            Some(k @ 1..=16) => {
+                let of_lanes = if k <= EIGHT {
+                    nth_largest(simd, [simd.max_bits(even, odd)], k)
+                } else {
+                    nth_largest(simd, [even, odd], k)
+                };
+                let threshold = floor.max(of_lanes);
+                let hits = self.list_hits(simd, threshold, chunks);
+                if hits.lanes <= POOR * k || threshold.to_bits() == scan.top {
+                    return (threshold, hits);
+                }
+                self.refine(simd, k, threshold, scan.top, chunks)
+            }
             // As many maxima must reach the floor.
             Some(k) if count(simd, &self.chunks[..chunks], floor) >= k => {
                 self.refine(simd, k, floor, scan.top, chunks)
             }
             _ => floor,
-        }
+        };
+        (threshold, self.list_hits(simd, threshold, chunks))
     }
 
     /// The k-th largest of the maxima of chunks, of which k reach `low`.
@@ -231,7 +258,7 @@ impl Selector {
         };
         let threshold = simd.splat(threshold);
         let count = row.keys().div_ceil(LANES);
-        self.found.count = 0;
+        let mut found = self.found.begin();
         for &number in &self.hit_chunks[..hit_chunks] {
             let begin = number as usize * CHUNK;
             let mut hits = [(0, 0); CHUNK + 1];
@@ -242,13 +269,14 @@ impl Selector {
                 hit += usize::from(mask != 0);
             }
             for &(block, mask) in &hits[..hit] {
-                self.found.collect(simd, block_of(simd, row, block), mask, block * LANES);
+                found.push(simd, block_of(simd, row, block), mask, block * LANES);
             }
-            if self.found.count >= enough {
+            if found.count >= enough {
                 break;
             }
         }
-        self.found.end();
+        let count = found.count;
+        self.found.end(count);
     }
 
     /// Cuts to the k first.

@@ -60,7 +60,7 @@ proptest! {
     #[test]
     fn long_rows_are_those_of_the_oracle(
         seed: u64,
-        keys in 500..2100_usize,
+        keys in 130..2100_usize,
         dtype in naive::dtypes(),
         wanted in naive::rules(),
     ) {
@@ -73,7 +73,7 @@ proptest! {
 #[test]
 fn every_length_and_every_k_is_that_of_the_oracle() {
     let mut random = Random(11);
-    for keys in 1..=200 {
+    for keys in (1..=200).chain((201..=540).step_by(13)) {
         let mut matrix = one_row(random.row(keys));
         let stored = matrix.store(naive::DTYPES[keys % 3]);
         for top_k in [1, 2, 7, 8, 9, 15, 16, 17, 32, 33, 63, 64, 65, 100, keys] {
@@ -90,7 +90,6 @@ fn every_length_and_every_k_is_that_of_the_oracle() {
 
 #[test]
 fn rows_made_to_mislead_are_those_of_the_oracle() {
-    let keys = 1000;
     // Large weights in one lane of 16, of 32, of 64; in one chunk; equal but for one; in pairs.
     let stripe = |step: usize| move |key: usize| if key % step == 3 { 0.5 } else { 1e-3 };
     let kinds: Vec<Box<dyn Fn(usize) -> f32>> = vec![
@@ -106,9 +105,10 @@ fn rows_made_to_mislead_are_those_of_the_oracle() {
         Box::new(|key| f32::from_bits(1 + key as u32 % 3)),
         Box::new(|key| if key % 2 == 0 { -0.0 } else { 1.0 / (1 + key) as f32 }),
     ];
-    for kind in kinds {
+    for (kind, keys) in kinds.iter().flat_map(|kind| [60, 128, 500, 1000].map(|keys| (kind, keys)))
+    {
         let matrix = one_row((0..keys).map(kind).collect());
-        for top_k in [1, 8, 16, 40, 64, 65, 200, 500, 999] {
+        for top_k in [1, 3, 8, 16, 40, 64, 65, 200, 500, 999] {
             for top_mass in [None, Some(0.5), Some(0.999)] {
                 let wanted = Wanted {
                     top_k: Some(top_k),

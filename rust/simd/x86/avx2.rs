@@ -50,10 +50,16 @@ impl Simd for Avx2 {
             _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a[0]), _mm256_castps_si256(b[0]))),
             _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a[1]), _mm256_castps_si256(b[1]))),
         ];
+        order(a: Pair, b: Pair) -> (Pair, Pair) = {
+            let (low, high) = (order_half(a[0], b[0]), order_half(a[1], b[1]));
+            ([low.0, high.0], [low.1, high.1])
+        };
         at_least(a: Pair, b: Pair) -> u32 = {
             let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[0], b[0]));
             let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[1], b[1]));
-            (low | high << 8).cast_unsigned()
+            // Clearing what is clear keeps the compiler from making it one mask of 16 lanes, which takes
+            // twice as many instructions.
+            _bzhi_u32(low.cast_unsigned(), 8) | high.cast_unsigned() << 8
         };
         keep_first(values: Pair, count: usize) -> Pair = {
             let count = _mm256_set1_epi32((count as u32).cast_signed());
@@ -125,6 +131,27 @@ impl Simd for Avx2 {
             let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)))
         };
+    }
+
+    #[inline(always)]
+    fn swap<const DISTANCE: usize>(self, [low, high]: Pair) -> Pair {
+        // SAFETY: as in `lanewise`.
+        unsafe {
+            match DISTANCE {
+                8 => [high, low],
+                4 => {
+                    [_mm256_permute2f128_ps::<1>(low, low), _mm256_permute2f128_ps::<1>(high, high)]
+                }
+                2 => [
+                    _mm256_permute_ps::<0b01_00_11_10>(low),
+                    _mm256_permute_ps::<0b01_00_11_10>(high),
+                ],
+                _ => [
+                    _mm256_permute_ps::<0b10_11_00_01>(low),
+                    _mm256_permute_ps::<0b10_11_00_01>(high),
+                ],
+            }
+        }
     }
 
     #[inline(always)]
@@ -209,6 +236,14 @@ impl Simd for Avx2 {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
     }
+}
+
+/// The larger and the smaller of eight lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn order_half(a: __m256, b: __m256) -> (__m256, __m256) {
+    let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+    (_mm256_castsi256_ps(_mm256_max_epu32(a, b)), _mm256_castsi256_ps(_mm256_min_epu32(a, b)))
 }
 
 /// Exponent and mantissa of eight lanes.

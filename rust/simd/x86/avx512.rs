@@ -28,6 +28,11 @@ impl Simd for Avx512 {
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         max_bits(a: __m512, b: __m512) -> __m512 =
             _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        order(a: __m512, b: __m512) -> (__m512, __m512) = {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let (larger, smaller) = (_mm512_max_epu32(a, b), _mm512_min_epu32(a, b));
+            (_mm512_castsi512_ps(larger), _mm512_castsi512_ps(smaller))
+        };
         at_least(a: __m512, b: __m512) -> u32 =
             u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b));
         keep_first(values: __m512, count: usize) -> __m512 =
@@ -77,6 +82,19 @@ impl Simd for Avx512 {
             let none = _mm512_set1_ps(f32::INFINITY);
             _mm512_reduce_min_ps(_mm512_mask_mov_ps(none, below, values))
         };
+    }
+
+    #[inline(always)]
+    fn swap<const DISTANCE: usize>(self, values: __m512) -> __m512 {
+        // SAFETY: as in `lanewise`.
+        unsafe {
+            match DISTANCE {
+                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(values, values),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(values, values),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(values),
+                _ => _mm512_permute_ps::<0b10_11_00_01>(values),
+            }
+        }
     }
 
     #[inline(always)]

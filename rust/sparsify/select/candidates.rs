@@ -31,20 +31,17 @@ impl Candidates {
         simd.load(&self.weights.as_chunks().0[block])
     }
 
-    /// Appends the hits of a block that begins at `key`.
+    /// Begins anew.
     #[inline(always)]
-    pub fn collect<S: Simd>(&mut self, simd: S, block: S::Floats, hits: u32, key: usize) {
-        let keys = simd.count_from((key as u32).cast_signed());
-        let at = self.count;
-        let (weights, found) = (window(&mut self.weights, at), window(&mut self.keys, at));
-        simd.compress((block, keys), hits, weights, found);
-        self.count += hits.count_ones() as usize;
+    pub fn begin(&mut self) -> Collector<'_> {
+        Collector { count: 0, weights: &mut self.weights, keys: &mut self.keys }
     }
 
-    /// Puts zeros where the candidates end.
+    /// Ends what has been collected.
     #[inline(always)]
-    pub fn end(&mut self) {
-        *window(&mut self.weights, self.count) = [0.0; LANES];
+    pub fn end(&mut self, count: usize) {
+        self.count = count;
+        *window(&mut self.weights, count) = [0.0; LANES];
     }
 
     /// Cuts, in place: what is written never reaches beyond the block that was read.
@@ -65,29 +62,41 @@ impl Candidates {
             simd.compress((weights, keys), hits, to, to_keys);
             kept += hits.count_ones() as usize;
         }
-        self.count = kept;
-        self.end();
+        self.end(kept);
     }
 
     /// Appends the candidates as edges, and gives their sum.
     #[inline(always)]
     pub fn append_to<S: Simd>(&self, simd: S, edges: &mut EdgeBand) -> f64 {
         let end = edges.keys.len() + self.count;
-        let blocks = self.count.div_ceil(LANES);
+        let mut sums = simd.no_doubles();
         // Whole blocks, whose copies need no call, and back to where the candidates end.
-        for block in &self.keys.as_chunks::<LANES>().0[..blocks] {
-            edges.keys.extend_from_slice(block);
-        }
-        for block in self.blocks() {
-            edges.weights.extend_from_slice(block);
+        for (weights, keys) in self.blocks().iter().zip(self.keys.as_chunks::<LANES>().0) {
+            edges.keys.extend_from_slice(keys);
+            edges.weights.extend_from_slice(weights);
+            sums = simd.add_doubles(sums, simd.load(weights));
         }
         edges.keys.truncate(end);
         edges.weights.truncate(end);
-        let mut sums = simd.no_doubles();
-        for block in self.blocks() {
-            sums = simd.add_doubles(sums, simd.load(block));
-        }
         simd.sum_doubles(sums)
+    }
+}
+
+/// Collects candidates: registers alone know how many there are, until [`Candidates::end`].
+pub(super) struct Collector<'a> {
+    pub count: usize,
+    weights: &'a mut [f32],
+    keys: &'a mut [i32],
+}
+
+impl Collector<'_> {
+    /// Appends the hits of a block that begins at `key`.
+    #[inline(always)]
+    pub fn push<S: Simd>(&mut self, simd: S, block: S::Floats, hits: u32, key: usize) {
+        let keys = simd.count_from((key as u32).cast_signed());
+        let (weights, found) = (window(self.weights, self.count), window(self.keys, self.count));
+        simd.compress((block, keys), hits, weights, found);
+        self.count += hits.count_ones() as usize;
     }
 }
 
