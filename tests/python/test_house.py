@@ -14,6 +14,7 @@ MAKING = {
     "cache",
     "capture",
     "device_reduction",
+    "few_rows",
     "generate",
     "models",
     "probe",
