@@ -1,13 +1,14 @@
 """hallutrace beside torch, in one process: top-8 of each head, and everything in one pass.
 
 python benches/compare/sparsify.py [--json] [--threads 2] [--sizes 112 512 2048] [--seconds 1.0]
-                                   [--sets avx2 plain] [--rows softmax flat ...]
+                                   [--sets avx2 plain] [--rows softmax flat ...] [--calls 1]
 
 Every figure is the best of runs that alternate between all that are compared, which other work on
 the machine disturbs least. Ratios are torch's time over ours; "read" is torch's plain sum of as
 many weights as the causal half has, the least that any reduction must read, and "of read" its time
 over ours. Rows that are flat, sorted, striped or full of ties are measured in float32 with the
-fastest instruction set; the small call is `[32, 64, 64]`, through Python.
+fastest instruction set; the small call is `[32, 64, 64]`, through Python. With `--calls 50` each
+function is called so often before the next one takes its turn, and finds its data in the cache.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 HEADS = 32
 SMALL = 64
 DTYPES = ("float32", "float16", "bfloat16")
 ROWS = ("softmax", "flat", "sorted", "striped", "ties")
+
+
+class Turns(NamedTuple):
+    """How long functions take turns, and how often each is called in one."""
+
+    seconds: float
+    calls: int
 
 
 def main() -> None:
@@ -31,6 +39,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--sizes", type=int, nargs="+", default=[112, 512, 2048])
     arguments.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
+    arguments.add_argument("--calls", type=int, default=1, help="of each function in its turn")
     arguments.add_argument("--sets", nargs="+", help="instruction sets; all of the machine")
     arguments.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     options = arguments.parse_args()
@@ -41,15 +50,16 @@ def main() -> None:
     from hallutrace import _core
 
     torch.set_num_threads(options.threads)
+    turns = Turns(options.seconds, options.calls)
     sets = options.sets or _core.instruction_sets()
     rows = [
         row
         for kind in options.rows
         for tokens in options.sizes
         for dtype in (DTYPES if kind == "softmax" else DTYPES[:1])
-        for row in measure(kind, tokens, dtype, sets, options.seconds)
+        for row in measure(kind, tokens, dtype, sets, turns)
     ]
-    rows += measure_small(sets, options.seconds)
+    rows += measure_small(sets, turns)
     if options.json:
         print(json.dumps({"heads": HEADS, "threads": options.threads, "rows": rows}))
         return
@@ -61,7 +71,7 @@ def main() -> None:
 
 
 def measure(
-    kind: str, tokens: int, dtype: str, sets: list[str], seconds: float
+    kind: str, tokens: int, dtype: str, sets: list[str], turns: Turns
 ) -> list[dict[str, Any]]:
     """Rows of the table for attention of one kind, size and dtype."""
     import torch
@@ -82,7 +92,7 @@ def measure(
     rows = []
     for task, (ours, torchs) in tasks.items():
         functions = [torchs, lambda: read(weights), *(on_set(name, ours) for name in sets)]
-        other, plain, *own = best(functions, seconds)
+        other, plain, *own = best(functions, turns)
         rows += [
             line(kind, tokens, task, dtype, name, taken, other, plain)
             for name, taken in zip(sets, own, strict=True)
@@ -90,7 +100,7 @@ def measure(
     return rows
 
 
-def measure_small(sets: list[str], seconds: float) -> list[dict[str, Any]]:
+def measure_small(sets: list[str], turns: Turns) -> list[dict[str, Any]]:
     """A call as question answering makes it."""
     import torch
 
@@ -100,7 +110,7 @@ def measure_small(sets: list[str], seconds: float) -> list[dict[str, Any]]:
     functions: list[Callable[[], object]] = [lambda: torch.topk(weights, 8), lambda: read(weights)]
     for name in sets:
         functions.append(on_set(name, lambda: sparsify(weights, top_k=8, heads="each")))
-    other, plain, *own = best(functions, seconds)
+    other, plain, *own = best(functions, turns)
     return [
         line("softmax", SMALL, "top-8 each", "float32", name, taken, other, plain)
         for name, taken in zip(sets, own, strict=True)
@@ -188,15 +198,16 @@ def torch_all(weights: Any) -> object:
     return edges, diagonal, previous, received, entropy, mass
 
 
-def best(functions: list[Callable[[], object]], seconds: float) -> list[float]:
+def best(functions: list[Callable[[], object]], turns: Turns) -> list[float]:
     """Best times in ms of functions that take turns."""
     times: list[list[float]] = [[] for _ in functions]
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + turns.seconds
     while len(times[0]) < 6 or time.perf_counter() < end:
         for function, taken in zip(functions, times, strict=True):
-            begin = time.perf_counter()
-            function()
-            taken.append(1e3 * (time.perf_counter() - begin))
+            for _ in range(turns.calls):
+                begin = time.perf_counter()
+                function()
+                taken.append(1e3 * (time.perf_counter() - begin))
     return [min(taken) for taken in times]
 
 
