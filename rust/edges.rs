@@ -91,7 +91,7 @@ impl EdgeList {
 }
 
 /// The edges of a band of rows, ordered by graph, row, key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EdgeBand {
     /// Rows of the band.
     pub rows: usize,

@@ -2,10 +2,20 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+# indptr, keys, weights, retained, shape, first_query; see ``hallutrace.EdgeList``.
+_Edges: TypeAlias = tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    tuple[int, int, int],
+    int,
+]
 
 def sparsify(
     attention: npt.NDArray[Any],
@@ -17,14 +27,7 @@ def sparsify(
     heads: str,
     causal: bool,
     first_query: int | None,
-) -> tuple[
-    npt.NDArray[np.int64],
-    npt.NDArray[np.int32],
-    npt.NDArray[np.float32],
-    npt.NDArray[np.float32],
-    tuple[int, int, int],
-    int,
-]:
+) -> _Edges:
     """Edges of [heads, queries, keys] or [queries, keys], see ``hallutrace.sparsify``.
 
     Returns:
@@ -288,16 +291,7 @@ class Shard:
             DamagedError: bytes that do not match their checksum.
         """
 
-    def layer(
-        self, position: int, at: int, heads: int, combine: str
-    ) -> tuple[
-        npt.NDArray[np.int64],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.float32],
-        npt.NDArray[np.float32],
-        tuple[int, int, int],
-        int,
-    ]:
+    def layer(self, position: int, at: int, heads: int, combine: str) -> _Edges:
         """The edges of one layer of the trace at ``position``; see ``hallutrace.Trace.layer``.
 
         Args:
