@@ -24,6 +24,7 @@ BENCHES: dict[str, list[str]] = {
     "shards": ["compare/shards.py"],
     "graphs": ["compare/graphs.py"],
     "features": ["features.py"],
+    "few-rows": ["few_rows.py"],
     "startup": ["startup.py"],
     "replay": ["replay.py"],
     "replay-memory": ["replay.py", "--case", "2048", "--memory"],
