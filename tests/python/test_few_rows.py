@@ -16,7 +16,10 @@ from tiny_models import tiny_tokens
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(1,), (2,), (5, 1), (3, 7), (160,), (161,), (2, 0), (0,)])
-def test_it_is_what_torch_computes(shape: tuple[int, ...], bias: bool) -> None:
+def test_it_is_what_torch_computes(
+    shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_rows, "FEWEST_ROWS", 2)
     torch.manual_seed(0)
     layer = torch.nn.Linear(48, few_rows.FEATURES + 5, bias=bias)
     inputs = torch.randn(*shape, 48)
@@ -53,6 +56,7 @@ def test_answers_are_the_same(
     decoding = Decoding(max_new_tokens=9, num_beams=beams)
     usual = generate(loaded, prompts, decoding, seed=0)
     monkeypatch.setattr(few_rows, "LEAST_WEIGHT", 0)
+    monkeypatch.setattr(few_rows, "FEWEST_ROWS", 2)
     used: list[int] = []
 
     def watched(layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
