@@ -10,6 +10,12 @@ use pyo3::prelude::*;
 
 use crate::error::{Error, InputError};
 
+/// Apart from torch's heap: small vectors that stay in the holes between its blocks of scores, each larger
+/// than the one before, kept it from using them again (`benches/README.md`, "Replay").
+#[cfg(feature = "heap")]
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 impl From<InputError> for PyErr {
     fn from(error: InputError) -> Self {
         Python::attach(|py| errors::to_python(py, &Error::Input(error)))

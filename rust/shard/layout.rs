@@ -90,7 +90,9 @@ pub fn encode(traces: &[TraceEntry]) -> String {
     // Neither can fail: every key is a string, and writing to a String has no error.
     let inner = serde_json::to_string(&metadata).unwrap_or_default();
     let quoted = serde_json::to_string(&inner).unwrap_or_default();
-    let mut header = format!("{{\"__metadata__\":{{\"{METADATA_KEY}\":{quoted}}}");
+    let mut header = String::with_capacity(header_space(traces.len()));
+    let _ = write!(header, "{{\"__metadata__\":{{\"{METADATA_KEY}\":{quoted}}}");
+    drop((metadata, inner, quoted));
     for trace in traces {
         for TensorEntry { tensor, form, begin, end, .. } in &trace.tensors {
             let Form { dtype, shape } = form;

@@ -19,22 +19,20 @@ impl ShardWriter {
     /// [`ShardError::Exists`] where another process was first; [`ShardError::Io`];
     /// [`ShardError::Damaged`] where the disk gives back other bytes than were written.
     pub fn finish(&mut self) -> Result<Finished, ShardError> {
-        let header = layout::encode(&self.traces);
+        // The header of a large shard is the largest thing in memory: once is enough.
+        let mut header = layout::encode(&self.traces).into_bytes();
         if header.len() > self.header_space {
             self.move_data(layout::padded_header(header.len()))?;
         }
         self.sync_group()?;
-        let mut bytes = (self.header_space as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.resize(LENGTH_BYTES + self.header_space, b' ');
-        drop(header);
+        header.resize(self.header_space, b' ');
         let began = Instant::now();
         self.file
-            .write_at(&bytes, 0)
+            .write_at(&header, LENGTH_BYTES as u64)
+            .and_then(|()| self.file.write_at(&(self.header_space as u64).to_le_bytes(), 0))
             .and_then(|()| self.file.sync())
             .map_err(ShardError::io("write", &self.places.partial))?;
-        // The header of a large shard is the largest thing in memory: once is enough.
-        drop(bytes);
+        drop(header);
         self.syncing += began.elapsed();
         let finished = self.verify()?;
         let began = Instant::now();
