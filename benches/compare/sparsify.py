@@ -1,14 +1,15 @@
 """hallutrace beside torch, in one process: top-8 of each head, and everything in one pass.
 
 python benches/compare/sparsify.py [--json] [--threads 2] [--sizes 112 512 2048] [--seconds 1.0]
-                                   [--sets avx2 plain] [--rows softmax flat ...] [--calls 1]
+                                   [--sets avx2 plain] [--rows softmax flat ...] [--turn 5]
 
 Every figure is the best of runs that alternate between all that are compared, which other work on
 the machine disturbs least. Ratios are torch's time over ours; "read" is torch's plain sum of as
 many weights as the causal half has, the least that any reduction must read, and "of read" its time
 over ours. Rows that are flat, sorted, striped or full of ties are measured in float32 with the
-fastest instruction set; the small call is `[32, 64, 64]`, through Python. With `--calls 50` each
-function is called so often before the next one takes its turn, and finds its data in the cache.
+fastest instruction set; the small call is `[32, 64, 64]`, through Python. A turn is as many calls
+as fit into `--turn` ms, so that all find small data in the cache; with `--turn 0` it is one call,
+after which the others have thrown out of the cache what it needs.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ ROWS = ("softmax", "flat", "sorted", "striped", "ties")
 
 
 class Turns(NamedTuple):
-    """How long functions take turns, and how often each is called in one."""
+    """How long functions take turns, and how long a turn is at least."""
 
     seconds: float
-    calls: int
+    milliseconds: float
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--sizes", type=int, nargs="+", default=[112, 512, 2048])
     arguments.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
-    arguments.add_argument("--calls", type=int, default=1, help="of each function in its turn")
+    arguments.add_argument("--turn", type=float, default=5.0, help="ms of a function at a time")
     arguments.add_argument("--sets", nargs="+", help="instruction sets; all of the machine")
     arguments.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     options = arguments.parse_args()
@@ -50,7 +51,7 @@ def main() -> None:
     from hallutrace import _core
 
     torch.set_num_threads(options.threads)
-    turns = Turns(options.seconds, options.calls)
+    turns = Turns(options.seconds, options.turn)
     sets = options.sets or _core.instruction_sets()
     rows = [
         row
@@ -204,10 +205,12 @@ def best(functions: list[Callable[[], object]], turns: Turns) -> list[float]:
     end = time.perf_counter() + turns.seconds
     while len(times[0]) < 6 or time.perf_counter() < end:
         for function, taken in zip(functions, times, strict=True):
-            for _ in range(turns.calls):
+            turn = 0.0
+            while turn == 0.0 or turn < turns.milliseconds:
                 begin = time.perf_counter()
                 function()
                 taken.append(1e3 * (time.perf_counter() - begin))
+                turn += taken[-1]
     return [min(taken) for taken in times]
 
 
