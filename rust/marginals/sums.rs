@@ -87,7 +87,7 @@ impl<S: Simd> Entropy<S> {
     pub fn add(&mut self, simd: S, weights: S::Floats) {
         // What is subnormal adds less than 1e-36, and slow arithmetic.
         let weights = simd.keep_at_least(weights, simd.splat(f32::MIN_POSITIVE));
-        self.lanes = simd.add(self.lanes, simd.mul(weights, log2(simd, weights)));
+        self.lanes = simd.mul_add(weights, log2(simd, weights), self.lanes);
     }
 
     /// Ends a piece; harmless where it has ended.
@@ -129,14 +129,14 @@ fn log2<S: Simd>(simd: S, weights: S::Floats) -> S::Floats {
     let (exponent, mantissa) = simd.split(weights);
     let x = simd.sub(mantissa, simd.splat(1.0));
     let x_2 = simd.mul(x, x);
-    let p_01 = simd.add(simd.splat(P[0]), simd.mul(simd.splat(P[1]), x));
-    let p_23 = simd.add(simd.splat(P[2]), simd.mul(simd.splat(P[3]), x));
-    let p_45 = simd.add(simd.splat(P[4]), simd.mul(simd.splat(P[5]), x));
-    let p_67 = simd.add(simd.splat(P[6]), simd.mul(simd.splat(P[7]), x));
-    let p_0123 = simd.add(p_01, simd.mul(p_23, x_2));
-    let p_4567 = simd.add(p_45, simd.mul(p_67, x_2));
-    let p = simd.add(p_0123, simd.mul(p_4567, simd.mul(x_2, x_2)));
-    simd.add(exponent, simd.mul(x, p))
+    let p_01 = simd.mul_add(simd.splat(P[1]), x, simd.splat(P[0]));
+    let p_23 = simd.mul_add(simd.splat(P[3]), x, simd.splat(P[2]));
+    let p_45 = simd.mul_add(simd.splat(P[5]), x, simd.splat(P[4]));
+    let p_67 = simd.mul_add(simd.splat(P[7]), x, simd.splat(P[6]));
+    let p_0123 = simd.mul_add(p_23, x_2, p_01);
+    let p_4567 = simd.mul_add(p_67, x_2, p_45);
+    let p = simd.mul_add(p_4567, simd.mul(x_2, x_2), p_0123);
+    simd.mul_add(x, p, exponent)
 }
 
 /// Exponent e and mantissa m in [√½, √2) with w = m · 2^e.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Algorithms are written once, over [`Simd`]: 16 virtual lanes of float32. Every implementation rounds
-//! each operation by itself (no fused multiply-add, which plain Rust would have to call a library for)
-//! and joins lanes by the same tree, so the result has the same bits on every machine.
+//! each operation once, `mul_add` too, and joins lanes by the same tree, so the result has the same bits on
+//! every machine.
 //!
 //! What kernels call must be `#[inline(always)]` all the way down: a function of its own would not be
 //! compiled for the set.
@@ -62,6 +62,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// a · b + c, rounded once.
+    fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a` where it is greater, else `b`; so `b` where both are zero.
     fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;

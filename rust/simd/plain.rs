@@ -106,6 +106,11 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
+    }
+
+    #[inline(always)]
     fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
         from_fn(|lane| a[lane] / b[lane])
     }
@@ -226,8 +231,13 @@ impl Simd for Plain {
         }
     }
 
+    /// With fused multiply-add where the machine has it: without it each is a call of a library.
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        kernel.run(self)
+        #[cfg(target_arch = "x86_64")]
+        let output = super::x86::run_plain(kernel);
+        #[cfg(not(target_arch = "x86_64"))]
+        let output = kernel.run(self);
+        output
     }
 
     #[inline(always)]

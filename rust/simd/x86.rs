@@ -1,4 +1,4 @@
-//! AVX2 and AVX-512: the one module of the crate with SIMD intrinsics.
+//! AVX2, AVX-512, and fused multiply-add for plain Rust: the one module of the crate with SIMD intrinsics.
 //!
 //! A token of the types here can only be had from `detect`, which asks the processor. So every method
 //! of a token may use the instructions it stands for.
@@ -8,6 +8,7 @@
 mod avx2;
 mod avx512;
 
+use super::{Kernel, Plain};
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 
@@ -42,6 +43,20 @@ macro_rules! run {
             unsafe { run(self, kernel) }
         }
     };
+}
+
+/// Runs plain Rust, compiled with fused multiply-add where the processor has it.
+pub(crate) fn run_plain<K: Kernel>(kernel: K) -> K::Output {
+    #[target_feature(enable = "fma")]
+    fn run<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run(Plain)
+    }
+    if std::arch::is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has it.
+        unsafe { run(kernel) }
+    } else {
+        kernel.run(Plain)
+    }
 }
 
 /// Methods whose bodies are intrinsics of values, which touch no memory.

@@ -7,9 +7,9 @@ use half::{bf16, f16};
 use crate::simd::{LANES, SQRT_HALF, Simd};
 
 super::token!(
-    /// AVX2, with F16C and the bit instructions that came with it.
+    /// AVX2, with the fused, half-precision and bit instructions that came with it.
     Avx2,
-    ["avx2", "f16c", "bmi1", "bmi2", "lzcnt", "popcnt"]
+    ["avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "popcnt"]
 );
 
 /// For each mask of eight lanes, the lanes in it, in order.
@@ -37,13 +37,15 @@ impl Simd for Avx2 {
     type Doubles = [__m256d; 4];
     type Ints = [__m256i; 2];
 
-    super::run!("avx2,f16c,bmi1,bmi2,lzcnt,popcnt");
+    super::run!("avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt");
 
     super::lanewise! {
         splat(value: f32) -> Pair = [_mm256_set1_ps(value); 2];
         add(a: Pair, b: Pair) -> Pair = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
         sub(a: Pair, b: Pair) -> Pair = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
         mul(a: Pair, b: Pair) -> Pair = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
+        mul_add(a: Pair, b: Pair, c: Pair) -> Pair =
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
         div(a: Pair, b: Pair) -> Pair = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
         max(a: Pair, b: Pair) -> Pair = [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])];
         max_bits(a: Pair, b: Pair) -> Pair = [
