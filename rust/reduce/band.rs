@@ -195,18 +195,16 @@ impl<'a, T: Stored> Pass<'a, T> {
             let combined = &mut self.combined[begin..end];
             let sums = Sums { received, combined, combine: parts.combine };
             let position = view.position(query);
-            let (top, entropies) = if parts.detail {
-                let passed = tile::pass::<S, T, ROWS, true>(simd, rows, position, sums);
-                (passed.top, passed.entropies)
+            let passed = if parts.detail {
+                simd.run_fused(tile::Pass::<T, ROWS, true> { rows, position, sums })
             } else {
-                let passed = tile::pass::<S, T, ROWS, false>(simd, rows, position, sums);
-                (passed.top, passed.entropies)
+                tile::Pass::<T, ROWS, false> { rows, position, sums }.run(simd)
             };
-            if top > LARGEST {
+            if passed.top > LARGEST {
                 self.refuse_unsound(head, query, &rows)?;
             }
             if parts.detail {
-                for (at, &entropy) in entropies.iter().enumerate() {
+                for (at, &entropy) in passed.entropies.iter().enumerate() {
                     self.band.marginals.take_entropy((head, first_row + query + at), entropy);
                 }
             }

@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use crate::marginals::{Entropy, PIECE};
-use crate::simd::{LANES, Row, Simd, Stored};
+use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 use crate::sparsify::Combine;
 
 /// What the weights of a tile are added to, in whole blocks of 16 keys.
@@ -38,42 +38,49 @@ pub(super) struct Passed<const ROWS: usize> {
     pub entropies: [f32; ROWS],
 }
 
-/// Passes rows that stand at `position` and after.
-#[inline(always)]
-pub(super) fn pass<S: Simd, T: Stored, const ROWS: usize, const ENTROPY: bool>(
-    simd: S,
-    rows: [Row<'_, T>; ROWS],
-    position: usize,
-    sums: Sums<'_>,
-) -> Passed<ROWS> {
-    let mut tile = Tile::<S, ROWS, ENTROPY> {
-        simd,
-        combine: sums.combine,
-        top: simd.splat(0.0),
-        entropies: [Entropy::new(simd); ROWS],
-    };
-    let common = position.min(rows[0].keys()) / LANES;
-    let (received, _) = sums.received.as_chunks_mut::<LANES>();
-    let mut rest = sums.combined;
-    let stride = rest.len() / ROWS;
-    let mut combined: [&mut [[f32; LANES]]; ROWS] = std::array::from_fn(|_| Default::default());
-    for combined in &mut combined {
-        let (row, after) = rest.split_at_mut(stride);
-        (*combined, rest) = (row.as_chunks_mut().0, after);
+/// The pass over rows that stand at `position` and after.
+#[derive(Debug)]
+pub(super) struct Pass<'a, T, const ROWS: usize, const ENTROPY: bool> {
+    pub rows: [Row<'a, T>; ROWS],
+    pub position: usize,
+    pub sums: Sums<'a>,
+}
+
+impl<T: Stored, const ROWS: usize, const ENTROPY: bool> Kernel for Pass<'_, T, ROWS, ENTROPY> {
+    type Output = Passed<ROWS>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Passed<ROWS> {
+        let Self { rows, position, sums } = self;
+        let mut tile = Tile::<S, ROWS, ENTROPY> {
+            simd,
+            combine: sums.combine,
+            top: simd.splat(0.0),
+            entropies: [Entropy::new(simd); ROWS],
+        };
+        let common = position.min(rows[0].keys()) / LANES;
+        let (received, _) = sums.received.as_chunks_mut::<LANES>();
+        let mut rest = sums.combined;
+        let stride = rest.len() / ROWS;
+        let mut combined: [&mut [[f32; LANES]]; ROWS] = std::array::from_fn(|_| Default::default());
+        for combined in &mut combined {
+            let (row, after) = rest.split_at_mut(stride);
+            (*combined, rest) = (row.as_chunks_mut().0, after);
+        }
+        for begin in (0..common).step_by(PIECE) {
+            let piece = begin..common.min(begin + PIECE);
+            tile.pass_common(&rows, piece, received, &mut combined);
+        }
+        for (number, row) in rows.iter().enumerate() {
+            tile.pass_rest(number, *row, common, position + number, received, combined[number]);
+        }
+        let top = simd.largest_bits(tile.top);
+        let mut entropies = [0.0; ROWS];
+        for (entropy, sum) in entropies.iter_mut().zip(tile.entropies) {
+            *entropy = sum.finish(simd);
+        }
+        Passed { top, entropies }
     }
-    for begin in (0..common).step_by(PIECE) {
-        let piece = begin..common.min(begin + PIECE);
-        tile.pass_common(&rows, piece, received, &mut combined);
-    }
-    for (number, row) in rows.iter().enumerate() {
-        tile.pass_rest(number, *row, common, position + number, received, combined[number]);
-    }
-    let top = simd.largest_bits(tile.top);
-    let mut entropies = [0.0; ROWS];
-    for (entropy, sum) in entropies.iter_mut().zip(tile.entropies) {
-        *entropy = sum.finish(simd);
-    }
-    Passed { top, entropies }
 }
 
 /// A tile on its way.

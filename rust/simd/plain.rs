@@ -231,13 +231,13 @@ impl Simd for Plain {
         }
     }
 
-    /// With fused multiply-add where the machine has it: without it each is a call of a library.
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        #[cfg(target_arch = "x86_64")]
-        let output = super::x86::run_plain(kernel);
-        #[cfg(not(target_arch = "x86_64"))]
-        let output = kernel.run(self);
-        output
+        kernel.run(self)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn run_fused<K: Kernel>(self, kernel: K) -> K::Output {
+        super::x86::run_plain_fused(kernel)
     }
 
     #[inline(always)]
