@@ -27,6 +27,7 @@ impl ShardWriter {
         self.sync_group()?;
         header.resize(self.header_space, b' ');
         let began = Instant::now();
+        // Its length last: a file without one was never finished.
         self.file
             .write_at(&header, LENGTH_BYTES as u64)
             .and_then(|()| self.file.write_at(&(self.header_space as u64).to_le_bytes(), 0))
