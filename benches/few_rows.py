@@ -17,7 +17,7 @@ import torch
 from hallutrace import few_rows
 
 WEIGHTS = ((1024, 1024), (3072, 1024), (1024, 3072), (151_936, 1024))
-ROWS = (2, 5, 16, 40, 80, 160)
+ROWS = (few_rows.FEWEST_ROWS, 40, 80, few_rows.MOST_ROWS)
 CALLS = 20
 
 

@@ -7,8 +7,8 @@ Every figure is the best of runs that alternate between all that are compared, w
 the machine disturbs least. Ratios are torch's time over ours; "read" is torch's plain sum of as
 many weights as the causal half has, the least that any reduction must read, and "of read" its time
 over ours. Rows that are flat, sorted, striped or full of ties are measured in float32 with the
-fastest instruction set; the small call is `[32, 64, 64]`, through Python. A turn is as many calls
-as fit into `--turn` ms, so that all find small data in the cache; with `--turn 0` it is one call,
+fastest instruction set; the small call is `[32, 64, 64]`, through Python. A turn is calls
+for at least `--turn` ms, so that all find small data in the cache; with `--turn 0` it is one call,
 after which the others have thrown out of the cache what it needs.
 """
 
