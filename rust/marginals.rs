@@ -17,9 +17,8 @@ use std::ops::Range;
 
 use crate::error::InputError;
 use crate::reused::Reused;
-use crate::simd::{LANES, Row, Simd, Stored};
-use sums::take_masses;
-pub(crate) use sums::{Entropy, MeanLog, PIECE};
+use crate::simd::{LANES, Row, Stored};
+pub(crate) use sums::{Entropies, Masses, MeanLog, PIECE};
 
 /// The marginals of one matrix, row-major, one row of everything per head.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,11 +57,10 @@ impl Segments {
         self.0.len() + 1
     }
 
-    /// The segments as far as `end`.
-    fn ranges(&self, end: usize) -> impl Iterator<Item = Range<usize>> {
-        let begins = std::iter::once(0).chain(self.0.iter().copied());
-        let ends = self.0.iter().copied().chain(std::iter::once(end));
-        begins.zip(ends).map(move |(begin, stop)| begin.min(end)..stop.min(end))
+    /// The key before which a segment ends; none for the last.
+    #[inline(always)]
+    fn end(&self, segment: usize) -> usize {
+        self.0.get(segment).copied().unwrap_or(usize::MAX)
     }
 }
 
@@ -88,6 +86,7 @@ pub(crate) struct MarginalBand {
     /// Whole blocks of 16.
     received_keys: usize,
     received: Reused<f32>,
+    segments: usize,
     /// All but `received`.
     values: Marginals,
 }
@@ -108,8 +107,15 @@ impl MarginalBand {
             entropy: vec![0.0; details],
             mass: vec![0.0; details * wanted.segments.count()],
         };
-        let received = Reused::zeros(heads * received_keys);
-        Self { diagonal_rows, detail_rows, received_rows, received_keys, received, values }
+        Self {
+            diagonal_rows,
+            detail_rows,
+            received_rows,
+            received_keys,
+            received: Reused::zeros(heads * received_keys),
+            segments: wanted.segments.count(),
+            values,
+        }
     }
 
     /// Whether a row gives `previous`, `entropy` and `mass`.
@@ -122,19 +128,29 @@ impl MarginalBand {
         self.received_rows.contains(&row)
     }
 
-    /// The sums of a head's columns, in whole blocks of 16 keys.
+    /// The sums of a head's columns, in whole blocks of 16 keys, and the masses of some of its rows; nothing
+    /// where the rows have none.
     #[inline(always)]
-    pub fn received(&mut self, head: usize) -> &mut [f32] {
-        let begin = head * self.received_keys;
-        &mut self.received[begin..begin + self.received_keys]
+    pub fn sums(&mut self, head: usize, rows: &Range<usize>) -> (&mut [f32], &mut [f32]) {
+        let received = if self.has_received(rows.start) {
+            let begin = head * self.received_keys;
+            &mut self.received[begin..begin + self.received_keys]
+        } else {
+            &mut []
+        };
+        let masses = if self.detail_rows.contains(&rows.start) {
+            let begin = slot(&self.detail_rows, head, rows.start) * self.segments;
+            &mut self.values.mass[begin..begin + rows.len() * self.segments]
+        } else {
+            &mut []
+        };
+        (received, masses)
     }
 
-    /// Takes what single weights and segments of one row give; the row stands at `position`.
+    /// Takes what single weights of one row give; the row stands at `position`.
     #[inline(always)]
-    pub fn take<S: Simd, T: Stored>(
+    pub fn take<T: Stored>(
         &mut self,
-        simd: S,
-        segments: &Segments,
         (head, row): (usize, usize),
         position: usize,
         weights: Row<'_, T>,
@@ -147,8 +163,6 @@ impl MarginalBand {
             let slot = slot(&self.detail_rows, head, row);
             self.values.previous[slot] =
                 position.checked_sub(1).map_or(0.0, |key| weights.get(key));
-            let mass = &mut self.values.mass[slot * segments.count()..];
-            take_masses(simd, weights, segments, mass);
         }
     }
 

@@ -190,10 +190,15 @@ impl<'a, T: Stored> Pass<'a, T> {
             // Without a tile nothing is combined.
             let begin = if selects { 0 } else { (query - first) * self.stride };
             let end = begin + ROWS * self.stride;
-            let received =
-                if parts.received { self.band.marginals.received(head) } else { &mut self.unused };
-            let combined = &mut self.combined[begin..end];
-            let sums = Sums { received, combined, combine: parts.combine };
+            let number = first_row + query;
+            let (received, masses) = self.band.marginals.sums(head, &(number..number + ROWS));
+            let sums = Sums {
+                received: if parts.received { received } else { &mut self.unused },
+                combined: &mut self.combined[begin..end],
+                combine: parts.combine,
+                masses,
+                segments: &plan.marginals.segments,
+            };
             let position = view.position(query);
             let passed = if parts.detail {
                 simd.run_fused(tile::Pass::<T, ROWS, true> { rows, position, sums })
@@ -211,8 +216,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         }
         for (at, &row) in rows.iter().enumerate() {
             let (query, number) = (query + at, first_row + query + at);
-            let segments = &plan.marginals.segments;
-            self.band.marginals.take(simd, segments, (head, number), view.position(query), row);
+            self.band.marginals.take((head, number), view.position(query), row);
             if selects && !plan.edge_rows.contains(&number) {
                 self.band.edges.skip_row();
             } else if selects && self.selector.select(simd, row, &mut self.band.edges).is_err() {

@@ -98,16 +98,6 @@ impl<'a, T: Stored> Row<'a, T> {
         simd.prefetch(self.memory, self.ahead + block * LANES);
     }
 
-    /// Some of its keys as a row.
-    #[inline(always)]
-    pub fn slice(self, keys: std::ops::Range<usize>) -> Self {
-        Self {
-            memory: &self.memory[keys.start..],
-            keys: keys.end.min(self.keys) - keys.start,
-            ..self
-        }
-    }
-
     /// The first `count` of 16 keys, fewer where the row ends; 0.0 in the other lanes.
     #[inline(always)]
     pub fn load_first<S: Simd>(self, simd: S, key: usize, count: usize) -> S::Floats {

@@ -101,11 +101,6 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
-    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        from_fn(|lane| a[lane] * b[lane])
-    }
-
-    #[inline(always)]
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
         from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
     }
