@@ -117,8 +117,8 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         let simd = self.simd;
         let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
         let mut masses = self.masses.sums.lanes;
-        for row in 0..ROWS {
-            blocks[row] = &self.rows[row].blocks()[numbers.clone()];
+        for (blocks, row) in blocks.iter_mut().zip(self.rows) {
+            *blocks = &row.blocks()[numbers.clone()];
         }
         let mut top = self.top;
         let Sums { received, combined, combine: how, .. } = &mut *self.sums;
@@ -202,7 +202,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
     /// Ends a piece where one ends before a block.
     #[inline(always)]
     fn end_piece(&mut self, row: usize, number: usize) {
-        if number % PIECE == 0 {
+        if number.is_multiple_of(PIECE) {
             self.masses.sums.end_piece(self.simd, row);
             self.entropies.end_piece(self.simd, row);
         }

@@ -139,7 +139,11 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn keep_first(self, values: Self::Floats, count: usize) -> Self::Floats {
-        from_fn(|lane| if lane < count { values[lane] } else { 0.0 })
+        // The sign of `lane - count` as a mask; a condition would become a branch for each count.
+        from_fn(|lane| {
+            let kept = (lane as u32).wrapping_sub(count as u32).cast_signed() >> 31;
+            f32::from_bits(values[lane].to_bits() & kept.cast_unsigned())
+        })
     }
 
     #[inline(always)]
