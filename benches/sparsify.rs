@@ -1,4 +1,5 @@
-//! Top-8 of each head, and everything in one pass, at 112, 512 and 2048 tokens of 32 heads.
+//! Top-8 of each head, and everything in one pass, at 112, 512 and 2048 tokens of 32 heads, beside a plain
+//! sum of the same weights where they lie.
 
 use std::hint::black_box;
 
@@ -7,6 +8,7 @@ use half::{bf16, f16};
 use hallutrace::attention::{AttentionView, BatchView, Elements, Layout};
 use hallutrace::reduce::{LayerReducer, SequenceShape, sparsify};
 use hallutrace::sparsify::{Combine, Rules};
+use rayon::prelude::*;
 
 const HEADS: usize = 32;
 
@@ -44,6 +46,9 @@ fn bench(criterion: &mut Criterion) {
         ];
         group.throughput(Throughput::Elements((HEADS * tokens * (tokens + 1) / 2) as u64));
         group.sample_size(if tokens > 1000 { 10 } else { 50 });
+        group.bench_function(BenchmarkId::new("plain sum, f32", tokens), |bencher| {
+            bencher.iter(|| plain_sum(black_box(&single), tokens));
+        });
         for (name, elements) in all {
             let layout = Layout::contiguous(HEADS, tokens, tokens);
             let view = AttentionView::new(elements, layout, true, None).expect("a whole matrix");
@@ -62,6 +67,21 @@ fn bench(criterion: &mut Criterion) {
             );
         }
     }
+}
+
+/// The sum of all weights that a causal row can have, on all threads.
+fn plain_sum(weights: &[f32], tokens: usize) -> f32 {
+    let sum_of_row = |(number, row): (usize, &[f32])| {
+        let mut lanes = [0.0; 32];
+        let (blocks, rest) = row[..=number % tokens].as_chunks::<32>();
+        for block in blocks {
+            for (lane, weight) in lanes.iter_mut().zip(block) {
+                *lane += weight;
+            }
+        }
+        lanes.iter().chain(rest).sum::<f32>()
+    };
+    weights.par_chunks_exact(tokens).enumerate().with_min_len(64).map(sum_of_row).sum()
 }
 
 /// Head mean, top-16 and all marginals of all rows.
