@@ -86,7 +86,6 @@ pub(crate) struct MarginalBand {
     /// Whole blocks of 16.
     received_keys: usize,
     received: Reused<f32>,
-    segments: usize,
     /// All but `received`.
     values: Marginals,
 }
@@ -113,7 +112,6 @@ impl MarginalBand {
             received_rows,
             received_keys,
             received: Reused::zeros(heads * received_keys),
-            segments: wanted.segments.count(),
             values,
         }
     }
@@ -128,19 +126,20 @@ impl MarginalBand {
         self.received_rows.contains(&row)
     }
 
-    /// The sums of a head's columns, in whole blocks of 16 keys, and the masses of some of its rows; nothing
-    /// where the rows have none.
+    /// The sums of a head's columns, in whole blocks of 16 keys, and the masses of some of its rows, of
+    /// `segments` each; no masses where the rows have no detail.
     #[inline(always)]
-    pub fn sums(&mut self, head: usize, rows: &Range<usize>) -> (&mut [f32], &mut [f32]) {
-        let received = if self.has_received(rows.start) {
-            let begin = head * self.received_keys;
-            &mut self.received[begin..begin + self.received_keys]
-        } else {
-            &mut []
-        };
+    pub fn sums(
+        &mut self,
+        head: usize,
+        rows: &Range<usize>,
+        segments: usize,
+    ) -> (&mut [f32], &mut [f32]) {
+        let begin = head * self.received_keys;
+        let received = &mut self.received[begin..begin + self.received_keys];
         let masses = if self.detail_rows.contains(&rows.start) {
-            let begin = slot(&self.detail_rows, head, rows.start) * self.segments;
-            &mut self.values.mass[begin..begin + rows.len() * self.segments]
+            let begin = slot(&self.detail_rows, head, rows.start) * segments;
+            &mut self.values.mass[begin..begin + rows.len() * segments]
         } else {
             &mut []
         };

@@ -150,16 +150,17 @@ impl<S: Simd, const ROWS: usize> Masses<S, ROWS> {
             let before = simd.keep_first(weights, segments.end(self.segments[row]) % LANES);
             self.sums.lanes[row] = simd.add(self.sums.lanes[row], before);
             weights = simd.sub(weights, before);
-            self.end_segment(simd, row, masses);
+            self.end_segment(simd, row, segments, masses);
         }
         self.sums.lanes[row] = simd.add(self.sums.lanes[row], weights);
     }
 
-    /// Ends a segment; those that never begin have no mass.
+    /// Ends a segment; those that never begin have no mass. `masses` are those of all rows.
     #[inline(always)]
-    pub fn end_segment(&mut self, simd: S, row: usize, masses: &mut [f32]) {
+    pub fn end_segment(&mut self, simd: S, row: usize, segments: &Segments, masses: &mut [f32]) {
         // Adding 0.0 turns -0.0 into 0.0.
-        masses[self.segments[row]] = self.sums.finish(simd, row) as f32 + 0.0;
+        masses[row * segments.count() + self.segments[row]] =
+            self.sums.finish(simd, row) as f32 + 0.0;
         self.segments[row] += 1;
     }
 }

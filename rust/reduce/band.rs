@@ -191,13 +191,14 @@ impl<'a, T: Stored> Pass<'a, T> {
             let begin = if selects { 0 } else { (query - first) * self.stride };
             let end = begin + ROWS * self.stride;
             let number = first_row + query;
-            let (received, masses) = self.band.marginals.sums(head, &(number..number + ROWS));
+            let (numbers, segments) = (number..number + ROWS, &plan.marginals.segments);
+            let (received, masses) = self.band.marginals.sums(head, &numbers, segments.count());
             let sums = Sums {
                 received: if parts.received { received } else { &mut self.unused },
                 combined: &mut self.combined[begin..end],
                 combine: parts.combine,
                 masses,
-                segments: &plan.marginals.segments,
+                segments,
             };
             let position = view.position(query);
             let passed = if parts.detail {

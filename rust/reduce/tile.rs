@@ -149,9 +149,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
     fn add_cut(&mut self, number: usize) {
         for row in 0..ROWS {
             let weights = T::load(self.simd, &self.rows[row].blocks()[number]);
-            self.add_column(number, weights, weights);
-            self.combine(row, number, weights);
-            self.add_mass(row, number, weights);
+            self.add_block(row, number, weights, weights);
         }
     }
 
@@ -164,39 +162,28 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
             let key = number * LANES;
             let weights = self.rows[row].load_first(simd, key, LANES);
             let before = (self.position + row).saturating_sub(key).min(LANES);
-            self.add_column(number, weights, simd.keep_first(weights, before));
-            self.combine(row, number, weights);
             if DETAIL {
                 self.end_piece(row, number);
-                self.add_mass(row, number, weights);
                 self.entropies.add(simd, row, weights);
             }
+            self.add_block(row, number, weights, simd.keep_first(weights, before));
         }
     }
 
-    /// Adds those keys of a block that lie before the position to the columns.
+    /// Adds a block of one row to all but its entropy; `before` are the weights before its position.
     #[inline(always)]
-    fn add_column(&mut self, number: usize, weights: S::Floats, before: S::Floats) {
+    fn add_block(&mut self, row: usize, number: usize, weights: S::Floats, before: S::Floats) {
         let simd = self.simd;
         self.top = simd.max_bits(self.top, weights);
-        let received = &mut self.sums.received.as_chunks_mut().0[number];
+        let Sums { received, combined, combine: how, masses, segments } = &mut *self.sums;
+        let received = &mut received.as_chunks_mut().0[number];
         simd.store(simd.add(simd.load(received), before), received);
-    }
-
-    /// Adds a block to the mass of a row.
-    #[inline(always)]
-    fn add_mass(&mut self, row: usize, number: usize, weights: S::Floats) {
-        let Sums { masses, segments, .. } = &mut *self.sums;
-        let masses = &mut masses[row * segments.count()..];
-        self.masses.add(self.simd, (row, number), weights, segments, masses);
-    }
-
-    /// Combines a block with those of other heads.
-    #[inline(always)]
-    fn combine(&mut self, row: usize, number: usize, weights: S::Floats) {
-        let (combined, _) = self.sums.combined.as_chunks_mut::<LANES>();
+        let (combined, _) = combined.as_chunks_mut::<LANES>();
         let stride = combined.len() / ROWS;
-        combine(self.simd, self.sums.combine, weights, &mut combined[row * stride + number]);
+        combine(simd, *how, weights, &mut combined[row * stride + number]);
+        if DETAIL {
+            self.masses.add(simd, (row, number), weights, segments, masses);
+        }
     }
 
     /// Ends a piece where one ends before a block.
@@ -213,10 +200,9 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         let mut entropies = [0.0; ROWS];
         if DETAIL {
             let Sums { masses, segments, .. } = &mut *self.sums;
-            for row in 0..ROWS {
-                let masses = &mut masses[row * segments.count()..];
-                self.masses.end_segment(self.simd, row, masses);
-                entropies[row] = self.entropies.finish(self.simd, row);
+            for (row, entropy) in entropies.iter_mut().enumerate() {
+                self.masses.end_segment(self.simd, row, segments, masses);
+                *entropy = self.entropies.finish(self.simd, row);
             }
         }
         Passed { top: self.simd.largest_bits(self.top), entropies }
