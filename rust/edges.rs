@@ -90,19 +90,24 @@ impl EdgeList {
     }
 }
 
+/// Edges for which there is room beyond what is asked for: a row may write more than it keeps.
+const SPARE: usize = 64;
+
 /// The edges of a band of rows, ordered by graph, row, key.
 #[derive(Debug)]
 pub(crate) struct EdgeBand {
     /// Rows of the band.
-    pub rows: usize,
+    rows: usize,
     /// Edges of each (graph, row).
-    pub counts: Vec<u32>,
+    counts: Vec<u32>,
     /// Share of the mass kept of each (graph, row).
-    pub retained: Vec<f32>,
+    retained: Vec<f32>,
+    /// How many edges there are; what follows them is room.
+    len: usize,
     /// Key of each edge.
-    pub keys: Reused<i32>,
+    keys: Reused<i32>,
     /// Weight of each edge.
-    pub weights: Reused<f32>,
+    weights: Reused<f32>,
 }
 
 impl EdgeBand {
@@ -112,20 +117,42 @@ impl EdgeBand {
             rows,
             counts: Vec::with_capacity(graphs * rows),
             retained: Vec::with_capacity(graphs * rows),
-            keys: Reused::with_capacity(room),
-            weights: Reused::with_capacity(room),
+            len: 0,
+            keys: Reused::any(room + SPARE),
+            weights: Reused::any(room + SPARE),
         }
+    }
+
+    /// Room for the keys and weights of the next row, which keeps the first of them when it is closed.
+    #[inline(always)]
+    pub fn room(&mut self, edges: usize) -> (&mut [i32], &mut [f32]) {
+        let room = self.len..self.len + edges;
+        if room.end > self.keys.len().min(self.weights.len()) {
+            self.grow(room.end);
+        }
+        (&mut self.keys[room.clone()], &mut self.weights[room])
+    }
+
+    #[cold]
+    fn grow(&mut self, edges: usize) {
+        let length = edges.max(2 * self.len);
+        let (mut keys, mut weights) = (Reused::any(length), Reused::any(length));
+        keys[..self.len].copy_from_slice(&self.keys[..self.len]);
+        weights[..self.len].copy_from_slice(&self.weights[..self.len]);
+        (self.keys, self.weights) = (keys, weights);
+    }
+
+    /// Closes a row that keeps so many edges.
+    #[inline(always)]
+    pub fn close_row(&mut self, edges: usize, retained: f32) {
+        self.len += edges;
+        self.counts.push(edges as u32);
+        self.retained.push(retained);
     }
 
     /// Closes a row that was not asked for.
     pub fn skip_row(&mut self) {
-        self.close_row(self.keys.len(), 1.0);
-    }
-
-    /// Closes a row whose edges, from number `begin` on, have been pushed.
-    pub fn close_row(&mut self, begin: usize, retained: f32) {
-        self.counts.push((self.keys.len() - begin) as u32);
-        self.retained.push(retained);
+        self.close_row(0, 1.0);
     }
 }
 
@@ -150,7 +177,7 @@ impl EdgeBands {
     /// Joins the bands into one list; each edge is copied once.
     pub fn into_list(self, key_count: usize, first_query: usize) -> EdgeList {
         let queries = self.bands.iter().map(|band| band.rows).sum();
-        let edges = self.bands.iter().map(|band| band.keys.len()).sum();
+        let edges = self.bands.iter().map(|band| band.len).sum();
         let mut list = EdgeList {
             heads: self.graphs,
             queries,

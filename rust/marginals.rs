@@ -116,6 +116,13 @@ impl MarginalBand {
         }
     }
 
+    /// Whether no row gives anything.
+    pub fn is_empty(&self) -> bool {
+        [&self.diagonal_rows, &self.detail_rows, &self.received_rows]
+            .iter()
+            .all(|rows| rows.is_empty())
+    }
+
     /// Whether a row gives `previous`, `entropy` and `mass`.
     pub fn has_detail(&self, row: usize) -> bool {
         self.detail_rows.contains(&row)

@@ -46,33 +46,40 @@ impl Pooled for i32 {
 pub(crate) struct Reused<T: Pooled>(Vec<T>);
 
 impl<T: Pooled> Reused<T> {
-    /// An empty vector with room for so many elements.
-    pub fn with_capacity(capacity: usize) -> Self {
-        // A pool that another thread holds is not waited for, and a forked process never could.
-        let found = T::pool().try_lock().ok().and_then(|mut pool| {
-            let good = capacity..=capacity.saturating_mul(ROOMY);
-            let fits = pool.iter().rposition(|vector| good.contains(&vector.capacity()))?;
-            Some(pool.swap_remove(fits))
-        });
-        Self(found.unwrap_or_else(|| Vec::with_capacity(capacity)))
-    }
-
     /// So many zeros.
     pub fn zeros(length: usize) -> Self {
-        let mut vector = Self::with_capacity(length);
+        let Some(mut vector) = pooled(length) else { return Self(vec![T::default(); length]) };
+        vector.clear();
         vector.resize(length, T::default());
-        vector
+        Self(vector)
     }
+
+    /// So many elements or more, of any value.
+    pub fn any(length: usize) -> Self {
+        let Some(mut vector) = pooled(length) else { return Self(vec![T::default(); length]) };
+        if vector.len() < length {
+            vector.resize(length, T::default());
+        }
+        Self(vector)
+    }
+}
+
+/// A vector of the pool with room for so many elements, and what it had.
+fn pooled<T: Pooled>(length: usize) -> Option<Vec<T>> {
+    // A pool that another thread holds is not waited for, and a forked process never could.
+    let mut pool = T::pool().try_lock().ok()?;
+    let good = length..=length.saturating_mul(ROOMY);
+    let fits = pool.iter().rposition(|vector| good.contains(&vector.capacity()))?;
+    Some(pool.swap_remove(fits))
 }
 
 impl<T: Pooled> Drop for Reused<T> {
     fn drop(&mut self) {
-        let mut vector = std::mem::take(&mut self.0);
+        let vector = std::mem::take(&mut self.0);
         let is_worth_it = (1..=BYTES).contains(&(vector.capacity() * size_of::<T>()));
         if let Ok(mut pool) = T::pool().try_lock()
             && is_worth_it
         {
-            vector.clear();
             if pool.len() == VECTORS {
                 pool.remove(0);
             }

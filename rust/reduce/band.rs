@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Plan;
+use super::runs::{Parts, Run, TILE_ROWS};
 use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
@@ -12,12 +13,11 @@ use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::Selector;
 
-/// Rows of one head that are passed together, and whose combined heads stay in the cache while all
-/// heads pass.
-pub(super) const TILE_ROWS: usize = 4;
-
 /// The most edges of a row that memory is reserved for.
 const MOST_RESERVED: usize = 64;
+
+/// Edges of a row that memory is reserved for where rules do not say how many there are.
+const RESERVED: usize = 16;
 
 /// A block of consecutive rows of one matrix.
 #[derive(Debug, Clone, Copy)]
@@ -73,30 +73,24 @@ struct Pass<'a, T> {
     band: Band,
 }
 
-/// What is made of a row, apart from edges of each head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Parts {
-    combine: Combine,
-    received: bool,
-    detail: bool,
-}
-
 impl<T: Stored> Kernel for Pass<'_, T> {
     type Output = Result<Band, InputError>;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) -> Self::Output {
-        let combine = self.block.plan.combine;
-        let rows = self.rows.clone();
-        // Heads apart from each other need no tiles, and come out head by head.
-        let size = if combine == Combine::Each { rows.len().max(1) } else { TILE_ROWS };
-        for begin in rows.clone().step_by(size) {
-            let tile = begin..rows.end.min(begin + size);
-            self.combined.fill(0.0);
-            for head in 0..self.block.view.heads() {
-                self.pass_head(simd, head, &tile)?;
+        let (heads, runs) = (self.block.view.heads(), self.runs());
+        if self.block.plan.combine == Combine::Each {
+            for head in 0..heads {
+                for run in &runs {
+                    self.pass_head(simd, head, run)?;
+                }
             }
-            if combine != Combine::Each {
+        } else {
+            for tile in runs.iter().flat_map(Run::tiles) {
+                self.combined.fill(0.0);
+                for head in 0..heads {
+                    self.pass_head(simd, head, &tile)?;
+                }
                 self.select_combined(simd, &tile)?;
             }
         }
@@ -111,10 +105,10 @@ impl<'a, T: Stored> Pass<'a, T> {
         let stride = keys.next_multiple_of(LANES);
         let whole_rows = block.first_row + rows.start..block.first_row + rows.end;
         let marginals = MarginalBand::new(&plan.marginals, view.heads(), &whole_rows, keys);
-        // What `top_k` can keep; other rules grow as they go.
-        let most = plan.rules.top_k().map_or(0, |k| k.min(keys).min(MOST_RESERVED));
+        let most = plan.rules.top_k().map_or(RESERVED, |k| k.min(MOST_RESERVED)).min(keys);
         let graphs = plan.combine.graphs(view.heads());
-        let edges = EdgeBand::new(graphs, rows.len(), graphs * rows.len() * most + LANES);
+        let with_edges = whole_rows.clone().filter(|row| plan.edge_rows.contains(row)).count();
+        let edges = EdgeBand::new(graphs, rows.len(), graphs * with_edges * most);
         Self {
             block,
             memory,
@@ -138,90 +132,121 @@ impl<'a, T: Stored> Pass<'a, T> {
         Row::new(&self.memory[view.offset(head, query)..], view.readable(query), next)
     }
 
-    /// Passes one head of a tile, four rows at once where as much is made of all of them.
-    #[inline(always)]
-    fn pass_head<S: Simd>(
-        &mut self,
-        simd: S,
-        head: usize,
-        tile: &Range<usize>,
-    ) -> Result<(), InputError> {
-        let mut query = tile.start;
-        while query < tile.end {
-            let parts = self.parts(query);
-            let next = query + TILE_ROWS;
-            if next <= tile.end && (query + 1..next).all(|next| self.parts(next) == parts) {
-                self.pass_rows::<S, TILE_ROWS>(simd, head, query, tile.start, parts)?;
-                query = next;
-            } else {
-                self.pass_rows::<S, 1>(simd, head, query, tile.start, parts)?;
-                query += 1;
+    /// The rows of the band.
+    fn runs(&self) -> Vec<Run> {
+        Run::of(self.rows.clone(), |query| {
+            let (row, marginals) = (self.block.first_row + query, &self.band.marginals);
+            Parts {
+                edges: self.block.plan.edge_rows.contains(&row),
+                received: marginals.has_received(row),
+                detail: marginals.has_detail(row),
             }
+        })
+    }
+
+    /// Passes some rows of one head, four at once.
+    #[inline(always)]
+    fn pass_head<S: Simd>(&mut self, simd: S, head: usize, run: &Run) -> Result<(), InputError> {
+        let Run { ref rows, parts } = *run;
+        if self.block.plan.combine == Combine::Each && self.band.marginals.is_empty() {
+            for query in rows.clone() {
+                self.select_row(simd, head, query, self.row(head, query), parts)?;
+            }
+            return Ok(());
+        }
+        let mut query = rows.start;
+        while query + TILE_ROWS <= rows.end {
+            self.pass_rows::<S, TILE_ROWS>(simd, head, query, run)?;
+            query += TILE_ROWS;
+        }
+        while query < rows.end {
+            self.pass_rows::<S, 1>(simd, head, query, run)?;
+            query += 1;
         }
         Ok(())
     }
 
-    #[inline(always)]
-    fn parts(&self, query: usize) -> Parts {
-        let Block { first_row, plan, .. } = *self.block;
-        let row = first_row + query;
-        let is_edge_row = plan.edge_rows.contains(&row);
-        Parts {
-            combine: if is_edge_row { plan.combine } else { Combine::Each },
-            received: self.band.marginals.has_received(row),
-            detail: self.band.marginals.has_detail(row),
-        }
-    }
-
-    /// Passes `ROWS` rows from `query` on: marginals, heads combined, edges of each.
+    /// Passes `ROWS` rows of a run from `query` on: marginals, heads combined, edges of each.
     #[inline(always)]
     fn pass_rows<S: Simd, const ROWS: usize>(
         &mut self,
         simd: S,
         head: usize,
         query: usize,
-        first: usize,
-        parts: Parts,
+        run: &Run,
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
         let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| self.row(head, query + at));
         let selects = plan.combine == Combine::Each;
-        if parts.received || parts.detail || !selects {
-            // Without a tile nothing is combined.
-            let begin = if selects { 0 } else { (query - first) * self.stride };
-            let end = begin + ROWS * self.stride;
-            let number = first_row + query;
-            let (numbers, segments) = (number..number + ROWS, &plan.marginals.segments);
-            let (received, masses) = self.band.marginals.sums(head, &numbers, segments.count());
-            let sums = Sums {
-                received: if parts.received { received } else { &mut self.unused },
-                combined: &mut self.combined[begin..end],
-                combine: parts.combine,
-                masses,
-                segments,
-            };
-            let position = view.position(query);
-            let passed = if parts.detail {
-                simd.run_fused(tile::Pass::<T, ROWS, true> { rows, position, sums })
-            } else {
-                tile::Pass::<T, ROWS, false> { rows, position, sums }.run(simd)
-            };
-            if passed.top > LARGEST {
-                self.refuse_unsound(head, query, &rows)?;
-            }
-            if parts.detail {
-                for (at, &entropy) in passed.entropies.iter().enumerate() {
-                    self.band.marginals.take_entropy((head, first_row + query + at), entropy);
-                }
-            }
+        if run.parts.received || run.parts.detail || !selects {
+            self.sum_rows(simd, head, query, run, rows)?;
         }
         for (at, &row) in rows.iter().enumerate() {
-            let (query, number) = (query + at, first_row + query + at);
-            self.band.marginals.take((head, number), view.position(query), row);
-            if selects && !plan.edge_rows.contains(&number) {
-                self.band.edges.skip_row();
-            } else if selects && self.selector.select(simd, row, &mut self.band.edges).is_err() {
-                self.refuse_unsound(head, query, &[row])?;
+            let query = query + at;
+            self.band.marginals.take((head, first_row + query), view.position(query), row);
+            if selects {
+                self.select_row(simd, head, query, row, run.parts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Selects the edges of a row of one head, if it gives any.
+    #[inline(always)]
+    fn select_row<S: Simd>(
+        &mut self,
+        simd: S,
+        head: usize,
+        query: usize,
+        row: Row<'_, T>,
+        parts: Parts,
+    ) -> Result<(), InputError> {
+        if !parts.edges {
+            self.band.edges.skip_row();
+        } else if self.selector.select(simd, row, &mut self.band.edges).is_err() {
+            self.refuse_unsound(head, query, &[row])?;
+        }
+        Ok(())
+    }
+
+    /// Adds the weights of rows to all that they add to.
+    #[inline(always)]
+    fn sum_rows<S: Simd, const ROWS: usize>(
+        &mut self,
+        simd: S,
+        head: usize,
+        query: usize,
+        run: &Run,
+        rows: [Row<'_, T>; ROWS],
+    ) -> Result<(), InputError> {
+        let Block { view, first_row, plan, .. } = *self.block;
+        let Parts { edges, received, detail, .. } = run.parts;
+        let combine = if edges { plan.combine } else { Combine::Each };
+        // Without a tile nothing is combined.
+        let begin =
+            if combine == Combine::Each { 0 } else { (query - run.rows.start) * self.stride };
+        let number = first_row + query;
+        let (numbers, segments) = (number..number + ROWS, &plan.marginals.segments);
+        let (columns, masses) = self.band.marginals.sums(head, &numbers, segments.count());
+        let sums = Sums {
+            received: if received { columns } else { &mut self.unused },
+            combined: &mut self.combined[begin..begin + ROWS * self.stride],
+            combine,
+            masses,
+            segments,
+        };
+        let position = view.position(query);
+        let passed = if detail {
+            simd.run_fused(tile::Pass::<T, ROWS, true> { rows, position, sums })
+        } else {
+            tile::Pass::<T, ROWS, false> { rows, position, sums }.run(simd)
+        };
+        if passed.top > LARGEST {
+            self.refuse_unsound(head, query, &rows)?;
+        }
+        if detail {
+            for (at, &entropy) in passed.entropies.iter().enumerate() {
+                self.band.marginals.take_entropy((head, number + at), entropy);
             }
         }
         Ok(())
@@ -246,14 +271,13 @@ impl<'a, T: Stored> Pass<'a, T> {
 
     /// Selects the edges of a tile whose heads have been combined.
     #[inline(always)]
-    fn select_combined<S: Simd>(&mut self, simd: S, tile: &Range<usize>) -> Result<(), InputError> {
-        let Block { view, first_row, plan, .. } = *self.block;
-        for query in tile.clone() {
-            if !plan.edge_rows.contains(&(first_row + query)) {
+    fn select_combined<S: Simd>(&mut self, simd: S, tile: &Run) -> Result<(), InputError> {
+        let Block { view, plan, .. } = *self.block;
+        for (query, begin) in tile.rows.clone().zip((0..).step_by(self.stride.max(1))) {
+            if !tile.parts.edges {
                 self.band.edges.skip_row();
                 continue;
             }
-            let begin = (query - tile.start) * self.stride;
             let sums = &mut self.combined[begin..begin + self.stride];
             if plan.combine == Combine::Mean && view.heads() > 0 {
                 tile::divide(simd, sums, view.heads() as f32);

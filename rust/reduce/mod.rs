@@ -3,7 +3,8 @@
 //! ```text
 //! matrix, or block of rows of a batch                    LayerReducer::push, sparsify, marginals
 //!   └─ bands of 8 to 64 rows, set by the shape           sweep: one task each, any thread
-//!        └─ tiles of rows that stay in the cache         band
+//!        └─ runs of rows of which the same is made,      runs
+//!           in tiles that stay in the cache              band
 //!             └─ head, four rows in one pass: check,     tile
 //!                  ├─ combine heads, or select edges     sparsify
 //!                  └─ diagonal, received, entropy, mass  marginals
@@ -14,6 +15,7 @@
 
 mod band;
 mod layer;
+mod runs;
 mod sweep;
 mod tile;
 mod whole;

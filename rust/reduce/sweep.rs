@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::band::{Band, Block, TILE_ROWS, reduce_band};
+use super::band::{Band, Block, reduce_band};
+use super::runs::TILE_ROWS;
 use crate::error::InputError;
 use crate::simd::InstructionSet;
 

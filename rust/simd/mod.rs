@@ -51,6 +51,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     type Doubles: Copy;
     /// 16 int32.
     type Ints: Copy;
+    /// `COLUMN` float32, as many as a register has.
+    type Column: Copy;
+    /// Lanes of a column: 8 or 16.
+    const COLUMN: usize;
 
     /// One value in all lanes.
     fn splat(self, value: f32) -> Self::Floats;
@@ -68,10 +72,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The larger of the bits as unsigned integers: the larger weight, or what no weight may be.
     fn max_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// The larger and the smaller of two weights; anything of what is no weight.
-    fn order(self, a: Self::Floats, b: Self::Floats) -> (Self::Floats, Self::Floats);
-    /// Exchanges lanes i and i ^ `DISTANCE`, which is 8, 4, 2 or 1.
-    fn swap<const DISTANCE: usize>(self, values: Self::Floats) -> Self::Floats;
     /// Where a >= b.
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32;
     /// The first `count` lanes, 0.0 in the others.
@@ -80,6 +80,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Exponent e and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0.
     fn split(self, weights: Self::Floats) -> (Self::Floats, Self::Floats);
+
+    /// The first lanes of some memory, which has as many.
+    fn load_column(self, lanes: &[f32]) -> Self::Column;
+    /// The first lane.
+    fn first(self, column: Self::Column) -> f32;
+    /// The larger and the smaller of two weights; anything of what is no weight.
+    fn order(self, a: Self::Column, b: Self::Column) -> (Self::Column, Self::Column);
+    /// Exchanges lanes i and i ^ `distance`, a power of two below `COLUMN`.
+    fn swap(self, column: Self::Column, distance: usize) -> Self::Column;
 
     /// The sum of the lanes, halves onto halves.
     fn sum(self, values: Self::Floats) -> f32;
@@ -99,15 +108,27 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints;
     /// The least value whose count is below a limit; infinity where there is none.
     fn least_below(self, values: Self::Floats, counts: Self::Ints, limit: i32) -> f32;
-    /// Moves the lanes of the mask to the front of `weights` and `keys`, in order; what follows them
-    /// there is anything.
-    fn compress(
+    /// Moves the lanes of a mask to the front, in order; what follows them there is anything.
+    fn compress(self, values: Self::Floats, mask: u32, to: &mut [f32; LANES]);
+    /// The same of integers.
+    fn compress_ints(self, values: Self::Ints, mask: u32, to: &mut [i32; LANES]);
+    /// `first` and the number of each lane of a mask, in order; what follows them there is anything.
+    fn lanes_of(self, mask: u32, first: i32, to: &mut [i32; LANES]);
+    /// [`Self::compress`] and [`Self::lanes_of`] the lanes where `values` >= `least`; gives how many.
+    #[inline(always)]
+    fn take_at_least(
         self,
-        lanes: (Self::Floats, Self::Ints),
-        mask: u32,
+        values: Self::Floats,
+        least: Self::Floats,
+        first: i32,
         weights: &mut [f32; LANES],
-        keys: &mut [i32; LANES],
-    );
+        lanes: &mut [i32; LANES],
+    ) -> usize {
+        let mask = self.at_least(values, least);
+        self.compress(values, mask, weights);
+        self.lanes_of(mask, first, lanes);
+        mask.count_ones() as usize
+    }
     /// Runs another kernel in a function of its own.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
     /// Runs a part of this kernel that calls [`Self::mul_add`], for which plain Rust needs instructions

@@ -60,10 +60,24 @@ fn tree_sum<T: Copy + std::ops::AddAssign>(mut lanes: [T; LANES]) -> T {
     lanes[0]
 }
 
+/// Calls with (how many came before, lane) for each lane of a mask.
+#[inline(always)]
+fn for_each_lane(mask: u32, mut take: impl FnMut(usize, usize)) {
+    let mut rest = mask;
+    let mut at = 0;
+    while rest != 0 {
+        take(at % LANES, rest.trailing_zeros() as usize % LANES);
+        at += 1;
+        rest &= rest - 1;
+    }
+}
+
 impl Simd for Plain {
     type Floats = [f32; LANES];
     type Doubles = [f64; LANES];
     type Ints = [i32; LANES];
+    type Column = [f32; 8];
+    const COLUMN: usize = 8;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Floats {
@@ -121,17 +135,6 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
-    fn order(self, a: Self::Floats, b: Self::Floats) -> (Self::Floats, Self::Floats) {
-        let smaller = from_fn(|lane| if a[lane] > b[lane] { b[lane] } else { a[lane] });
-        (self.max(a, b), smaller)
-    }
-
-    #[inline(always)]
-    fn swap<const DISTANCE: usize>(self, values: Self::Floats) -> Self::Floats {
-        from_fn(|lane| values[lane ^ DISTANCE])
-    }
-
-    #[inline(always)]
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32 {
         let bits: [u32; LANES] = from_fn(|lane| if a[lane] >= b[lane] { 1 << lane } else { 0 });
         bits.iter().fold(0, |mask, bit| mask | bit)
@@ -160,6 +163,27 @@ impl Simd for Plain {
             f32::from_bits(bits[lane].wrapping_sub(exponents[lane] << 23).cast_unsigned())
         };
         (from_fn(|lane| exponents[lane] as f32), from_fn(mantissa))
+    }
+
+    #[inline(always)]
+    fn load_column(self, lanes: &[f32]) -> Self::Column {
+        *lanes.first_chunk().expect("eight lanes")
+    }
+
+    #[inline(always)]
+    fn first(self, column: Self::Column) -> f32 {
+        column[0]
+    }
+
+    #[inline(always)]
+    fn order(self, a: Self::Column, b: Self::Column) -> (Self::Column, Self::Column) {
+        let larger = from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] });
+        (larger, from_fn(|lane| if a[lane] > b[lane] { b[lane] } else { a[lane] }))
+    }
+
+    #[inline(always)]
+    fn swap(self, column: Self::Column, distance: usize) -> Self::Column {
+        from_fn(|lane| column[lane ^ distance])
     }
 
     #[inline(always)]
@@ -213,21 +237,18 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
-    fn compress(
-        self,
-        (values, numbers): (Self::Floats, Self::Ints),
-        mut mask: u32,
-        weights: &mut [f32; LANES],
-        keys: &mut [i32; LANES],
-    ) {
-        let mut to = 0;
-        while mask != 0 {
-            let lane = mask.trailing_zeros() as usize % LANES;
-            weights[to % LANES] = values[lane];
-            keys[to % LANES] = numbers[lane];
-            to += 1;
-            mask &= mask - 1;
-        }
+    fn compress(self, values: Self::Floats, mask: u32, to: &mut [f32; LANES]) {
+        for_each_lane(mask, |at, lane| to[at] = values[lane]);
+    }
+
+    #[inline(always)]
+    fn compress_ints(self, values: Self::Ints, mask: u32, to: &mut [i32; LANES]) {
+        for_each_lane(mask, |at, lane| to[at] = values[lane]);
+    }
+
+    #[inline(always)]
+    fn lanes_of(self, mask: u32, first: i32, to: &mut [i32; LANES]) {
+        for_each_lane(mask, |at, lane| to[at] = first.wrapping_add_unsigned(lane as u32));
     }
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {

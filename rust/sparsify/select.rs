@@ -81,10 +81,19 @@ struct Hits {
     lanes: usize,
 }
 
+/// The edges that a row keeps.
+struct Kept {
+    count: usize,
+    sum: f64,
+    /// Whether they are all the positive weights.
+    is_whole: bool,
+}
+
 impl Selector {
     /// A selector for rows of at most `keys` weights.
     pub fn new(rules: Rules, keys: usize) -> Self {
-        let chunks = (keys / LANES / CHUNK + 1).max(keys.min(SHORT) / LANES + 1);
+        let blocks_of_short = keys.min(SHORT).div_ceil(LANES) + EIGHT;
+        let chunks = (keys / LANES / CHUNK + 1).max(blocks_of_short);
         Self {
             rules,
             chunks: vec![[0.0; LANES]; chunks],
@@ -102,7 +111,8 @@ impl Selector {
         row: Row<'_, T>,
         edges: &mut EdgeBand,
     ) -> Result<(), Unsound> {
-        let few = self.rules.top_k().filter(|&k| k <= EIGHT && row.keys() <= SHORT);
+        let (top_k, top_mass) = (self.rules.top_k(), self.rules.top_mass());
+        let few = top_k.filter(|&k| k <= EIGHT && row.keys() <= SHORT && top_mass.is_none());
         let scan = match few {
             Some(_) => self.scan::<S, T, 1>(simd, row),
             None => self.scan::<S, T, CHUNK>(simd, row),
@@ -110,19 +120,31 @@ impl Selector {
         if scan.top > LARGEST {
             return self.select_odd(simd, row, edges);
         }
-        let all = match few {
-            Some(k) => self.find_few(simd, k, row.keys()),
-            None => self.find(simd, row, &scan),
+        let kept = match few {
+            Some(k) => self.keep_few(simd, k, row.keys(), &scan, edges),
+            None => self.keep_any(simd, row, &scan, edges),
         };
+        let is_whole = kept.is_whole || scan.mass <= 0.0;
+        let retained = if is_whole { 1.0 } else { (kept.sum / scan.mass).min(1.0) };
+        edges.close_row(kept.count, retained as f32);
+        Ok(())
+    }
+
+    /// Writes the edges where they will be.
+    #[inline(always)]
+    fn keep_any<S: Simd, T: Stored>(
+        &mut self,
+        simd: S,
+        row: Row<'_, T>,
+        scan: &Scan<S>,
+        edges: &mut EdgeBand,
+    ) -> Kept {
+        let all = self.find(simd, row, scan);
         if let Some(share) = self.rules.top_mass() {
             mass::keep(simd, &mut self.found, &mut self.undecided, row, share);
         }
-        let begin = edges.keys.len();
-        let kept = self.found.append_to(simd, edges);
-        let is_whole = self.found.count == all || scan.mass <= 0.0;
-        let retained = if is_whole { 1.0 } else { (kept / scan.mass).min(1.0) };
-        edges.close_row(begin, retained as f32);
-        Ok(())
+        let (count, sum) = (self.found.count, self.found.write_to(simd, edges));
+        Kept { count, sum, is_whole: count == all }
     }
 
     /// A row that looks unsound: without its -0.0, if that is all.

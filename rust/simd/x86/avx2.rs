@@ -36,6 +36,8 @@ impl Simd for Avx2 {
     type Floats = Pair;
     type Doubles = [__m256d; 4];
     type Ints = [__m256i; 2];
+    type Column = __m256;
+    const COLUMN: usize = 8;
 
     super::run!("avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt");
 
@@ -51,10 +53,12 @@ impl Simd for Avx2 {
             _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a[0]), _mm256_castps_si256(b[0]))),
             _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a[1]), _mm256_castps_si256(b[1]))),
         ];
-        order(a: Pair, b: Pair) -> (Pair, Pair) = {
-            let (low, high) = (order_half(a[0], b[0]), order_half(a[1], b[1]));
-            ([low.0, high.0], [low.1, high.1])
+        order(a: __m256, b: __m256) -> (__m256, __m256) = {
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            let (larger, smaller) = (_mm256_max_epu32(a, b), _mm256_min_epu32(a, b));
+            (_mm256_castsi256_ps(larger), _mm256_castsi256_ps(smaller))
         };
+        first(column: __m256) -> f32 = _mm256_cvtss_f32(column);
         at_least(a: Pair, b: Pair) -> u32 = {
             let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[0], b[0]));
             let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[1], b[1]));
@@ -135,24 +139,22 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn swap<const DISTANCE: usize>(self, [low, high]: Pair) -> Pair {
+    fn swap(self, column: __m256, distance: usize) -> __m256 {
         // SAFETY: as in `lanewise`.
         unsafe {
-            match DISTANCE {
-                8 => [high, low],
-                4 => {
-                    [_mm256_permute2f128_ps::<1>(low, low), _mm256_permute2f128_ps::<1>(high, high)]
-                }
-                2 => [
-                    _mm256_permute_ps::<0b01_00_11_10>(low),
-                    _mm256_permute_ps::<0b01_00_11_10>(high),
-                ],
-                _ => [
-                    _mm256_permute_ps::<0b10_11_00_01>(low),
-                    _mm256_permute_ps::<0b10_11_00_01>(high),
-                ],
+            match distance {
+                4 => _mm256_permute2f128_ps::<1>(column, column),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(column),
+                _ => _mm256_permute_ps::<0b10_11_00_01>(column),
             }
         }
+    }
+
+    #[inline(always)]
+    fn load_column(self, lanes: &[f32]) -> __m256 {
+        let lanes: &[f32; 8] = lanes.first_chunk().expect("eight lanes");
+        // SAFETY: as in `load`.
+        unsafe { _mm256_loadu_ps(lanes.as_ptr()) }
     }
 
     #[inline(always)]
@@ -206,29 +208,68 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn compress(
-        self,
-        (values, numbers): (Pair, [__m256i; 2]),
-        mask: u32,
-        weights: &mut [f32; LANES],
-        keys: &mut [i32; LANES],
-    ) {
-        let (low, high) = (mask as usize & 0xff, mask as usize >> 8 & 0xff);
-        let (weights, keys) = (weights.as_mut_ptr(), keys.as_mut_ptr());
-        // SAFETY: the second half is stored from `low.count_ones()` on, at most 8, so all 16 lanes that
-        // are written lie within the arrays. A row of the table is eight bytes, which is what is loaded.
+    fn compress(self, values: Pair, mask: u32, to: &mut [f32; LANES]) {
+        let (first, second, at) = halves_of(mask);
+        let to = to.as_mut_ptr();
+        // SAFETY: 16 elements are writable from `to`, and `at` is at most 8.
         unsafe {
-            let order =
-                |mask: usize| _mm256_cvtepu8_epi32(_mm_loadl_epi64(LANES_OF[mask].as_ptr().cast()));
-            let first = order(low);
-            _mm256_storeu_ps(weights, _mm256_permutevar8x32_ps(values[0], first));
-            _mm256_storeu_si256(keys.cast(), _mm256_permutevar8x32_epi32(numbers[0], first));
-            let (second, at) = (order(high), low.count_ones() as usize);
-            _mm256_storeu_ps(weights.add(at), _mm256_permutevar8x32_ps(values[1], second));
-            _mm256_storeu_si256(
-                keys.add(at).cast(),
-                _mm256_permutevar8x32_epi32(numbers[1], second),
-            );
+            _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(values[0], lanes_of(first)));
+            _mm256_storeu_ps(to.add(at), _mm256_permutevar8x32_ps(values[1], lanes_of(second)));
+        }
+    }
+
+    #[inline(always)]
+    fn compress_ints(self, values: [__m256i; 2], mask: u32, to: &mut [i32; LANES]) {
+        let (first, second, at) = halves_of(mask);
+        let to = to.as_mut_ptr();
+        // SAFETY: as in `compress`.
+        unsafe {
+            let first = _mm256_permutevar8x32_epi32(values[0], lanes_of(first));
+            let second = _mm256_permutevar8x32_epi32(values[1], lanes_of(second));
+            _mm256_storeu_si256(to.cast(), first);
+            _mm256_storeu_si256(to.add(at).cast(), second);
+        }
+    }
+
+    #[inline(always)]
+    fn lanes_of(self, mask: u32, begin: i32, to: &mut [i32; LANES]) {
+        let (first, second, at) = halves_of(mask);
+        let to = to.as_mut_ptr();
+        // SAFETY: as in `compress`.
+        unsafe {
+            let first = _mm256_add_epi32(lanes_of(first), _mm256_set1_epi32(begin));
+            let second = _mm256_add_epi32(lanes_of(second), _mm256_set1_epi32(begin + 8));
+            _mm256_storeu_si256(to.cast(), first);
+            _mm256_storeu_si256(to.add(at).cast(), second);
+        }
+    }
+
+    // Halves apart from each other, whose masks need not be joined.
+    #[inline(always)]
+    fn take_at_least(
+        self,
+        values: Pair,
+        least: Pair,
+        begin: i32,
+        weights: &mut [f32; LANES],
+        lanes: &mut [i32; LANES],
+    ) -> usize {
+        let (weights, lanes) = (weights.as_mut_ptr(), lanes.as_mut_ptr());
+        // SAFETY: as in `compress`.
+        unsafe {
+            let first = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values[0], least[0]));
+            let second = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values[1], least[1]));
+            let (first, second) = (first.cast_unsigned(), second.cast_unsigned());
+            let at = first.count_ones() as usize;
+            let (from, next) = (lanes_of(first as usize), lanes_of(second as usize));
+            _mm256_storeu_ps(weights, _mm256_permutevar8x32_ps(values[0], from));
+            _mm256_storeu_ps(weights.add(at), _mm256_permutevar8x32_ps(values[1], next));
+            let begin = _mm256_set1_epi32(begin);
+            let from = _mm256_add_epi32(from, begin);
+            let next = _mm256_add_epi32(next, _mm256_add_epi32(begin, _mm256_set1_epi32(8)));
+            _mm256_storeu_si256(lanes.cast(), from);
+            _mm256_storeu_si256(lanes.add(at).cast(), next);
+            at + second.count_ones() as usize
         }
     }
 
@@ -239,12 +280,19 @@ impl Simd for Avx2 {
     }
 }
 
-/// The larger and the smaller of eight lanes.
+/// The masks of both halves, and how many lanes the first has.
+#[inline(always)]
+fn halves_of(mask: u32) -> (usize, usize, usize) {
+    let (first, second) = (mask & 0xff, mask >> 8 & 0xff);
+    (first as usize, second as usize, first.count_ones() as usize)
+}
+
+/// The numbers of the lanes of a mask, in order.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn order_half(a: __m256, b: __m256) -> (__m256, __m256) {
-    let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
-    (_mm256_castsi256_ps(_mm256_max_epu32(a, b)), _mm256_castsi256_ps(_mm256_min_epu32(a, b)))
+fn lanes_of(mask: usize) -> __m256i {
+    // SAFETY: a row of the table is eight bytes, which is what is loaded.
+    unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(LANES_OF[mask].as_ptr().cast())) }
 }
 
 /// Exponent and mantissa of eight lanes.

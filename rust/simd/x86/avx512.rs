@@ -16,6 +16,8 @@ impl Simd for Avx512 {
     type Floats = __m512;
     type Doubles = [__m512d; 2];
     type Ints = __m512i;
+    type Column = __m512;
+    const COLUMN: usize = LANES;
 
     super::run!("avx512f,avx512dq,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
 
@@ -33,6 +35,7 @@ impl Simd for Avx512 {
             let (larger, smaller) = (_mm512_max_epu32(a, b), _mm512_min_epu32(a, b));
             (_mm512_castsi512_ps(larger), _mm512_castsi512_ps(smaller))
         };
+        first(column: __m512) -> f32 = _mm512_cvtss_f32(column);
         at_least(a: __m512, b: __m512) -> u32 =
             u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b));
         keep_first(values: __m512, count: usize) -> __m512 =
@@ -85,14 +88,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn swap<const DISTANCE: usize>(self, values: __m512) -> __m512 {
+    fn swap(self, column: __m512, distance: usize) -> __m512 {
         // SAFETY: as in `lanewise`.
         unsafe {
-            match DISTANCE {
-                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(values, values),
-                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(values, values),
-                2 => _mm512_permute_ps::<0b01_00_11_10>(values),
-                _ => _mm512_permute_ps::<0b10_11_00_01>(values),
+            match distance {
+                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(column, column),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(column, column),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(column),
+                _ => _mm512_permute_ps::<0b10_11_00_01>(column),
             }
         }
     }
@@ -101,6 +104,11 @@ impl Simd for Avx512 {
     fn load(self, lanes: &[f32; LANES]) -> __m512 {
         // SAFETY: 64 bytes are readable; the load needs no alignment.
         unsafe { _mm512_loadu_ps(lanes.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_column(self, lanes: &[f32]) -> __m512 {
+        self.load(lanes.first_chunk().expect("sixteen lanes"))
     }
 
     #[inline(always)]
@@ -130,22 +138,27 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
     }
 
+    // Storing all lanes: storing those of the mask alone is slow on some processors.
     #[inline(always)]
-    fn compress(
-        self,
-        (values, numbers): (__m512, __m512i),
-        mask: u32,
-        weights: &mut [f32; LANES],
-        keys: &mut [i32; LANES],
-    ) {
-        let mask = mask as u16;
-        // SAFETY: 64 bytes are writable in each; the stores need no alignment. They store all lanes:
-        // storing those of the mask alone is slow on some processors.
+    fn compress(self, values: __m512, mask: u32, to: &mut [f32; LANES]) {
+        // SAFETY: 64 bytes are writable; the store needs no alignment.
         unsafe {
-            _mm512_storeu_ps(weights.as_mut_ptr(), _mm512_maskz_compress_ps(mask, values));
-            let numbers = _mm512_maskz_compress_epi32(mask, numbers);
-            _mm512_storeu_si512(keys.as_mut_ptr().cast(), numbers);
+            _mm512_storeu_ps(to.as_mut_ptr(), _mm512_maskz_compress_ps(mask as u16, values));
         }
+    }
+
+    #[inline(always)]
+    fn compress_ints(self, values: __m512i, mask: u32, to: &mut [i32; LANES]) {
+        // SAFETY: as in `compress`.
+        unsafe {
+            let front = _mm512_maskz_compress_epi32(mask as u16, values);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), front);
+        }
+    }
+
+    #[inline(always)]
+    fn lanes_of(self, mask: u32, first: i32, to: &mut [i32; LANES]) {
+        self.compress_ints(self.count_from(first), mask, to);
     }
 
     #[inline(always)]

@@ -58,26 +58,28 @@ impl Candidates {
                 ties -= equal.count_ones() as usize;
                 hits |= equal;
             }
-            let (to, to_keys) = (window(&mut self.weights, kept), window(&mut self.keys, kept));
-            simd.compress((weights, keys), hits, to, to_keys);
+            simd.compress(weights, hits, window(&mut self.weights, kept));
+            simd.compress_ints(keys, hits, window(&mut self.keys, kept));
             kept += hits.count_ones() as usize;
         }
         self.end(kept);
     }
 
-    /// Appends the candidates as edges, and gives their sum.
+    /// Writes the candidates where the edges of the row will be, and gives their sum.
     #[inline(always)]
-    pub fn append_to<S: Simd>(&self, simd: S, edges: &mut EdgeBand) -> f64 {
-        let end = edges.keys.len() + self.count;
+    pub fn write_to<S: Simd>(&self, simd: S, edges: &mut EdgeBand) -> f64 {
+        let blocks = self.blocks();
+        let (keys, weights) = edges.room(blocks.len() * LANES);
         let mut sums = simd.no_doubles();
-        // Whole blocks, whose copies need no call, and back to where the candidates end.
-        for (weights, keys) in self.blocks().iter().zip(self.keys.as_chunks::<LANES>().0) {
-            edges.keys.extend_from_slice(keys);
-            edges.weights.extend_from_slice(weights);
-            sums = simd.add_doubles(sums, simd.load(weights));
+        let (keys, weights) = (keys.as_chunks_mut::<LANES>().0, weights.as_chunks_mut::<LANES>().0);
+        // Whole blocks, whose copies need no call.
+        for (to, from) in keys.iter_mut().zip(self.keys.as_chunks::<LANES>().0) {
+            *to = *from;
         }
-        edges.keys.truncate(end);
-        edges.weights.truncate(end);
+        for (to, from) in weights.iter_mut().zip(blocks) {
+            *to = *from;
+            sums = simd.add_doubles(sums, simd.load(from));
+        }
         simd.sum_doubles(sums)
     }
 }
@@ -93,9 +95,8 @@ impl Collector<'_> {
     /// Appends the hits of a block that begins at `key`.
     #[inline(always)]
     pub fn push<S: Simd>(&mut self, simd: S, block: S::Floats, hits: u32, key: usize) {
-        let keys = simd.count_from((key as u32).cast_signed());
-        let (weights, found) = (window(self.weights, self.count), window(self.keys, self.count));
-        simd.compress((block, keys), hits, weights, found);
+        simd.compress(block, hits, window(self.weights, self.count));
+        simd.lanes_of(hits, (key as u32).cast_signed(), window(self.keys, self.count));
         self.count += hits.count_ones() as usize;
     }
 }
@@ -107,7 +108,7 @@ pub(super) fn room(keys: usize) -> usize {
 
 /// The lowest `count` bits that are set.
 #[inline(always)]
-fn first_bits(mask: u32, count: usize) -> u32 {
+pub(super) fn first_bits(mask: u32, count: usize) -> u32 {
     if mask.count_ones() as usize <= count {
         return mask;
     }

@@ -156,13 +156,12 @@ impl<'a> Undecided<'a> {
     #[inline(always)]
     pub fn narrow<S: Simd>(&mut self, simd: S, low: u32, above: u32) {
         let (low, above) = (simd.splat(f32::from_bits(low)), simd.splat(f32::from_bits(above)));
-        let (mut kept, mut keys) = (0, [0; LANES]);
+        let mut kept = 0;
         for block in 0..self.count.div_ceil(LANES) {
             let weights = simd.load(&self.weights.as_chunks().0[block]);
             let mask = simd.at_least(weights, low) & !simd.at_least(weights, above);
             // Never beyond the block that was read.
-            let to = window(self.weights, kept);
-            simd.compress((weights, simd.count_from(0)), mask, to, &mut keys);
+            simd.compress(weights, mask, window(self.weights, kept));
             kept += mask.count_ones() as usize;
         }
         self.count = kept;

@@ -3,63 +3,102 @@
 //! ```text
 //! pass 1 has kept every block, widened, as a chunk of its own
 //! last = the k-th largest of all, by a network
-//! collect what reaches it; of those equal to it, keep the first
+//! of every block, write what reaches it where the edges will be
+//! where that was more than k: once more, the first alone of those equal to `last`
 //! ```
+//!
+//! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
+//!    edges: rows that are flat or full of ties.
 
-use super::cut::Cut;
-use super::network::{EIGHT, eight_largest};
-use super::{LANES, Selector, Simd};
+use super::candidates::first_bits;
+use super::cut::{count, window};
+use super::network::{EIGHT, kth_largest};
+use super::{Kept, LANES, Scan, Selector};
+use crate::edges::EdgeBand;
+use crate::simd::{Kernel, Simd};
 
 /// Keys of the longest row of the kind: finding its largest weights costs less than looking at less.
 pub(super) const SHORT: usize = 512;
 
-impl Selector {
-    /// Finds the edges, and gives how many weights are positive; more than there are if that is not
-    /// known.
-    #[inline(always)]
-    pub(super) fn find_few<S: Simd>(&mut self, simd: S, k: usize, keys: usize) -> usize {
-        let blocks = keys.div_ceil(LANES);
-        let largest = eight_largest(simd, &self.chunks[..blocks]);
-        let (last, floor) = (largest[k - 1], self.rules.floor());
-        // Where all that reach it are equal, the first k do.
-        let enough = if last < largest[0] { usize::MAX } else { k };
-        let reaching = self.collect_blocks(simd, blocks, floor.max(last), enough);
-        if reaching > k {
-            let exceeding = largest[..k].iter().filter(|&&weight| weight > last).count();
-            let cut = Cut { from: last.next_up(), tie: last, ties: k - exceeding };
-            self.found.keep(simd, cut);
-        }
-        if last < floor && floor.to_bits() == 1 { reaching } else { usize::MAX }
-    }
+/// Edges of a row, and the rest of a block that is written with the last of them, or zeros after it.
+const ROOM: usize = 2 * LANES + EIGHT;
 
-    /// Collects what reaches a threshold until there is enough, and gives how many that is.
+impl Selector {
+    /// Writes the edges where they will be.
     #[inline(always)]
-    fn collect_blocks<S: Simd>(
+    pub(super) fn keep_few<S: Simd>(
         &mut self,
         simd: S,
-        blocks: usize,
-        threshold: f32,
-        enough: usize,
-    ) -> usize {
-        let from = simd.splat(threshold);
+        k: usize,
+        keys: usize,
+        scan: &Scan<S>,
+        edges: &mut EdgeBand,
+    ) -> Kept {
+        let blocks = keys.div_ceil(LANES);
+        let zeros = EIGHT * S::COLUMN / LANES - 1;
+        for block in &mut self.chunks[blocks..blocks + zeros] {
+            simd.store(simd.splat(0.0), block);
+        }
+        let (floor, top) = (self.rules.floor(), f32::from_bits(scan.top));
+        let lanes = simd.max_bits(scan.lanes[0], scan.lanes[1]);
+        let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
+        let last = if topmost >= k { top } else { kth_largest(simd, &self.chunks, keys, k) };
+        // Where all that reach it are equal, the first k do.
+        let enough = if last < top { k + 1 } else { k };
+        let (room, room_of_weights) = edges.room(ROOM);
+        let keys: &mut [i32; ROOM] = room.first_chunk_mut().expect("room");
+        let weights: &mut [f32; ROOM] = room_of_weights.first_chunk_mut().expect("room");
         let blocks = &self.chunks[..blocks];
-        // One bit for each block that has some; of few blocks nearly all have.
-        let mut hits = ((1_u64 << blocks.len()) - 1) as u32;
-        if blocks.len() > EIGHT {
-            hits = 0;
-            for block in blocks.iter().rev() {
-                hits = 2 * hits + u32::from(simd.at_least(simd.load(block), from) != 0);
+        let threshold = simd.splat(if last > floor { last } else { floor });
+        let mut count = 0;
+        for (block, key) in blocks.iter().zip((0_i32..).step_by(LANES)) {
+            if count >= enough {
+                break;
             }
+            let (weights, keys) = (window(weights, count), window(keys, count));
+            count += simd.take_at_least(simd.load(block), threshold, key, weights, keys);
         }
-        let mut found = self.found.begin();
-        while hits != 0 && found.count < enough {
-            let number = hits.trailing_zeros() as usize;
-            hits &= hits - 1;
-            let weights = simd.load(&blocks[number]);
-            found.push(simd, weights, simd.at_least(weights, from), number * LANES);
+        if count > k && last < top {
+            count = simd.run(WithTies { blocks, last, k, keys, weights });
         }
-        let count = found.count;
-        self.found.end(count);
+        let count = count.min(k);
+        *window(weights, count) = [0.0; LANES];
+        let mut sum = 0.0;
+        for &weight in &weights[..EIGHT] {
+            sum += f64::from(weight);
+        }
+        Kept { count, sum, is_whole: last < floor && floor.to_bits() == 1 }
+    }
+}
+
+/// The edges of a row where more than k weights reach the k-th largest.
+struct WithTies<'a> {
+    blocks: &'a [[f32; LANES]],
+    last: f32,
+    k: usize,
+    keys: &'a mut [i32; ROOM],
+    weights: &'a mut [f32; ROOM],
+}
+
+impl Kernel for WithTies<'_> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> usize {
+        let above = self.last.next_up();
+        let mut ties = self.k - count(simd, self.blocks, above);
+        let (from, tie) = (simd.splat(above), simd.splat(self.last));
+        let mut count = 0;
+        for (block, key) in self.blocks.iter().zip((0_i32..).step_by(LANES)) {
+            let block = simd.load(block);
+            let above = simd.at_least(block, from);
+            let equal = first_bits(simd.at_least(block, tie) & !above, ties);
+            ties -= equal.count_ones() as usize;
+            let hits = above | equal;
+            simd.compress(block, hits, window(self.weights, count));
+            simd.lanes_of(hits, key, window(self.keys, count));
+            count += hits.count_ones() as usize;
+        }
         count
     }
 }

@@ -1,0 +1,42 @@
+//! Consecutive rows of which the same is made.
+
+use std::ops::Range;
+
+/// Rows that are passed together: of one head, or while all heads are combined.
+pub(super) const TILE_ROWS: usize = 4;
+
+/// Consecutive rows of which the same is made.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub rows: Range<usize>,
+    pub parts: Parts,
+}
+
+/// What is made of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// Edges, of each head or of the heads combined.
+    pub edges: bool,
+    /// Sums of columns.
+    pub received: bool,
+    /// Entropy, masses, and the weight on the token before.
+    pub detail: bool,
+}
+
+impl Run {
+    /// The runs of some rows.
+    pub fn of(rows: Range<usize>, parts: impl Fn(usize) -> Parts) -> Vec<Self> {
+        let rows: Vec<usize> = rows.collect();
+        let runs = rows.chunk_by(|&one, &other| parts(one) == parts(other));
+        let run = |run: &[usize]| Self { rows: run[0]..run[0] + run.len(), parts: parts(run[0]) };
+        runs.map(run).collect()
+    }
+
+    /// The same rows, a tile at a time.
+    pub fn tiles(&self) -> impl Iterator<Item = Self> {
+        let (rows, parts) = (self.rows.clone(), self.parts);
+        let end = rows.end;
+        let tile = move |begin| Self { rows: begin..end.min(begin + TILE_ROWS), parts };
+        rows.step_by(TILE_ROWS).map(tile)
+    }
+}
