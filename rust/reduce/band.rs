@@ -273,12 +273,12 @@ impl<'a, T: Stored> Pass<'a, T> {
     #[inline(always)]
     fn select_combined<S: Simd>(&mut self, simd: S, tile: &Run) -> Result<(), InputError> {
         let Block { view, plan, .. } = *self.block;
-        for (query, begin) in tile.rows.clone().zip((0..).step_by(self.stride.max(1))) {
+        for (at, query) in tile.rows.clone().enumerate() {
             if !tile.parts.edges {
                 self.band.edges.skip_row();
                 continue;
             }
-            let sums = &mut self.combined[begin..begin + self.stride];
+            let sums = &mut self.combined[at * self.stride..(at + 1) * self.stride];
             if plan.combine == Combine::Mean && view.heads() > 0 {
                 tile::divide(simd, sums, view.heads() as f32);
             }
