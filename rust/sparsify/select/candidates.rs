@@ -34,7 +34,7 @@ impl Candidates {
     /// Begins anew.
     #[inline(always)]
     pub fn begin(&mut self) -> Collector<'_> {
-        Collector { count: 0, weights: &mut self.weights, keys: &mut self.keys }
+        Collector::new(&mut self.weights, &mut self.keys)
     }
 
     /// Ends what has been collected.
@@ -91,7 +91,13 @@ pub(super) struct Collector<'a> {
     keys: &'a mut [i32],
 }
 
-impl Collector<'_> {
+impl<'a> Collector<'a> {
+    /// Nothing yet, with room for what will be kept and a block after it.
+    #[inline(always)]
+    pub fn new(weights: &'a mut [f32], keys: &'a mut [i32]) -> Self {
+        Self { count: 0, weights, keys }
+    }
+
     /// Appends the hits of a block that begins at `key`.
     #[inline(always)]
     pub fn push<S: Simd>(&mut self, simd: S, block: S::Floats, hits: u32, key: usize) {

@@ -10,7 +10,7 @@
 //! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
 //!    edges: rows that are flat or full of ties.
 
-use super::candidates::first_bits;
+use super::candidates::{Collector, first_bits};
 use super::cut::{count, window};
 use super::network::{EIGHT, kth_largest};
 use super::{Kept, LANES, Scan, Selector};
@@ -20,8 +20,8 @@ use crate::simd::{Kernel, Simd};
 /// Keys of the longest row of the kind: finding its largest weights costs less than looking at less.
 pub(super) const SHORT: usize = 512;
 
-/// Edges of a row, and the rest of a block that is written with the last of them, or zeros after it.
-const ROOM: usize = 2 * LANES + EIGHT;
+/// Edges of a row, and a block that is written after them.
+const ROOM: usize = EIGHT + LANES;
 
 impl Selector {
     /// Writes the edges where they will be.
@@ -88,17 +88,14 @@ impl Kernel for WithTies<'_> {
         let above = self.last.next_up();
         let mut ties = self.k - count(simd, self.blocks, above);
         let (from, tie) = (simd.splat(above), simd.splat(self.last));
-        let mut count = 0;
-        for (block, key) in self.blocks.iter().zip((0_i32..).step_by(LANES)) {
+        let mut found = Collector::new(self.weights, self.keys);
+        for (number, block) in self.blocks.iter().enumerate() {
             let block = simd.load(block);
             let above = simd.at_least(block, from);
             let equal = first_bits(simd.at_least(block, tie) & !above, ties);
             ties -= equal.count_ones() as usize;
-            let hits = above | equal;
-            simd.compress(block, hits, window(self.weights, count));
-            simd.lanes_of(hits, key, window(self.keys, count));
-            count += hits.count_ones() as usize;
+            found.push(simd, block, above | equal, number * LANES);
         }
-        count
+        found.count
     }
 }
