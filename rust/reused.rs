@@ -64,13 +64,16 @@ impl<T: Pooled> Reused<T> {
     }
 }
 
-/// A vector of the pool with room for so many elements, and what it had.
+/// The smallest vector of the pool with room for so many elements, and what it had; of the smallest,
+/// the one that came last, which may be in a cache.
 fn pooled<T: Pooled>(length: usize) -> Option<Vec<T>> {
     // A pool that another thread holds is not waited for, and a forked process never could.
     let mut pool = T::pool().try_lock().ok()?;
     let good = length..=length.saturating_mul(ROOMY);
-    let fits = pool.iter().rposition(|vector| good.contains(&vector.capacity()))?;
-    Some(pool.swap_remove(fits))
+    let fits =
+        pool.iter().enumerate().rev().filter(|(_, vector)| good.contains(&vector.capacity()));
+    let (smallest, _) = fits.min_by_key(|(_, vector)| vector.capacity())?;
+    Some(pool.swap_remove(smallest))
 }
 
 impl<T: Pooled> Drop for Reused<T> {

@@ -14,7 +14,7 @@ use crate::sparsify::Combine;
 use crate::sparsify::select::Selector;
 
 /// The most edges of a row that memory is reserved for.
-const MOST_RESERVED: usize = 64;
+const MOST_RESERVED: usize = 128;
 
 /// Edges of a row that memory is reserved for where rules do not say how many there are.
 const RESERVED: usize = 16;

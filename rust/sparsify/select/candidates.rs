@@ -47,17 +47,11 @@ impl Candidates {
     /// Cuts, in place: what is written never reaches beyond the block that was read.
     #[inline(always)]
     pub fn keep<S: Simd>(&mut self, simd: S, cut: Cut) {
-        let (from, tie) = (simd.splat(cut.from), simd.splat(cut.tie));
-        let (mut kept, mut ties) = (0, cut.ties);
+        let (mut cutting, mut kept) = (cut.begin(simd), 0);
         for block in 0..self.count.div_ceil(LANES) {
             let weights = self.load(simd, block);
             let keys = simd.load_ints(&self.keys.as_chunks().0[block]);
-            let mut hits = simd.at_least(weights, from);
-            if ties > 0 {
-                let equal = first_bits(simd.at_least(weights, tie) & !hits, ties);
-                ties -= equal.count_ones() as usize;
-                hits |= equal;
-            }
+            let hits = cutting.kept(simd, weights);
             simd.compress(weights, hits, window(&mut self.weights, kept));
             simd.compress_ints(keys, hits, window(&mut self.keys, kept));
             kept += hits.count_ones() as usize;
@@ -110,17 +104,4 @@ impl<'a> Collector<'a> {
 /// Elements that the candidates of so many keys need: a window of 16 is written where they end.
 pub(super) fn room(keys: usize) -> usize {
     (keys / LANES + 2) * LANES
-}
-
-/// The lowest `count` bits that are set.
-#[inline(always)]
-pub(super) fn first_bits(mask: u32, count: usize) -> u32 {
-    if mask.count_ones() as usize <= count {
-        return mask;
-    }
-    let mut rest = mask;
-    for _ in 0..count {
-        rest &= rest - 1;
-    }
-    mask ^ rest
 }

@@ -10,8 +10,8 @@
 //! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
 //!    edges: rows that are flat or full of ties.
 
-use super::candidates::{Collector, first_bits};
-use super::cut::{count, window};
+use super::candidates::Collector;
+use super::cut::{cut_at, window};
 use super::network::{EIGHT, kth_largest};
 use super::{Kept, LANES, Scan, Selector};
 use crate::edges::EdgeBand;
@@ -85,16 +85,12 @@ impl Kernel for WithTies<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        let above = self.last.next_up();
-        let mut ties = self.k - count(simd, self.blocks, above);
-        let (from, tie) = (simd.splat(above), simd.splat(self.last));
+        let mut cutting = cut_at(simd, self.blocks, self.last, self.k).begin(simd);
         let mut found = Collector::new(self.weights, self.keys);
         for (number, block) in self.blocks.iter().enumerate() {
             let block = simd.load(block);
-            let above = simd.at_least(block, from);
-            let equal = first_bits(simd.at_least(block, tie) & !above, ties);
-            ties -= equal.count_ones() as usize;
-            found.push(simd, block, above | equal, number * LANES);
+            let kept = cutting.kept(simd, block);
+            found.push(simd, block, kept, number * LANES);
         }
         found.count
     }
