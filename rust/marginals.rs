@@ -77,6 +77,17 @@ pub(crate) struct MarginalRows {
     pub segments: Segments,
 }
 
+/// Which marginals a row gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// Its diagonal.
+    pub diagonal: bool,
+    /// `previous`, `entropy` and `mass`.
+    pub detail: bool,
+    /// Its part of `received`.
+    pub received: bool,
+}
+
 /// The marginals of a band of rows.
 #[derive(Debug)]
 pub(crate) struct MarginalBand {
@@ -123,14 +134,13 @@ impl MarginalBand {
             .all(|rows| rows.is_empty())
     }
 
-    /// Whether a row gives `previous`, `entropy` and `mass`.
-    pub fn has_detail(&self, row: usize) -> bool {
-        self.detail_rows.contains(&row)
-    }
-
-    /// Whether a row is summed into `received`.
-    pub fn has_received(&self, row: usize) -> bool {
-        self.received_rows.contains(&row)
+    /// What a row gives.
+    pub fn given(&self, row: usize) -> Given {
+        Given {
+            diagonal: self.diagonal_rows.contains(&row),
+            detail: self.detail_rows.contains(&row),
+            received: self.received_rows.contains(&row),
+        }
     }
 
     /// The sums of a head's columns, in whole blocks of 16 keys, and the masses of some of its rows, of
@@ -144,38 +154,33 @@ impl MarginalBand {
     ) -> (&mut [f32], &mut [f32]) {
         let begin = head * self.received_keys;
         let received = &mut self.received[begin..begin + self.received_keys];
-        let masses = if self.detail_rows.contains(&rows.start) {
-            let begin = slot(&self.detail_rows, head, rows.start) * segments;
-            &mut self.values.mass[begin..begin + rows.len() * segments]
-        } else {
-            &mut []
-        };
-        (received, masses)
+        (received, values_of(&mut self.values.mass, segments, &self.detail_rows, head, rows))
     }
 
-    /// Takes what single weights of one row give; the row stands at `position`.
+    /// Takes what single weights of some rows give; the first row stands at `position`.
     #[inline(always)]
     pub fn take<T: Stored>(
         &mut self,
-        (head, row): (usize, usize),
+        head: usize,
+        rows: &Range<usize>,
         position: usize,
-        weights: Row<'_, T>,
+        weights: &[Row<'_, T>],
     ) {
-        if self.diagonal_rows.contains(&row) {
-            let slot = slot(&self.diagonal_rows, head, row);
-            self.values.diagonal[slot] = weights.get(position);
+        let diagonal = values_of(&mut self.values.diagonal, 1, &self.diagonal_rows, head, rows);
+        for (at, (value, weights)) in diagonal.iter_mut().zip(weights).enumerate() {
+            *value = weights.get(position + at);
         }
-        if self.detail_rows.contains(&row) {
-            let slot = slot(&self.detail_rows, head, row);
-            self.values.previous[slot] =
-                position.checked_sub(1).map_or(0.0, |key| weights.get(key));
+        let previous = values_of(&mut self.values.previous, 1, &self.detail_rows, head, rows);
+        for (at, (value, weights)) in previous.iter_mut().zip(weights).enumerate() {
+            *value = (position + at).checked_sub(1).map_or(0.0, |key| weights.get(key));
         }
     }
 
-    /// Takes the entropy of a row that has detail.
+    /// Takes the entropies of some rows that have detail.
     #[inline(always)]
-    pub fn take_entropy(&mut self, (head, row): (usize, usize), entropy: f32) {
-        self.values.entropy[slot(&self.detail_rows, head, row)] = entropy;
+    pub fn take_entropies(&mut self, head: usize, rows: &Range<usize>, entropies: &[f32]) {
+        values_of(&mut self.values.entropy, 1, &self.detail_rows, head, rows)
+            .copy_from_slice(entropies);
     }
 }
 
@@ -239,6 +244,22 @@ impl MarginalSums {
 /// Where (head, row) lies among the rows kept.
 fn slot(kept: &Range<usize>, head: usize, row: usize) -> usize {
     head * kept.len() + row - kept.start
+}
+
+/// What rows of a head have in values of some width, of which the rows kept have all or none.
+#[inline(always)]
+fn values_of<'a>(
+    values: &'a mut [f32],
+    width: usize,
+    kept: &Range<usize>,
+    head: usize,
+    rows: &Range<usize>,
+) -> &'a mut [f32] {
+    if !kept.contains(&rows.start) {
+        return &mut [];
+    }
+    let begin = slot(kept, head, rows.start) * width;
+    &mut values[begin..begin + rows.len() * width]
 }
 
 /// The rows in both.

@@ -1,15 +1,17 @@
 """hallutrace beside torch, in one process: top-8 of each head, and everything in one pass.
 
 python benches/compare/sparsify.py [--json] [--threads 2] [--sizes 112 512 2048] [--seconds 1.0]
-                                   [--sets avx2 plain] [--rows softmax flat ...] [--turn 5]
+                                   [--sets avx2 plain] [--rows softmax flat ...] [--turn 20]
 
 Every figure is the best of runs that alternate between all that are compared, which other work on
 the machine disturbs least. Ratios are torch's time over ours; "read" is torch's plain sum of as
 many weights as the causal half has, the least that any reduction must read, and "of read" its time
 over ours. Rows that are flat, sorted, striped or full of ties are measured in float32 with the
 fastest instruction set; the small call is `[32, 64, 64]`, through Python. A turn is calls
-for at least `--turn` ms, so that all find small data in the cache; with `--turn 0` it is one call,
-after which the others have thrown out of the cache what it needs.
+for at least `--turn` ms, so that all find small data in the cache, and the cores free: after a call
+torch's threads hold theirs for some 5 ms, waiting for the next (``GOMP_SPINCOUNT``), which would
+count against whoever comes after torch. With `--turn 0` it is one call, as in a program that calls
+one after the other.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--sizes", type=int, nargs="+", default=[112, 512, 2048])
     arguments.add_argument("--seconds", type=float, default=1.0, help="for each row of the table")
-    arguments.add_argument("--turn", type=float, default=5.0, help="ms of a function at a time")
+    arguments.add_argument("--turn", type=float, default=20.0, help="ms of a function at a time")
     arguments.add_argument("--sets", nargs="+", help="instruction sets; all of the machine")
     arguments.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     options = arguments.parse_args()

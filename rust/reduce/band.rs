@@ -8,7 +8,7 @@ use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
 use crate::error::{InputError, Place};
-use crate::marginals::MarginalBand;
+use crate::marginals::{Given, MarginalBand};
 use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::Selector;
@@ -135,11 +135,10 @@ impl<'a, T: Stored> Pass<'a, T> {
     /// The rows of the band.
     fn runs(&self) -> Vec<Run> {
         Run::of(self.rows.clone(), |query| {
-            let (row, marginals) = (self.block.first_row + query, &self.band.marginals);
+            let row = self.block.first_row + query;
             Parts {
                 edges: self.block.plan.edge_rows.contains(&row),
-                received: marginals.has_received(row),
-                detail: marginals.has_detail(row),
+                marginals: self.band.marginals.given(row),
             }
         })
     }
@@ -178,14 +177,15 @@ impl<'a, T: Stored> Pass<'a, T> {
         let Block { view, first_row, plan, .. } = *self.block;
         let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| self.row(head, query + at));
         let selects = plan.combine == Combine::Each;
-        if run.parts.received || run.parts.detail || !selects {
+        let Given { received, detail, .. } = run.parts.marginals;
+        if received || detail || !selects {
             self.sum_rows(simd, head, query, run, rows)?;
         }
-        for (at, &row) in rows.iter().enumerate() {
-            let query = query + at;
-            self.band.marginals.take((head, first_row + query), view.position(query), row);
-            if selects {
-                self.select_row(simd, head, query, row, run.parts)?;
+        let number = first_row + query;
+        self.band.marginals.take(head, &(number..number + ROWS), view.position(query), &rows);
+        if selects {
+            for (at, &row) in rows.iter().enumerate() {
+                self.select_row(simd, head, query + at, row, run.parts)?;
             }
         }
         Ok(())
@@ -220,7 +220,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         rows: [Row<'_, T>; ROWS],
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
-        let Parts { edges, received, detail, .. } = run.parts;
+        let Parts { edges, marginals: Given { received, detail, .. } } = run.parts;
         let combine = if edges { plan.combine } else { Combine::Each };
         // Without a tile nothing is combined.
         let begin =
@@ -245,9 +245,7 @@ impl<'a, T: Stored> Pass<'a, T> {
             self.refuse_unsound(head, query, &rows)?;
         }
         if detail {
-            for (at, &entropy) in passed.entropies.iter().enumerate() {
-                self.band.marginals.take_entropy((head, number + at), entropy);
-            }
+            self.band.marginals.take_entropies(head, &numbers, &passed.entropies);
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::marginals::Given;
+
 /// Rows that are passed together: of one head, or while all heads are combined.
 pub(super) const TILE_ROWS: usize = 4;
 
@@ -17,10 +19,8 @@ pub(super) struct Run {
 pub(super) struct Parts {
     /// Edges, of each head or of the heads combined.
     pub edges: bool,
-    /// Sums of columns.
-    pub received: bool,
-    /// Entropy, masses, and the weight on the token before.
-    pub detail: bool,
+    /// Marginals.
+    pub marginals: Given,
 }
 
 impl Run {
