@@ -234,9 +234,11 @@ impl MarginalSums {
 
     /// The marginals, `received` divided by `count(key)`.
     pub fn finish(self, count: impl Fn(usize) -> f64) -> Marginals {
-        let keys = self.keys;
-        let mean = |(slot, sum): (usize, f64)| (sum / count(slot % keys)) as f32;
-        let received = self.received.into_iter().enumerate().map(mean).collect();
+        let counts: Vec<f64> = (0..self.keys).map(count).collect();
+        let mut received = Vec::with_capacity(self.received.len());
+        for sums in self.received.chunks_exact(self.keys.max(1)) {
+            received.extend(sums.iter().zip(&counts).map(|(sum, count)| (sum / count) as f32));
+        }
         Marginals { received, ..self.values }
     }
 }
