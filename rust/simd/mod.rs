@@ -74,6 +74,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Where a >= b.
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32;
+    /// Where the lanes of four are >= `least`, those of the first in the lowest bits.
+    #[inline(always)]
+    fn at_least_of_four(self, four: [Self::Floats; 4], least: Self::Floats) -> u64 {
+        let mut mask = 0;
+        for (at, &values) in four.iter().enumerate() {
+            mask |= u64::from(self.at_least(values, least)) << (at * LANES);
+        }
+        mask
+    }
     /// The first `count` lanes, 0.0 in the others.
     fn keep_first(self, values: Self::Floats, count: usize) -> Self::Floats;
     /// 0.0 where a >= b does not hold.

@@ -60,11 +60,16 @@ impl Simd for Avx2 {
         };
         first(column: __m256) -> f32 = _mm256_cvtss_f32(column);
         at_least(a: Pair, b: Pair) -> u32 = {
-            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[0], b[0]));
-            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[1], b[1]));
+            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(b[0], a[0]));
+            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(b[1], a[1]));
             // Clearing what is clear keeps the compiler from making it one mask of 16 lanes, which takes
             // twice as many instructions.
             _bzhi_u32(low.cast_unsigned(), 8) | high.cast_unsigned() << 8
+        };
+        at_least_of_four(four: [Pair; 4], least: Pair) -> u64 = {
+            let low = at_least_of_two([four[0], four[1]], least);
+            let high = at_least_of_two([four[2], four[3]], least);
+            u64::from(low) | u64::from(high) << 32
         };
         keep_first(values: Pair, count: usize) -> Pair = {
             let count = _mm256_set1_epi32((count as u32).cast_signed());
@@ -278,6 +283,21 @@ impl Simd for Avx2 {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
     }
+}
+
+/// Where the lanes of two are >= `least`: masks of lanes are packed into masks of bytes, four of the lower
+/// half and four of the upper next to each other.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn at_least_of_two(two: [Pair; 2], least: Pair) -> u32 {
+    let [one, other] = two.map(|values| {
+        let low = _mm256_cmp_ps::<_CMP_LE_OQ>(least[0], values[0]);
+        let high = _mm256_cmp_ps::<_CMP_LE_OQ>(least[1], values[1]);
+        _mm256_packs_epi32(_mm256_castps_si256(low), _mm256_castps_si256(high))
+    });
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let packed = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(one, other), order);
+    _mm256_movemask_epi8(packed).cast_unsigned()
 }
 
 /// The masks of both halves, and how many lanes the first has.

@@ -2,7 +2,7 @@
 
 use super::cut::{Cut, window};
 use crate::edges::EdgeBand;
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Row, Simd, Stored};
 
 /// Candidates in the order of their keys, with room for one more block, which follows them as zeros.
 #[derive(Debug)]
@@ -98,6 +98,18 @@ impl<'a> Collector<'a> {
         simd.compress(block, hits, window(self.weights, self.count));
         simd.lanes_of(hits, (key as u32).cast_signed(), window(self.keys, self.count));
         self.count += hits.count_ones() as usize;
+    }
+
+    /// Appends the hits of a chunk that begins at `key`, one after the other.
+    #[inline(always)]
+    pub fn push_each<T: Stored>(&mut self, row: Row<'_, T>, mut hits: u64, key: usize) {
+        while hits != 0 {
+            let key = key + hits.trailing_zeros() as usize;
+            self.weights[self.count] = row.elements()[key].widen();
+            self.keys[self.count] = (key as u32).cast_signed();
+            self.count += 1;
+            hits &= hits - 1;
+        }
     }
 }
 

@@ -136,8 +136,12 @@ pub(super) fn bisect<S: Simd>(
 #[inline(always)]
 pub(super) fn count<S: Simd>(simd: S, blocks: &[[f32; LANES]], threshold: f32) -> usize {
     let threshold = simd.splat(threshold);
+    let (fours, rest) = blocks.as_chunks();
     let mut count = 0;
-    for block in blocks {
+    for four in fours {
+        count += simd.at_least_of_four(load_four(simd, four), threshold).count_ones() as usize;
+    }
+    for block in rest {
         count += simd.at_least(simd.load(block), threshold).count_ones() as usize;
     }
     count
@@ -209,6 +213,12 @@ impl<'a> Undecided<'a> {
         self.count = kept;
         *window(self.weights, kept) = [0.0; LANES];
     }
+}
+
+/// Four blocks.
+#[inline(always)]
+pub(super) fn load_four<S: Simd>(simd: S, [a, b, c, d]: &[[f32; LANES]; 4]) -> [S::Floats; 4] {
+    [simd.load(a), simd.load(b), simd.load(c), simd.load(d)]
 }
 
 /// The 16 elements from `at` on.

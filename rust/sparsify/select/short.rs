@@ -1,7 +1,7 @@
 //! The edges of a short row where k is small: question answering, head by head.
 //!
 //! ```text
-//! pass 1 has kept every block, widened, as a chunk of its own
+//! pass 1: every block, widened; the largest weight; the sum
 //! last = the k-th largest of all, by a network
 //! of every block, write what reaches it where the edges will be
 //! where that was more than k: once more, the first alone of those equal to `last`
@@ -13,9 +13,9 @@
 use super::candidates::Collector;
 use super::cut::{cut_at, window};
 use super::network::{EIGHT, kth_largest};
-use super::{Kept, LANES, Scan, Selector};
+use super::{Kept, Selector, Unsound};
 use crate::edges::EdgeBand;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
 
 /// Keys of the longest row of the kind: finding its largest weights costs less than looking at less.
 pub(super) const SHORT: usize = 512;
@@ -24,31 +24,60 @@ pub(super) const SHORT: usize = 512;
 const ROOM: usize = EIGHT + LANES;
 
 impl Selector {
-    /// Writes the edges where they will be.
+    /// Appends the edges of a row, and closes it.
     #[inline(always)]
-    pub(super) fn keep_few<S: Simd>(
+    pub(super) fn select_few<S: Simd, T: Stored>(
         &mut self,
         simd: S,
         k: usize,
-        keys: usize,
-        scan: &Scan<S>,
+        row: Row<'_, T>,
+        edges: &mut EdgeBand,
+    ) -> Result<(), Unsound> {
+        let none = simd.splat(0.0);
+        let (mut lanes, mut sums) = (none, none);
+        for (number, (block, widened)) in row.blocks().iter().zip(&mut self.blocks).enumerate() {
+            row.prefetch(simd, number);
+            let block = T::load(simd, block);
+            sums = simd.add(sums, block);
+            lanes = simd.max_bits(lanes, block);
+            simd.store(block, widened);
+        }
+        let tail = row.tail(simd);
+        let (lanes, sums) = (simd.max_bits(lanes, tail), simd.add(sums, tail));
+        simd.store(tail, &mut self.blocks[row.blocks().len()]);
+        let top = simd.largest_bits(lanes);
+        if top > LARGEST {
+            return self.select_odd(simd, row, edges);
+        }
+        let blocks = row.keys().div_ceil(LANES);
+        let zeros = EIGHT * S::COLUMN / LANES - 1;
+        for block in &mut self.blocks[blocks..blocks + zeros] {
+            simd.store(none, block);
+        }
+        let top = f32::from_bits(top);
+        let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
+        let last = if topmost >= k { top } else { kth_largest(simd, &self.blocks, row.keys(), k) };
+        let kept = self.keep_few(simd, k, &self.blocks[..blocks], (last, top), edges);
+        kept.close(f64::from(simd.sum(sums)), edges);
+        Ok(())
+    }
+
+    /// Writes the edges where they will be.
+    #[inline(always)]
+    fn keep_few<S: Simd>(
+        &self,
+        simd: S,
+        k: usize,
+        blocks: &[[f32; LANES]],
+        (last, top): (f32, f32),
         edges: &mut EdgeBand,
     ) -> Kept {
-        let blocks = keys.div_ceil(LANES);
-        let zeros = EIGHT * S::COLUMN / LANES - 1;
-        for block in &mut self.chunks[blocks..blocks + zeros] {
-            simd.store(simd.splat(0.0), block);
-        }
-        let (floor, top) = (self.rules.floor(), f32::from_bits(scan.top));
-        let lanes = simd.max_bits(scan.lanes[0], scan.lanes[1]);
-        let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
-        let last = if topmost >= k { top } else { kth_largest(simd, &self.chunks, keys, k) };
+        let floor = self.rules.floor();
         // Where all that reach it are equal, the first k do.
         let enough = if last < top { k + 1 } else { k };
         let (room, room_of_weights) = edges.room(ROOM);
         let keys: &mut [i32; ROOM] = room.first_chunk_mut().expect("room");
         let weights: &mut [f32; ROOM] = room_of_weights.first_chunk_mut().expect("room");
-        let blocks = &self.chunks[..blocks];
         let threshold = simd.splat(if last > floor { last } else { floor });
         let mut count = 0;
         for (block, key) in blocks.iter().zip((0_i32..).step_by(LANES)) {
