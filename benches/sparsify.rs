@@ -29,7 +29,11 @@ fn bench(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((HEADS * tokens * (tokens + 1) / 2) as u64));
         group.sample_size(if tokens > 1000 { 10 } else { 50 });
         group.bench_function(BenchmarkId::new("plain sum, f32", tokens), |bencher| {
-            bencher.iter(|| plain_sum(black_box(&single), tokens));
+            bencher.iter(|| plain_sum(black_box(&single), tokens, |weight| weight));
+        });
+        group.bench_function(BenchmarkId::new("plain sum, bf16", tokens), |bencher| {
+            let widen = |weight: bf16| f32::from_bits(u32::from(weight.to_bits()) << 16);
+            bencher.iter(|| plain_sum(black_box(&brain), tokens, widen));
         });
         for (name, elements) in all {
             let layout = Layout::contiguous(HEADS, tokens, tokens);
@@ -53,16 +57,16 @@ fn bench(criterion: &mut Criterion) {
 }
 
 /// The sum of all weights that a causal row can have, on all threads.
-fn plain_sum(weights: &[f32], tokens: usize) -> f32 {
-    let sum_of_row = |(number, row): (usize, &[f32])| {
+fn plain_sum<T: Copy + Sync>(weights: &[T], tokens: usize, widen: impl Fn(T) -> f32 + Sync) -> f32 {
+    let sum_of_row = |(number, row): (usize, &[T])| {
         let mut lanes = [0.0; 32];
         let (blocks, rest) = row[..=number % tokens].as_chunks::<32>();
         for block in blocks {
-            for (lane, weight) in lanes.iter_mut().zip(block) {
-                *lane += weight;
+            for (lane, &weight) in lanes.iter_mut().zip(block) {
+                *lane += widen(weight);
             }
         }
-        lanes.iter().chain(rest).sum::<f32>()
+        lanes.iter().sum::<f32>() + rest.iter().map(|&weight| widen(weight)).sum::<f32>()
     };
     weights.par_chunks_exact(tokens).enumerate().with_min_len(64).map(sum_of_row).sum()
 }

@@ -125,7 +125,7 @@ impl Selector {
     /// known.
     #[inline(always)]
     fn find<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>, scan: &Scan<S>) -> usize {
-        let (threshold, hits) = self.threshold(simd, scan);
+        let (threshold, hits) = self.threshold(simd, row, scan);
         // Departure 4.
         let enough = match self.rules.top_k() {
             Some(k) if threshold.to_bits() == scan.top => k,
@@ -140,7 +140,12 @@ impl Selector {
 
     /// A weight that the k largest reach, and all that is kept; and where it is reached.
     #[inline(always)]
-    fn threshold<S: Simd>(&mut self, simd: S, scan: &Scan<S>) -> (f32, Hits) {
+    fn threshold<S: Simd, T: Stored>(
+        &mut self,
+        simd: S,
+        row: Row<'_, T>,
+        scan: &Scan<S>,
+    ) -> (f32, Hits) {
         let floor = self.rules.floor();
         let [even, odd] = scan.lanes;
         let threshold = match self.rules.top_k() {
@@ -151,7 +156,7 @@ impl Selector {
                     nth_largest(simd, [even, odd], k)
                 };
                 let threshold = floor.max(of_lanes);
-                let hits = self.chunks.list_hits(simd, threshold);
+                let hits = self.chunks.list_hits(simd, row, threshold);
                 if hits.lanes <= POOR * k || threshold.to_bits() == scan.top {
                     return (threshold, hits);
                 }
@@ -163,7 +168,7 @@ impl Selector {
             }
             _ => floor,
         };
-        (threshold, self.chunks.list_hits(simd, threshold))
+        (threshold, self.chunks.list_hits(simd, row, threshold))
     }
 
     /// The k-th largest of the maxima of chunks, of which k reach `low`.

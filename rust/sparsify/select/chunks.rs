@@ -6,6 +6,12 @@ use super::{LANES, Row, Simd, Stored};
 /// Blocks of a chunk.
 pub(super) const CHUNK: usize = 4;
 
+/// Blocks of a chunk of the row read next that pass 1 asks for; listing asks for the others.
+///
+/// All of them in pass 1 are more than a core can wait for at once, and memory then rests while edges are
+/// selected: 20 instead of 17 ms for top-8 of 2,048 tokens.
+const AHEAD: usize = 2;
+
 /// Chunks that are listed at once.
 const GROUP: usize = 4;
 
@@ -92,7 +98,9 @@ impl Chunks {
         for (number, (chunk, maxima)) in chunks.iter().zip(&mut self.maxima).enumerate() {
             let mut pair = [none; 2];
             for (at, block) in chunk.iter().enumerate() {
-                row.prefetch(simd, number * CHUNK + at);
+                if at < AHEAD {
+                    row.prefetch(simd, number * CHUNK + at);
+                }
                 let block = T::load(simd, block);
                 sums = simd.add(sums, block);
                 pair[at % 2] = simd.max_bits(pair[at % 2], block);
@@ -131,11 +139,21 @@ impl Chunks {
 
     /// Lists the chunks with a maximum that reaches the threshold, which is positive.
     #[inline(always)]
-    pub fn list_hits<S: Simd>(&mut self, simd: S, threshold: f32) -> Hits {
+    pub fn list_hits<S: Simd, T: Stored>(
+        &mut self,
+        simd: S,
+        row: Row<'_, T>,
+        threshold: f32,
+    ) -> Hits {
         let threshold = simd.splat(threshold);
         let mut hits = Hits { chunks: 0, lanes: 0 };
         let groups = &self.maxima.as_chunks().0[..self.count.div_ceil(GROUP)];
         for (group, begin) in groups.iter().zip((0_u32..).step_by(GROUP)) {
+            for chunk in begin as usize..begin as usize + GROUP {
+                for at in AHEAD..CHUNK {
+                    row.prefetch(simd, chunk * CHUNK + at);
+                }
+            }
             let mask = simd.at_least_of_four(load_four(simd, group), threshold);
             // Larger than needed, so that the compiler sees that what is counted below is within.
             let room: &mut [u32; 2 * GROUP] =

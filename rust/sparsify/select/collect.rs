@@ -35,7 +35,9 @@ impl<T: Stored> Kernel for Collect<'_, T> {
             } else {
                 for (at, &block) in blocks.iter().enumerate() {
                     let hits = (hits >> (at * LANES)) as u32 & 0xffff;
-                    found.push(simd, block, hits, begin + at * LANES);
+                    if hits != 0 {
+                        found.push(simd, block, hits, begin + at * LANES);
+                    }
                 }
             }
             if found.count >= self.enough {
