@@ -239,7 +239,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         let passed = if detail {
             simd.run_fused(tile::Pass::<T, ROWS, true> { rows, position, sums })
         } else {
-            tile::Pass::<T, ROWS, false> { rows, position, sums }.run(simd)
+            simd.run(tile::Pass::<T, ROWS, false> { rows, position, sums })
         };
         if passed.top > LARGEST {
             self.refuse_unsound(head, query, &rows)?;

@@ -140,11 +140,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     }
     /// Runs another kernel in a function of its own.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
-    /// Runs a part of this kernel that calls [`Self::mul_add`], for which plain Rust needs instructions
-    /// that it is not compiled for.
-    #[inline(always)]
+    /// The same of a kernel that calls [`Self::mul_add`], for which plain Rust needs instructions that it is
+    /// not compiled for.
     fn run_fused<K: Kernel>(self, kernel: K) -> K::Output {
-        kernel.run(self)
+        self.run(kernel)
     }
     /// Asks for the cache line of an element that is read soon, which may lie beyond the memory.
     fn prefetch<T>(self, memory: &[T], index: usize);

@@ -66,10 +66,7 @@ pub(super) fn nth_largest<S: Simd, const N: usize>(
     for (lanes, weights) in lanes.iter().zip(&mut weights) {
         simd.store(*lanes, weights);
     }
-    let mut exceeding = [simd.count_from(0); N];
-    for exceeding in &mut exceeding {
-        *exceeding = simd.load_ints(&[0; LANES]);
-    }
+    let mut exceeding = [simd.load_ints(&[0; LANES]); N];
     for &weight in weights.as_flattened() {
         let weight = simd.splat(weight);
         for (exceeding, &lanes) in exceeding.iter_mut().zip(&lanes) {
