@@ -9,6 +9,7 @@
 //! ```
 
 use crate::reused::Reused;
+use crate::simd::{LANES, Simd};
 
 /// The edges of one attention matrix: CSR over the rows (head, query) in that order.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,7 +101,9 @@ pub(crate) struct EdgeBand {
     rows: usize,
     /// Edges of each (graph, row).
     counts: Vec<u32>,
-    /// Share of the mass kept of each (graph, row).
+    /// Mass of each (graph, row); 0.0 of those that keep all of it.
+    masses: Vec<f64>,
+    /// Share of the mass kept of each (graph, row), in the end.
     retained: Vec<f32>,
     /// How many edges there are; what follows them is room.
     len: usize,
@@ -116,6 +119,7 @@ impl EdgeBand {
         Self {
             rows,
             counts: Vec::with_capacity(graphs * rows),
+            masses: Vec::with_capacity(graphs * rows),
             retained: Vec::with_capacity(graphs * rows),
             len: 0,
             keys: Reused::any(room + SPARE),
@@ -142,17 +146,38 @@ impl EdgeBand {
         (self.keys, self.weights) = (keys, weights);
     }
 
-    /// Closes a row that keeps so many edges.
+    /// Closes a row that keeps so many edges of a mass, of which 0.0 says that they hold all of it.
     #[inline(always)]
-    pub fn close_row(&mut self, edges: usize, retained: f32) {
+    pub fn close_row(&mut self, edges: usize, mass: f64) {
         self.len += edges;
         self.counts.push(edges as u32);
-        self.retained.push(retained);
+        self.masses.push(mass);
     }
 
     /// Closes a row that was not asked for.
     pub fn skip_row(&mut self) {
-        self.close_row(0, 1.0);
+        self.close_row(0, 0.0);
+    }
+
+    /// Ends a band whose rows are all closed: the shares of the mass that they keep.
+    ///
+    /// Not row by row, where each would wait for its edges to be written.
+    #[inline(always)]
+    pub fn finish<S: Simd>(&mut self, simd: S) {
+        self.room(LANES);
+        let mut begin = 0;
+        for (&count, &mass) in self.counts.iter().zip(&self.masses) {
+            let end = begin + count as usize;
+            let mut sums = simd.no_doubles();
+            while begin < end {
+                let block = self.weights[begin..].first_chunk().expect("room");
+                sums = simd.add_doubles(sums, simd.keep_first(simd.load(block), end - begin));
+                begin += LANES;
+            }
+            begin = end;
+            let share = (simd.sum_doubles(sums) / mass).min(1.0);
+            self.retained.push(if mass > 0.0 { share as f32 } else { 1.0 });
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl<S: Simd, const ROWS: usize> Entropies<S, ROWS> {
     ) {
         let mut lanes = self.0.lanes[row];
         for (block, number) in weights.blocks()[numbers.clone()].iter().zip(numbers) {
-            weights.prefetch(simd, number);
+            weights.prefetch(simd, 1, number);
             let weights = T::load(simd, block);
             lanes = simd.mul_add(weights, log2(simd, weights), lanes);
         }

@@ -94,6 +94,7 @@ impl<T: Stored> Kernel for Pass<'_, T> {
                 self.select_combined(simd, &tile)?;
             }
         }
+        self.band.edges.finish(simd);
         Ok(self.band)
     }
 }

@@ -135,7 +135,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
                 if DETAIL {
                     masses[row] = simd.add(masses[row], weights);
                 } else {
-                    self.rows[row].prefetch(simd, number);
+                    self.rows[row].prefetch(simd, 1, number);
                 }
             }
             simd.store(columns, received);

@@ -4,6 +4,9 @@ use half::{bf16, f16};
 
 use super::{LANES, Simd};
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// A type that weights are stored in.
 pub(crate) trait Stored: Copy + Default + Send + Sync {
     /// 16 weights, widened exactly.
@@ -92,10 +95,13 @@ impl<'a, T: Stored> Row<'a, T> {
         self.elements().as_chunks().0
     }
 
-    /// Asks for the block of the row read next; a tenth less time for rows that memory has to bring.
+    /// Asks for a block of a row that is read some rows later; a tenth less time for rows that memory has
+    /// to bring. Nothing where the block before it has brought its cache line.
     #[inline(always)]
-    pub fn prefetch<S: Simd>(self, simd: S, block: usize) {
-        simd.prefetch(self.memory, self.ahead + block * LANES);
+    pub fn prefetch<S: Simd>(self, simd: S, rows: usize, block: usize) {
+        if (block * size_of::<[T; LANES]>()).is_multiple_of(LINE) {
+            simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(block * LANES));
+        }
     }
 
     /// The first `count` of 16 keys, fewer where the row ends; 0.0 in the other lanes.

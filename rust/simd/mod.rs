@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     type Column: Copy;
     /// Lanes of a column: 8 or 16.
     const COLUMN: usize;
+    /// Whether ranking 16 lanes, twice, takes less than sorting columns.
+    const RANKS: bool;
 
     /// One value in all lanes.
     fn splat(self, value: f32) -> Self::Floats;
@@ -115,6 +117,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn load_ints(self, lanes: &[i32; LANES]) -> Self::Ints;
     /// Counts up where a > b.
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints;
+    /// Where a count is below a limit.
+    fn below(self, counts: Self::Ints, limit: i32) -> u32;
     /// The least value whose count is below a limit; infinity where there is none.
     fn least_below(self, values: Self::Floats, counts: Self::Ints, limit: i32) -> f32;
     /// Moves the lanes of a mask to the front, in order; what follows them there is anything.

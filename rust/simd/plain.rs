@@ -78,6 +78,7 @@ impl Simd for Plain {
     type Ints = [i32; LANES];
     type Column = [f32; 8];
     const COLUMN: usize = 8;
+    const RANKS: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Floats {
@@ -224,6 +225,12 @@ impl Simd for Plain {
     #[inline(always)]
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints {
         from_fn(|lane| counts[lane] + i32::from(a[lane] > b[lane]))
+    }
+
+    #[inline(always)]
+    fn below(self, counts: Self::Ints, limit: i32) -> u32 {
+        let bits: [u32; LANES] = from_fn(|lane| u32::from(counts[lane] < limit) << lane);
+        bits.iter().fold(0, |mask, bit| mask | bit)
     }
 
     #[inline(always)]

@@ -84,6 +84,11 @@ impl Rules {
         self.floor
     }
 
+    /// Whether a positive weight can be too small to be kept.
+    pub(crate) fn has_floor(&self) -> bool {
+        self.floor.to_bits() > 1
+    }
+
     /// The share of the row's mass to reach; less than 1.
     pub(crate) fn top_mass(&self) -> Option<f64> {
         self.top_mass

@@ -60,24 +60,6 @@ pub(crate) struct Selector {
     undecided: Vec<f32>,
 }
 
-/// The edges that a row keeps.
-struct Kept {
-    count: usize,
-    sum: f64,
-    /// Whether they are all the positive weights.
-    is_whole: bool,
-}
-
-impl Kept {
-    /// Closes a row of some mass.
-    #[inline(always)]
-    fn close(self, mass: f64, edges: &mut EdgeBand) {
-        let is_whole = self.is_whole || mass <= 0.0;
-        let retained = if is_whole { 1.0 } else { (self.sum / mass).min(1.0) };
-        edges.close_row(self.count, retained as f32);
-    }
-}
-
 impl Selector {
     /// A selector for rows of at most `keys` weights.
     pub fn new(rules: Rules, keys: usize) -> Self {
@@ -121,10 +103,15 @@ impl Selector {
         simd.run(SelectAny { selector: self, row, edges })
     }
 
-    /// Finds the edges, and gives how many weights are positive; more than there are if that is not
+    /// Finds the candidates, and gives how many weights are positive; more than there are if that is not
     /// known.
     #[inline(always)]
-    fn find<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>, scan: &Scan<S>) -> usize {
+    fn find<S: Simd, T: Stored>(
+        &mut self,
+        simd: S,
+        row: Row<'_, T>,
+        scan: &Scan<S>,
+    ) -> (f32, usize) {
         let (threshold, hits) = self.threshold(simd, row, scan);
         // Departure 4.
         let enough = match self.rules.top_k() {
@@ -133,9 +120,7 @@ impl Selector {
         };
         let (chunks, found) = (&self.chunks, &mut self.found);
         simd.run(Collect { row, chunks, hits: hits.chunks, threshold, enough, found });
-        let all = if threshold.to_bits() == 1 { self.found.count } else { usize::MAX };
-        self.keep_top(simd, threshold, scan.top);
-        all
+        (threshold, if threshold.to_bits() == 1 { self.found.count } else { usize::MAX })
     }
 
     /// A weight that the k largest reach, and all that is kept; and where it is reached.
@@ -218,13 +203,24 @@ impl<T: Stored> Kernel for SelectAny<'_, '_, T> {
         if scan.top > LARGEST {
             return selector.select_odd(simd, row, edges);
         }
-        let all = selector.find(simd, row, &scan);
-        let Selector { rules, found, undecided, .. } = selector;
-        if let Some(share) = rules.top_mass() {
-            mass::keep(simd, found, undecided, row, share);
-        }
-        let (count, sum) = (found.count, found.write_to(simd, edges));
-        Kept { count, sum, is_whole: count == all }.close(scan.mass, edges);
+        let (threshold, all) = selector.find(simd, row, &scan);
+        let (top_k, top_mass) = (selector.rules.top_k(), selector.rules.top_mass());
+        let written = match top_k.filter(|_| top_mass.is_none() && selector.found.count <= LANES) {
+            Some(k) => selector.found.write_first(simd, k, edges),
+            None => None,
+        };
+        let count = if let Some(count) = written {
+            count
+        } else {
+            selector.keep_top(simd, threshold, scan.top);
+            let Selector { found, undecided, .. } = selector;
+            if let Some(share) = top_mass {
+                mass::keep(simd, found, undecided, row, share);
+            }
+            found.write_to(edges);
+            found.count
+        };
+        edges.close_row(count, if count == all { 0.0 } else { scan.mass });
         Ok(())
     }
 }

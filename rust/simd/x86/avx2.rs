@@ -38,6 +38,7 @@ impl Simd for Avx2 {
     type Ints = [__m256i; 2];
     type Column = __m256;
     const COLUMN: usize = 8;
+    const RANKS: bool = false;
 
     super::run!("avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt");
 
@@ -129,6 +130,12 @@ impl Simd for Avx2 {
             let low = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]));
             let high = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
             [_mm256_sub_epi32(counts[0], low), _mm256_sub_epi32(counts[1], high)]
+        };
+        below(counts: [__m256i; 2], limit: i32) -> u32 = {
+            let limit = _mm256_set1_epi32(limit);
+            let low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, counts[0]));
+            let high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, counts[1]));
+            (_mm256_movemask_ps(low) | _mm256_movemask_ps(high) << 8).cast_unsigned()
         };
         least_below(values: Pair, counts: [__m256i; 2], limit: i32) -> f32 = {
             let (limit, none) = (_mm256_set1_epi32(limit), _mm256_set1_ps(f32::INFINITY));
@@ -281,7 +288,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn prefetch<T>(self, memory: &[T], index: usize) {
         // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(memory.as_ptr().wrapping_add(index).cast()) }
     }
 }
 

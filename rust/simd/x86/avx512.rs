@@ -1,5 +1,6 @@
 //! One register of sixteen lanes.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
@@ -18,6 +19,8 @@ impl Simd for Avx512 {
     type Ints = __m512i;
     type Column = __m512;
     const COLUMN: usize = LANES;
+    // Unsigned minima and maxima have one port of the processor, comparisons and sums another.
+    const RANKS: bool = true;
 
     super::run!("avx512f,avx512dq,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
 
@@ -76,10 +79,10 @@ impl Simd for Avx512 {
             _mm512_set1_epi32(first),
             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
         );
-        count_above(counts: __m512i, a: __m512, b: __m512) -> __m512i = {
-            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b);
-            _mm512_mask_add_epi32(counts, above, counts, _mm512_set1_epi32(1))
-        };
+        count_above(counts: __m512i, a: __m512, b: __m512) -> __m512i =
+            count_up(counts, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b));
+        below(counts: __m512i, limit: i32) -> u32 =
+            u32::from(_mm512_cmplt_epi32_mask(counts, _mm512_set1_epi32(limit)));
         least_below(values: __m512, counts: __m512i, limit: i32) -> f32 = {
             let below = _mm512_cmplt_epi32_mask(counts, _mm512_set1_epi32(limit));
             let none = _mm512_set1_ps(f32::INFINITY);
@@ -164,8 +167,26 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch<T>(self, memory: &[T], index: usize) {
         // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(memory.as_ptr().wrapping_add(index).cast()) }
     }
+}
+
+/// Adds 1 to the lanes of a mask; of the intrinsic the compiler makes two instructions.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn count_up(counts: __m512i, mask: __mmask16) -> __m512i {
+    let sum;
+    // SAFETY: arithmetic of registers.
+    unsafe {
+        asm!(
+            "vpaddd {counts} {{{mask}}}, {counts}, {one}",
+            counts = inout(zmm_reg) counts => sum,
+            mask = in(kreg) mask,
+            one = in(zmm_reg) _mm512_set1_epi32(1),
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// Lanes 0 to 7, and 8 to 15.

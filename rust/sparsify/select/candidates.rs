@@ -1,6 +1,6 @@
 //! What may become the edges of a row.
 
-use super::cut::{Cut, window};
+use super::cut::{Cut, ranks, window};
 use crate::edges::EdgeBand;
 use crate::simd::{LANES, Row, Simd, Stored};
 
@@ -59,12 +59,29 @@ impl Candidates {
         self.end(kept);
     }
 
-    /// Writes the candidates where the edges of the row will be, and gives their sum.
+    /// Writes the k first of at most 16 candidates in descending order where the edges of the row will be,
+    /// in the order of keys, and gives how many those are; `None` where the last of them has an equal.
     #[inline(always)]
-    pub fn write_to<S: Simd>(&self, simd: S, edges: &mut EdgeBand) -> f64 {
+    pub fn write_first<S: Simd>(&self, simd: S, k: usize, edges: &mut EdgeBand) -> Option<usize> {
+        let count = k.min(self.count);
+        let block = self.load(simd, 0);
+        let keys = simd.load_ints(&self.keys.as_chunks().0[0]);
+        let [ranks] = ranks(simd, [block]);
+        let first = simd.below(ranks, (count as u32).cast_signed());
+        if first.count_ones() as usize > count {
+            return None;
+        }
+        let (to_keys, to_weights) = edges.room(LANES);
+        simd.compress_ints(keys, first, window(to_keys, 0));
+        simd.compress(block, first, window(to_weights, 0));
+        Some(count)
+    }
+
+    /// Writes the candidates where the edges of the row will be.
+    #[inline(always)]
+    pub fn write_to(&self, edges: &mut EdgeBand) {
         let blocks = self.blocks();
         let (keys, weights) = edges.room(blocks.len() * LANES);
-        let mut sums = simd.no_doubles();
         let (keys, weights) = (keys.as_chunks_mut::<LANES>().0, weights.as_chunks_mut::<LANES>().0);
         // Whole blocks, whose copies need no call.
         for (to, from) in keys.iter_mut().zip(self.keys.as_chunks::<LANES>().0) {
@@ -72,9 +89,7 @@ impl Candidates {
         }
         for (to, from) in weights.iter_mut().zip(blocks) {
             *to = *from;
-            sums = simd.add_doubles(sums, simd.load(from));
         }
-        simd.sum_doubles(sums)
     }
 }
 

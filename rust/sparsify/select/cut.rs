@@ -1,5 +1,7 @@
 //! The k-th largest of some weights, without a branch that a row could mislead.
 
+use std::hint::black_box;
+
 use crate::simd::{LANES, Simd};
 
 /// What is kept: weights from `from` on, and the first `ties` of those equal to `tie`, next below.
@@ -52,30 +54,47 @@ fn first_bits(mask: u32, count: usize) -> u32 {
     mask ^ rest
 }
 
-/// The k-th largest of 16 · `N` weights, 1 <= k <= 16 · `N`: the least of those that fewer than k
-/// exceed.
+/// How many of 16 · `N` weights exceed each.
 ///
 /// As many comparisons as there are pairs, but none of them is a branch: four times as fast as sorting.
+#[inline(always)]
+pub(super) fn ranks<S: Simd, const N: usize>(simd: S, lanes: [S::Floats; N]) -> [S::Ints; N] {
+    let mut weights = [[0.0; LANES]; N];
+    for (lanes, weights) in lanes.iter().zip(&mut weights) {
+        simd.store(*lanes, weights);
+    }
+    let mut ranks = [simd.load_ints(&[0; LANES]); N];
+    for &weight in black_box(&weights).as_flattened() {
+        let weight = simd.splat(weight);
+        for (rank, &lanes) in ranks.iter_mut().zip(&lanes) {
+            *rank = simd.count_above(*rank, weight, lanes);
+        }
+    }
+    ranks
+}
+
+/// The one of 16 weights that as many exceed; `None` where it has an equal before it.
+#[inline(always)]
+pub(super) fn lane_of_rank<S: Simd>(simd: S, lanes: S::Floats, rank: usize) -> Option<f32> {
+    let mut weights = [0.0; LANES];
+    simd.store(lanes, &mut weights);
+    let [ranks] = ranks(simd, [lanes]);
+    let rank = (rank as u32).cast_signed();
+    let lane = simd.below(ranks, rank + 1) & !simd.below(ranks, rank);
+    (lane != 0).then_some(weights[lane.trailing_zeros() as usize % LANES])
+}
+
+/// The k-th largest of 16 · `N` weights, 1 <= k <= 16 · `N`: the least of those that fewer than k
+/// exceed.
 #[inline(always)]
 pub(super) fn nth_largest<S: Simd, const N: usize>(
     simd: S,
     lanes: [S::Floats; N],
     k: usize,
 ) -> f32 {
-    let mut weights = [[0.0; LANES]; N];
-    for (lanes, weights) in lanes.iter().zip(&mut weights) {
-        simd.store(*lanes, weights);
-    }
-    let mut exceeding = [simd.load_ints(&[0; LANES]); N];
-    for &weight in weights.as_flattened() {
-        let weight = simd.splat(weight);
-        for (exceeding, &lanes) in exceeding.iter_mut().zip(&lanes) {
-            *exceeding = simd.count_above(*exceeding, weight, lanes);
-        }
-    }
     let mut least = f32::INFINITY;
-    for (&exceeding, &lanes) in exceeding.iter().zip(&lanes) {
-        least = least.min(simd.least_below(lanes, exceeding, (k as u32).cast_signed()));
+    for (&rank, &lanes) in ranks(simd, lanes).iter().zip(&lanes) {
+        least = least.min(simd.least_below(lanes, rank, (k as u32).cast_signed()));
     }
     least
 }

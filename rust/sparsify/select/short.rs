@@ -1,19 +1,22 @@
 //! The edges of a short row where k is small: question answering, head by head.
 //!
 //! ```text
-//! pass 1: every block, widened; the largest weight; the sum
-//! last = the k-th largest of all, by a network
-//! of every block, write what reaches it where the edges will be
-//! where that was more than k: once more, the first alone of those equal to `last`
+//! pass 1: every block, widened; the largest weight in 16 lanes; the sum
+//! with ranks:       least = the k-th largest of the lanes                       k weights reach it
+//!                   of every block, collect what reaches it; write the k first of at most 16
+//! with a network:   last = the k-th largest of all
+//!                   of every block, write what reaches it where the edges will be
+//!                   where that was more than k: once more, the first alone of those equal to `last`
 //! ```
 //!
 //! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
 //!    edges: rows that are flat or full of ties.
+//! 2. Ranks give way to the network where the k-th largest has an equal, or more than 16 are collected.
 
 use super::candidates::Collector;
-use super::cut::{cut_at, window};
+use super::cut::{cut_at, lane_of_rank, window};
 use super::network::{EIGHT, kth_largest};
-use super::{Kept, Selector, Unsound};
+use super::{Selector, Unsound};
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
 
@@ -36,7 +39,7 @@ impl Selector {
         let none = simd.splat(0.0);
         let (mut lanes, mut sums) = (none, none);
         for (number, (block, widened)) in row.blocks().iter().zip(&mut self.blocks).enumerate() {
-            row.prefetch(simd, number);
+            row.prefetch(simd, 2, number);
             let block = T::load(simd, block);
             sums = simd.add(sums, block);
             lanes = simd.max_bits(lanes, block);
@@ -49,17 +52,55 @@ impl Selector {
         if top > LARGEST {
             return self.select_odd(simd, row, edges);
         }
+        let mass = f64::from(simd.sum(sums));
+        let top = f32::from_bits(top);
+        let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
         let blocks = row.keys().div_ceil(LANES);
+        if S::RANKS && topmost < k {
+            let kept = self.keep_ranked(simd, k, blocks, lanes, edges);
+            if let Some((count, is_whole)) = kept {
+                edges.close_row(count, if is_whole { 0.0 } else { mass });
+                return Ok(());
+            }
+        }
         let zeros = EIGHT * S::COLUMN / LANES - 1;
         for block in &mut self.blocks[blocks..blocks + zeros] {
             simd.store(none, block);
         }
-        let top = f32::from_bits(top);
-        let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
         let last = if topmost >= k { top } else { kth_largest(simd, &self.blocks, row.keys(), k) };
-        let kept = self.keep_few(simd, k, &self.blocks[..blocks], (last, top), edges);
-        kept.close(f64::from(simd.sum(sums)), edges);
+        let count = self.keep_few(simd, k, &self.blocks[..blocks], (last, top), edges);
+        let is_whole = last < self.rules.floor() && !self.rules.has_floor();
+        edges.close_row(count, if is_whole { 0.0 } else { mass });
         Ok(())
+    }
+
+    /// Writes the edges, found by ranks, where they will be, and tells whether they are all the positive
+    /// weights.
+    #[inline(always)]
+    fn keep_ranked<S: Simd>(
+        &mut self,
+        simd: S,
+        k: usize,
+        blocks: usize,
+        lanes: S::Floats,
+        edges: &mut EdgeBand,
+    ) -> Option<(usize, bool)> {
+        let floor = self.rules.floor();
+        // One block is collected whole.
+        let bound = if blocks == 1 { 0.0 } else { lane_of_rank(simd, lanes, k - 1)? };
+        let least = simd.splat(if bound > floor { bound } else { floor });
+        let mut found = self.found.begin();
+        for (block, key) in self.blocks[..blocks].iter().zip((0..).step_by(LANES)) {
+            let block = simd.load(block);
+            found.push(simd, block, simd.at_least(block, least), key);
+        }
+        let count = found.count;
+        self.found.end(count);
+        if count > LANES {
+            return None;
+        }
+        let is_whole = count < k && !self.rules.has_floor();
+        Some((self.found.write_first(simd, k, edges)?, is_whole))
     }
 
     /// Writes the edges where they will be.
@@ -71,7 +112,7 @@ impl Selector {
         blocks: &[[f32; LANES]],
         (last, top): (f32, f32),
         edges: &mut EdgeBand,
-    ) -> Kept {
+    ) -> usize {
         let floor = self.rules.floor();
         // Where all that reach it are equal, the first k do.
         let enough = if last < top { k + 1 } else { k };
@@ -90,13 +131,7 @@ impl Selector {
         if count > k && last < top {
             count = simd.run(WithTies { blocks, last, k, keys, weights });
         }
-        let count = count.min(k);
-        *window(weights, count) = [0.0; LANES];
-        let mut sum = 0.0;
-        for &weight in &weights[..EIGHT] {
-            sum += f64::from(weight);
-        }
-        Kept { count, sum, is_whole: last < floor && floor.to_bits() == 1 }
+        count.min(k)
     }
 }
 
