@@ -68,19 +68,21 @@ impl<S: Simd, const ROWS: usize> RowSums<S, ROWS> {
 }
 
 /// The entropies of a few rows on their way.
-pub(crate) struct Entropies<S: Simd, const ROWS: usize>(RowSums<S, ROWS>);
+pub(crate) struct Entropies<S: Simd, const ROWS: usize> {
+    pub sums: RowSums<S, ROWS>,
+}
 
 impl<S: Simd, const ROWS: usize> Entropies<S, ROWS> {
     /// No key yet.
     #[inline(always)]
     pub fn new(simd: S) -> Self {
-        Self(RowSums::zero(simd))
+        Self { sums: RowSums::zero(simd) }
     }
 
-    /// Takes a block of 16 keys; 0.0 adds nothing, and what is subnormal less than 1e-35.
+    /// Takes a block of 16 keys.
     #[inline(always)]
     pub fn add(&mut self, simd: S, row: usize, weights: S::Floats) {
-        self.0.lanes[row] = simd.mul_add(weights, log2(simd, weights), self.0.lanes[row]);
+        self.sums.lanes[row] = add_w_log_w(simd, self.sums.lanes[row], weights);
     }
 
     /// Takes blocks that lie wholly in the row, within a piece.
@@ -92,26 +94,25 @@ impl<S: Simd, const ROWS: usize> Entropies<S, ROWS> {
         weights: Row<'_, T>,
         numbers: Range<usize>,
     ) {
-        let mut lanes = self.0.lanes[row];
+        let mut lanes = self.sums.lanes[row];
         for (block, number) in weights.blocks()[numbers.clone()].iter().zip(numbers) {
             weights.prefetch(simd, 1, number);
-            let weights = T::load(simd, block);
-            lanes = simd.mul_add(weights, log2(simd, weights), lanes);
+            lanes = add_w_log_w(simd, lanes, T::load(simd, block));
         }
-        self.0.lanes[row] = lanes;
+        self.sums.lanes[row] = lanes;
     }
 
     /// Ends a piece; harmless where it has ended.
     #[inline(always)]
     pub fn end_piece(&mut self, simd: S, row: usize) {
-        self.0.end_piece(simd, row);
+        self.sums.end_piece(simd, row);
     }
 
     /// In nats.
     #[inline(always)]
     pub fn finish(&mut self, simd: S, row: usize) -> f32 {
         // Adding 0.0 turns -0.0 into 0.0.
-        (-self.0.finish(simd, row) * std::f64::consts::LN_2) as f32 + 0.0
+        (-self.sums.finish(simd, row) * std::f64::consts::LN_2) as f32 + 0.0
     }
 }
 
@@ -163,6 +164,12 @@ impl<S: Simd, const ROWS: usize> Masses<S, ROWS> {
             self.sums.finish(simd, row) as f32 + 0.0;
         self.segments[row] += 1;
     }
+}
+
+/// A sum, and w · log2 w; 0.0 adds nothing, and what is subnormal less than 1e-35.
+#[inline(always)]
+pub(crate) fn add_w_log_w<S: Simd>(simd: S, sum: S::Floats, weights: S::Floats) -> S::Floats {
+    simd.mul_add(weights, log2(simd, weights), sum)
 }
 
 /// log2 of normal weights within 1.4e-6 of their value, exactly 0 at 1; finite at 0.

@@ -57,6 +57,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const COLUMN: usize;
     /// Whether ranking 16 lanes, twice, takes less than sorting columns.
     const RANKS: bool;
+    /// Whether there are registers for everything that the weights of a tile are added to.
+    const ONE_LOOP: bool;
 
     /// One value in all lanes.
     fn splat(self, value: f32) -> Self::Floats;

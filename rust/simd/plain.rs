@@ -79,6 +79,7 @@ impl Simd for Plain {
     type Column = [f32; 8];
     const COLUMN: usize = 8;
     const RANKS: bool = false;
+    const ONE_LOOP: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Floats {

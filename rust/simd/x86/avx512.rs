@@ -19,8 +19,9 @@ impl Simd for Avx512 {
     type Ints = __m512i;
     type Column = __m512;
     const COLUMN: usize = LANES;
-    // Unsigned minima and maxima have one port of the processor, comparisons and sums another.
+    // Minima and maxima of integers have one port of the processor, and a network nothing else.
     const RANKS: bool = true;
+    const ONE_LOOP: bool = true;
 
     super::run!("avx512f,avx512dq,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
 

@@ -2,6 +2,7 @@
 
 use super::cut::load_four;
 use super::{LANES, Row, Simd, Stored};
+use crate::marginals::PIECE;
 
 /// Blocks of a chunk.
 pub(super) const CHUNK: usize = 4;
@@ -14,9 +15,6 @@ const AHEAD: usize = 2;
 
 /// Chunks that are listed at once.
 const GROUP: usize = 4;
-
-/// Blocks that are summed in float32 before float64 takes over.
-const PIECE: usize = 64;
 
 /// The chunks of one row after another.
 #[derive(Debug)]
