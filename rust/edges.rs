@@ -167,18 +167,27 @@ impl EdgeBand {
         self.room(LANES);
         let mut begin = 0;
         for (&count, &mass) in self.counts.iter().zip(&self.masses) {
-            let end = begin + count as usize;
-            let mut sums = simd.no_doubles();
-            while begin < end {
-                let block = self.weights[begin..].first_chunk().expect("room");
-                sums = simd.add_doubles(sums, simd.keep_first(simd.load(block), end - begin));
-                begin += LANES;
+            let mut share = 1.0;
+            if mass > 0.0 {
+                let sum = sum_of_first(simd, &self.weights[begin..], count as usize);
+                share = (sum / mass).min(1.0) as f32;
             }
-            begin = end;
-            let share = (simd.sum_doubles(sums) / mass).min(1.0);
-            self.retained.push(if mass > 0.0 { share as f32 } else { 1.0 });
+            self.retained.push(share);
+            begin += count as usize;
         }
     }
+}
+
+/// The sum of the first of some weights, after which a block can be read.
+#[inline(always)]
+fn sum_of_first<S: Simd>(simd: S, weights: &[f32], count: usize) -> f64 {
+    let mut sums = simd.no_doubles();
+    let (whole, rest) = weights[..count].as_chunks();
+    for block in whole {
+        sums = simd.add_doubles(sums, simd.load(block));
+    }
+    let last = weights[count - rest.len()..].first_chunk().expect("room");
+    simd.sum_doubles(simd.add_doubles(sums, simd.keep_first(simd.load(last), rest.len())))
 }
 
 /// Bands of rows in order, on their way to one list.

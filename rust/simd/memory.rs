@@ -96,12 +96,16 @@ impl<'a, T: Stored> Row<'a, T> {
     }
 
     /// Asks for a block of a row that is read some rows later; a tenth less time for rows that memory has
-    /// to bring. Nothing where the block before it has brought its cache line.
+    /// to bring.
     #[inline(always)]
     pub fn prefetch<S: Simd>(self, simd: S, rows: usize, block: usize) {
-        if (block * size_of::<[T; LANES]>()).is_multiple_of(LINE) {
-            simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(block * LANES));
-        }
+        simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(block * LANES));
+    }
+
+    /// Whether a block is the first of a cache line, where rows begin with one.
+    #[inline(always)]
+    pub fn is_first_of_line(block: usize) -> bool {
+        (block * size_of::<[T; LANES]>()).is_multiple_of(LINE)
     }
 
     /// The first `count` of 16 keys, fewer where the row ends; 0.0 in the other lanes.

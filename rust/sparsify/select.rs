@@ -13,13 +13,14 @@
 //!    row is copied without it and done again.
 //! 2. Where k is more than 16, or the threshold of the lanes is reached all over the row because large
 //!    weights share a lane, it comes from the maxima of chunks, by bisection.
-//! 3. The k-th largest of at most 32 candidates is found in registers, see [`nth_largest`]; of more by
-//!    bisection, see [`bisect`], whose steps are bounded whatever the row, so that flat, sorted and
-//!    striped rows stay linear.
+//! 3. At most 16 candidates are ranked, and the k first written at once where the last has no equal. The
+//!    k-th largest of at most 32 is found in registers, see [`nth_largest`]; of more by bisection, see
+//!    [`bisect`], whose steps are bounded whatever the row, so that flat, sorted and striped rows stay
+//!    linear.
 //! 4. Where the threshold is the largest weight, all candidates are equal and the first k do.
 //! 5. Without `top_k` and `top_mass` the candidates are the edges.
 //! 6. `top_mass` is found by bisection as well, see [`mass`].
-//! 7. Where k is at most 8 and the row short, a network gives the k-th largest of all, see [`short`].
+//! 7. Where k is at most 8 and the row short, it is found without chunks, see [`short`].
 //!
 //! Tried and left out: guessing the threshold from the row before.
 
@@ -103,15 +104,9 @@ impl Selector {
         simd.run(SelectAny { selector: self, row, edges })
     }
 
-    /// Finds the candidates, and gives how many weights are positive; more than there are if that is not
-    /// known.
+    /// Finds the candidates, and gives the threshold that they reach.
     #[inline(always)]
-    fn find<S: Simd, T: Stored>(
-        &mut self,
-        simd: S,
-        row: Row<'_, T>,
-        scan: &Scan<S>,
-    ) -> (f32, usize) {
+    fn find<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>, scan: &Scan<S>) -> f32 {
         let (threshold, hits) = self.threshold(simd, row, scan);
         // Departure 4.
         let enough = match self.rules.top_k() {
@@ -120,7 +115,7 @@ impl Selector {
         };
         let (chunks, found) = (&self.chunks, &mut self.found);
         simd.run(Collect { row, chunks, hits: hits.chunks, threshold, enough, found });
-        (threshold, if threshold.to_bits() == 1 { self.found.count } else { usize::MAX })
+        threshold
     }
 
     /// A weight that the k largest reach, and all that is kept; and where it is reached.
@@ -203,9 +198,10 @@ impl<T: Stored> Kernel for SelectAny<'_, '_, T> {
         if scan.top > LARGEST {
             return selector.select_odd(simd, row, edges);
         }
-        let (threshold, all) = selector.find(simd, row, &scan);
+        let threshold = selector.find(simd, row, &scan);
+        let candidates = selector.found.count;
         let (top_k, top_mass) = (selector.rules.top_k(), selector.rules.top_mass());
-        let written = match top_k.filter(|_| top_mass.is_none() && selector.found.count <= LANES) {
+        let written = match top_k.filter(|_| top_mass.is_none() && candidates <= LANES) {
             Some(k) => selector.found.write_first(simd, k, edges),
             None => None,
         };
@@ -220,7 +216,8 @@ impl<T: Stored> Kernel for SelectAny<'_, '_, T> {
             found.write_to(edges);
             found.count
         };
-        edges.close_row(count, if count == all { 0.0 } else { scan.mass });
+        let is_whole = threshold.to_bits() == 1 && count == candidates;
+        edges.close_row(count, if is_whole { 0.0 } else { scan.mass });
         Ok(())
     }
 }

@@ -96,7 +96,7 @@ impl Chunks {
         for (number, (chunk, maxima)) in chunks.iter().zip(&mut self.maxima).enumerate() {
             let mut pair = [none; 2];
             for (at, block) in chunk.iter().enumerate() {
-                if at < AHEAD {
+                if at < AHEAD && Row::<T>::is_first_of_line(at) {
                     row.prefetch(simd, 2, number * CHUNK + at);
                 }
                 let block = T::load(simd, block);
@@ -148,7 +148,7 @@ impl Chunks {
         let groups = &self.maxima.as_chunks().0[..self.count.div_ceil(GROUP)];
         for (group, begin) in groups.iter().zip((0_u32..).step_by(GROUP)) {
             for chunk in begin as usize..begin as usize + GROUP {
-                for at in AHEAD..CHUNK {
+                for at in (AHEAD..CHUNK).filter(|&at| Row::<T>::is_first_of_line(at)) {
                     row.prefetch(simd, 2, chunk * CHUNK + at);
                 }
             }
