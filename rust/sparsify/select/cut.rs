@@ -64,6 +64,8 @@ pub(super) fn ranks<S: Simd, const N: usize>(simd: S, lanes: [S::Floats; N]) -> 
         simd.store(*lanes, weights);
     }
     let mut ranks = [simd.load_ints(&[0; LANES]); N];
+    // From memory, where comparing with one of them takes one instruction; compilers that see what was
+    // stored take it out of the register instead, lane by lane.
     for &weight in black_box(&weights).as_flattened() {
         let weight = simd.splat(weight);
         for (rank, &lanes) in ranks.iter_mut().zip(&lanes) {
