@@ -60,7 +60,7 @@ impl Candidates {
     }
 
     /// Writes the k first of at most 16 candidates in descending order where the edges of the row will be,
-    /// in the order of keys, and gives how many those are; `None` where the last of them has an equal.
+    /// in the order of keys, and gives how many those are; `None` where the last has an equal not among them.
     #[inline(always)]
     pub fn write_first<S: Simd>(&self, simd: S, k: usize, edges: &mut EdgeBand) -> Option<usize> {
         let count = k.min(self.count);

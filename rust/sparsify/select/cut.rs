@@ -75,7 +75,7 @@ pub(super) fn ranks<S: Simd, const N: usize>(simd: S, lanes: [S::Floats; N]) -> 
     ranks
 }
 
-/// The one of 16 weights that as many exceed; `None` where it has an equal before it.
+/// The one of 16 weights that so many exceed; `None` where equal ones leave none.
 #[inline(always)]
 pub(super) fn lane_of_rank<S: Simd>(simd: S, lanes: S::Floats, rank: usize) -> Option<f32> {
     let mut weights = [0.0; LANES];

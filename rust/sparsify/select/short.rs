@@ -11,7 +11,8 @@
 //!
 //! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
 //!    edges: rows that are flat or full of ties.
-//! 2. Ranks give way to the network where the k-th largest has an equal, or more than 16 are collected.
+//! 2. Ranks give way to the network where equal weights leave none of a rank, or more than 16 are
+//!    collected.
 
 use super::candidates::Collector;
 use super::cut::{cut_at, lane_of_rank, window};
