@@ -5,7 +5,8 @@ takes 1.0 to 1.9 times as long as weights times transposed inputs, transposed ba
 either may win and the last bits differ; with more rows, or small weights, the usual one wins.
 Measured with MKL on two cores of Zen 3, in float32. In a decoding step of a 596M-parameter Qwen3
 with 80 sequences all logits had the same bits either way, and the step took 1.0 instead of 1.35
-seconds.
+seconds. With AVX-512 it wins 1.0 to 1.6 times up to 40 rows, with 80 for a vocabulary alone, and
+the last bits differ.
 """
 
 from __future__ import annotations
