@@ -7,7 +7,7 @@ use crate::marginals::PIECE;
 /// Blocks of a chunk.
 pub(super) const CHUNK: usize = 4;
 
-/// Blocks of a chunk of the row after the next that pass 1 asks for; listing asks for the others of the next.
+/// Blocks of a chunk of the row after the next that pass 1 asks for; listing asks for the others.
 ///
 /// All of them in pass 1 are more than a core can wait for at once, and memory then rests while edges are
 /// selected: 20 instead of 17 ms for top-8 of 2,048 tokens.
