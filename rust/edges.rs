@@ -9,7 +9,7 @@
 //! ```
 
 use crate::reused::Reused;
-use crate::simd::{LANES, Simd};
+use crate::simd::{Row, Simd};
 
 /// The edges of one attention matrix: CSR over the rows (head, query) in that order.
 #[derive(Debug, Clone, PartialEq)]
@@ -164,30 +164,17 @@ impl EdgeBand {
     /// Not row by row, where each would wait for its edges to be written.
     #[inline(always)]
     pub fn finish<S: Simd>(&mut self, simd: S) {
-        self.room(LANES);
         let mut begin = 0;
         for (&count, &mass) in self.counts.iter().zip(&self.masses) {
             let mut share = 1.0;
             if mass > 0.0 {
-                let sum = sum_of_first(simd, &self.weights[begin..], count as usize);
-                share = (sum / mass).min(1.0) as f32;
+                let kept = Row::new(&self.weights[begin..], count as usize, 0);
+                share = (kept.sum(simd) / mass).min(1.0) as f32;
             }
             self.retained.push(share);
             begin += count as usize;
         }
     }
-}
-
-/// The sum of the first of some weights, after which a block can be read.
-#[inline(always)]
-fn sum_of_first<S: Simd>(simd: S, weights: &[f32], count: usize) -> f64 {
-    let mut sums = simd.no_doubles();
-    let (whole, rest) = weights[..count].as_chunks();
-    for block in whole {
-        sums = simd.add_doubles(sums, simd.load(block));
-    }
-    let last = weights[count - rest.len()..].first_chunk().expect("room");
-    simd.sum_doubles(simd.add_doubles(sums, simd.keep_first(simd.load(last), rest.len())))
 }
 
 /// Bands of rows in order, on their way to one list.

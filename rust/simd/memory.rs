@@ -127,6 +127,16 @@ impl<'a, T: Stored> Row<'a, T> {
         self.load_first(simd, self.keys / LANES * LANES, LANES)
     }
 
+    /// The sum, in float64.
+    #[inline(always)]
+    pub fn sum<S: Simd>(self, simd: S) -> f64 {
+        let mut sums = simd.no_doubles();
+        for block in self.blocks() {
+            sums = simd.add_doubles(sums, T::load(simd, block));
+        }
+        simd.sum_doubles(simd.add_doubles(sums, self.tail(simd)))
+    }
+
     /// The first key whose weight is NaN, infinite or negative.
     #[cold]
     pub fn find_unsound(self) -> Option<(usize, f32)> {

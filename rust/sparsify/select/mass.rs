@@ -29,7 +29,7 @@ pub(super) fn keep<S: Simd, T: Stored>(
     if found.count == 0 {
         return;
     }
-    let goal = share * total(simd, row);
+    let goal = share * row.sum(simd);
     let margin = goal * (2 * row.keys() + 16) as f64 * f64::EPSILON;
     let undecided = Undecided::new(room, found.blocks());
     let cut = bisect(simd, undecided, goal, margin);
@@ -72,16 +72,6 @@ fn bisect<S: Simd>(simd: S, mut undecided: Undecided<'_>, goal: f64, margin: f64
         ties += 1;
     }
     Some(Cut { from: f32::from_bits(above), tie, ties })
-}
-
-/// The sum of the row.
-#[inline(always)]
-fn total<S: Simd, T: Stored>(simd: S, row: Row<'_, T>) -> f64 {
-    let mut sums = simd.no_doubles();
-    for block in row.blocks() {
-        sums = simd.add_doubles(sums, T::load(simd, block));
-    }
-    simd.sum_doubles(simd.add_doubles(sums, row.tail(simd)))
 }
 
 /// The sum of the weights that reach a threshold, which is positive.
