@@ -57,26 +57,28 @@ impl Selector {
         let top = f32::from_bits(top);
         let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
         let blocks = row.keys().div_ceil(LANES);
-        if S::RANKS && topmost < k {
-            let kept = self.keep_ranked(simd, k, blocks, lanes, edges);
-            if let Some((count, is_whole)) = kept {
-                edges.close_row(count, if is_whole { 0.0 } else { mass });
-                return Ok(());
+        let ranked = if S::RANKS && topmost < k {
+            self.keep_ranked(simd, k, blocks, lanes, edges)
+        } else {
+            None
+        };
+        let count = if let Some(count) = ranked {
+            count
+        } else {
+            let zeros = EIGHT * S::COLUMN / LANES - 1;
+            for block in &mut self.blocks[blocks..blocks + zeros] {
+                simd.store(none, block);
             }
-        }
-        let zeros = EIGHT * S::COLUMN / LANES - 1;
-        for block in &mut self.blocks[blocks..blocks + zeros] {
-            simd.store(none, block);
-        }
-        let last = if topmost >= k { top } else { kth_largest(simd, &self.blocks, row.keys(), k) };
-        let count = self.keep_few(simd, k, &self.blocks[..blocks], (last, top), edges);
-        let is_whole = last < self.rules.floor() && !self.rules.has_floor();
+            let last =
+                if topmost >= k { top } else { kth_largest(simd, &self.blocks, row.keys(), k) };
+            self.keep_few(simd, k, &self.blocks[..blocks], (last, top), edges)
+        };
+        let is_whole = count < k && !self.rules.has_floor();
         edges.close_row(count, if is_whole { 0.0 } else { mass });
         Ok(())
     }
 
-    /// Writes the edges, found by ranks, where they will be, and tells whether they are all the positive
-    /// weights.
+    /// Writes the edges, found by ranks, where they will be, and gives how many those are.
     #[inline(always)]
     fn keep_ranked<S: Simd>(
         &mut self,
@@ -85,7 +87,7 @@ impl Selector {
         blocks: usize,
         lanes: S::Floats,
         edges: &mut EdgeBand,
-    ) -> Option<(usize, bool)> {
+    ) -> Option<usize> {
         let floor = self.rules.floor();
         // One block is collected whole.
         let bound = if blocks == 1 { 0.0 } else { lane_of_rank(simd, lanes, k - 1)? };
@@ -100,11 +102,10 @@ impl Selector {
         if count > LANES {
             return None;
         }
-        let is_whole = count < k && !self.rules.has_floor();
-        Some((self.found.write_first(simd, k, edges)?, is_whole))
+        self.found.write_first(simd, k, edges)
     }
 
-    /// Writes the edges where they will be.
+    /// Writes the edges where they will be, and gives how many those are.
     #[inline(always)]
     fn keep_few<S: Simd>(
         &self,
