@@ -3,7 +3,8 @@
 transformers' own cache grows by copying all of itself for every token, its beam search copies it
 once more to follow the beams, and every beam and sample computes the prompt anew. Here the prompt
 (but its last token) is computed once and repeated; room for the answer is taken at once; and
-following the beams moves answer tokens alone, because beams of a question share its prompt.
+following the beams moves only what differs between a beam and the one it continues: beams of a
+question share its prompt, and most of their answers but the last tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, room: int) -> None:
         super().__init__()
         self._room = room
-        self._shared = 0
         self._buffers: list[torch.Tensor] = []
 
     def update(
@@ -54,23 +54,69 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeats each sequence; tokens so far are the same for all repeats from now on."""
-        length = self._shared = self.get_seq_length()
+        """Repeats each sequence, with room for what comes."""
+        length = self.get_seq_length()
         repeated = [states.repeat_interleave(repeats, 0) for states in (self.keys, self.values)]
         self._buffers = [self._roomy(states, length) for states in repeated]
         for buffer, states in zip(self._buffers, repeated, strict=True):
             buffer[:, :, :length] = states
         self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Lets every beam continue another one of the same question."""
+    def move(self, first: int, to: torch.Tensor, source: torch.Tensor) -> None:
+        """Gives sequences ``to`` the tokens from ``first`` on of sequences ``source``."""
+        to, source = to.to(self.keys.device), source.to(self.keys.device)
         for states in (self.keys, self.values):
-            own = states[:, :, self._shared :]
-            own.copy_(own.index_select(0, beam_idx.to(own.device)))
+            moving = states[:, :, first:]
+            moving.index_copy_(0, to, moving.index_select(0, source))
 
     def _roomy(self, states: torch.Tensor, length: int) -> torch.Tensor:
         sequences, heads, _, width = states.shape
         return states.new_empty((sequences, heads, length + self._room, width))
+
+
+class InPlaceCache(DynamicCache):  # type: ignore[misc]
+    """Keys and values of all layers, which knows what beams share.
+
+    Args:
+        config: of the model.
+        room: tokens that are expected after the first ones.
+    """
+
+    def __init__(self, config: Any, room: int) -> None:
+        super().__init__(config=config)
+        self.layers: list[Any] = [
+            InPlaceLayer(room) if type(layer) is DynamicLayer else layer for layer in self.layers
+        ]
+        self._repeated = 0  # tokens that are the same for all beams of a question
+        # The sequence that each token behind those was computed for, [sequences, tokens]. Two beams
+        # of a question that name the same one hold the same keys and values there.
+        self._origins: torch.Tensor | None = None
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats each sequence; tokens so far are the same for all repeats from now on."""
+        self._repeated = self.get_seq_length()
+        super().batch_repeat_interleave(repeats)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Lets every beam continue another one of the same question."""
+        source = beam_idx.cpu()
+        origins = self._origins_so_far(len(source))
+        self._origins = origins[source]
+        differs = self._origins != origins
+        tokens, to = (differs.any(axis).nonzero().flatten() for axis in (0, 1))
+        for layer in self.layers:
+            if not isinstance(layer, InPlaceLayer):
+                layer.reorder_cache(beam_idx)
+            elif len(to):
+                layer.move(self._repeated + int(tokens[0]), to, source[to])
+
+    def _origins_so_far(self, sequences: int) -> torch.Tensor:
+        """Origins of all tokens; those that came since the last time are everyone's own."""
+        known = self._origins
+        if known is None:
+            known = torch.empty(sequences, 0, dtype=torch.int64)
+        new = self.get_seq_length() - self._repeated - known.shape[1]
+        return torch.cat([known, torch.arange(sequences)[:, None].expand(-1, new)], dim=1)
 
 
 def prepare(
@@ -89,12 +135,10 @@ def prepare(
         None where the model keeps something else than keys and values; transformers' own way is
         right there.
     """
-    cache = DynamicCache(config=loaded.model.config)
-    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
+    cache = InPlaceCache(loaded.model.config, new_tokens)
+    known = (InPlaceLayer, DynamicSlidingWindowLayer)
+    if any(type(layer) not in known for layer in cache.layers):
         return None
-    cache.layers = [
-        InPlaceLayer(new_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
     before = ids.shape[1] - 1
     if copies == 1 or before == 0:
         return cache

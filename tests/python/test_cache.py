@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers import DynamicCache
 
 from conftest import load_tiny
 from hallutrace import cache
-from hallutrace.cache import InPlaceLayer
+from hallutrace.cache import InPlaceCache, InPlaceLayer
 from hallutrace.generate import Decoding, generate
 from tiny_models import ARCHITECTURES, tiny_tokens
 
@@ -53,24 +53,58 @@ def test_a_prompt_of_one_token_has_nothing_to_share() -> None:
     assert len(answers[0].tokens) == 4
 
 
-def test_a_layer_grows_and_follows_beams_as_transformers_layer_does() -> None:
-    ours, theirs = InPlaceLayer(room=3), DynamicLayer()
-    torch.manual_seed(0)
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])  # the second has sliding windows
+@pytest.mark.parametrize("seed", range(5))
+def test_a_cache_grows_and_follows_beams_as_transformers_cache_does(
+    architecture: str, seed: int
+) -> None:
+    config = load_tiny(architecture).model.config
+    ours, theirs = InPlaceCache(config, room=3), DynamicCache(config=config)
+    torch.manual_seed(seed)
 
     def update(sequences: int, tokens: int) -> None:
-        keys, values = torch.randn(sequences, 2, tokens, 4), torch.randn(sequences, 2, tokens, 6)
-        for made, wanted in zip(
-            ours.update(keys, values), theirs.update(keys, values), strict=True
-        ):
-            assert torch.equal(made, wanted)
+        for layer in range(len(theirs.layers)):
+            keys = torch.randn(sequences, 2, tokens, 4)
+            values = torch.randn(sequences, 2, tokens, 6)
+            made = ours.update(keys, values, layer)
+            for one, wanted in zip(made, theirs.update(keys, values, layer), strict=True):
+                assert torch.equal(one, wanted)
 
     update(2, 5)
-    for layer in (ours, theirs):
-        layer.batch_repeat_interleave(3)
-    for step in range(8):  # more than there is room for
+    for one in (ours, theirs):
+        one.batch_repeat_interleave(3)
+    for _ in range(8):  # more than there is room for
         update(6, 1)
-        beams = torch.tensor([[2, 0, 0, 3, 5, 3], [0, 1, 1, 4, 4, 5]][step % 2])
-        for layer in (ours, theirs):
-            layer.reorder_cache(beams)
-        assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+        beams = torch.randint(0, 3, (2, 3)) + torch.tensor([[0], [3]])
+        for one in (ours, theirs):
+            one.reorder_cache(beams.flatten())
+        for made, wanted in zip(ours.layers, theirs.layers, strict=True):
+            assert torch.equal(made.keys, wanted.keys) and torch.equal(made.values, wanted.values)
     assert ours.get_seq_length() == theirs.get_seq_length() == 13
+
+
+def test_following_beams_moves_only_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = InPlaceCache(load_tiny().model.config, room=9)
+    moved: list[tuple[int, list[int], list[int]]] = []
+    monkeypatch.setattr(
+        InPlaceLayer,
+        "move",
+        lambda _, first, to, source: moved.append((first, to.tolist(), source.tolist())),
+    )
+
+    def step(beams: list[int]) -> list[tuple[int, list[int], list[int]]]:
+        moved.clear()
+        for layer in range(len(kept.layers)):
+            kept.update(torch.zeros(6, 2, 1, 4), torch.zeros(6, 2, 1, 4), layer)
+        kept.reorder_cache(torch.tensor(beams))
+        assert moved == moved[:1] * len(moved) and len(moved) in (0, len(kept.layers))
+        return moved[:1]
+
+    for layer in range(len(kept.layers)):
+        kept.update(torch.zeros(2, 2, 5, 4), torch.zeros(2, 2, 5, 4), layer)
+    kept.batch_repeat_interleave(3)
+    assert step([0, 1, 2, 3, 4, 5]) == []
+    # All beams of the first question go on from one, so that its first two tokens stay from now on.
+    assert step([0, 0, 0, 3, 4, 5]) == [(5, [1, 2], [0, 0])]
+    assert step([0, 2, 2, 3, 4, 5]) == [(7, [1], [2])]
+    assert step([0, 1, 2, 3, 4, 4]) == [(5, [5], [4])]
