@@ -20,6 +20,10 @@ from hallutrace.attention import capturing
 from hallutrace.device_reduction import DeviceReducer, Rules
 from hallutrace.models import Loaded
 
+# Logits that are scored at a time, so that what is made of them stays in the cache: 1,024 answer
+# tokens and a vocabulary of 152,000 take .18 s, and .7 to 1.6 s by 64 rows.
+SCORED = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -222,8 +226,9 @@ def _score(
         token for sequence in sequences for token in sequence.tokens[sequence.prompt_tokens :]
     ]
     targets = torch.tensor(answers, device=logits.device)
+    rows = max(1, SCORED // logits.shape[1])
     logprobs, entropies = [], []
-    for some, target in zip(torch.split(logits, 64), torch.split(targets, 64), strict=True):
+    for some, target in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
         logp = torch.log_softmax(some.float(), dim=-1)
         logprobs.append(logp.gather(1, target[:, None])[:, 0].cpu())
         # xlogy's twin: a token of probability 0 has log-probability -inf and adds nothing.
