@@ -117,6 +117,7 @@ def generate(
         For each prompt ``decoding.samples`` answers.
     """
     from hallutrace import cache  # loads transformers
+    from hallutrace.allocator import freed_memory_kept
     from hallutrace.few_rows import faster_decoding
 
     ids, mask = _left_padded(prompts, loaded.pad_id)
@@ -131,7 +132,7 @@ def generate(
     ids, mask = ids.to(loaded.device), mask.to(loaded.device)
     copies = max(decoding.num_beams, decoding.samples)
     torch.manual_seed(seed)
-    with torch.inference_mode(), faster_decoding(loaded.model):
+    with torch.inference_mode(), faster_decoding(loaded.model), freed_memory_kept():
         out = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
