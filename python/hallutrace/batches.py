@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,15 +54,3 @@ def auto_batch_size(
     fits = int(free * MEMORY_SHARE) // (beams * (cache + logits))
     size = 1 << max(0, fits.bit_length() - 1)
     return int(max(1, min(size, LARGEST.get(device, 64))))
-
-
-def free_memory(device: str) -> int:
-    """Bytes that are free where the model runs."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30

@@ -11,6 +11,7 @@ from hallutrace.capture import Reduction
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.errors import InputError
 from hallutrace.generate import Decoding
+from hallutrace.memory import free_memory
 from hallutrace.models import Loaded
 from hallutrace.probe import AttentionFacts
 from hallutrace.prompts import PromptBuilder
@@ -163,5 +164,5 @@ def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None)
         new_tokens=config.max_new_tokens,
         bytes_per_element=loaded.model.dtype.itemsize,
         device=device,
-        free=batches.free_memory(device),
+        free=free_memory(device),
     )

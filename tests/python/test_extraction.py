@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 import hallutrace
 from conftest import RUN_OPTIONS, Extract, load_tiny, question_rows, write_lines
-from hallutrace import assemble, batches, capture, extract, generate, shard_job
+from hallutrace import assemble, batches, capture, extract, generate, settings, shard_job
 from hallutrace.cli import main
 from hallutrace.environment import environment
 from hallutrace.errors import IdentityError, InputError, ModelError
@@ -432,7 +432,7 @@ def test_an_automatic_batch_size_is_resolved_once(
     run_extract(batch_size="auto", limit=3)
     size = Run(tmp_path / "run").manifest().identity["batch_size"]
     assert size == 64
-    monkeypatch.setattr(batches, "free_memory", lambda device: 0)
+    monkeypatch.setattr(settings, "free_memory", lambda device: 0)
     assert run_extract(batch_size="auto").new_traces == 4
     assert Run(tmp_path / "run").manifest().identity["batch_size"] == 64
 
