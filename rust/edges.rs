@@ -154,9 +154,11 @@ impl EdgeBand {
         self.masses.push(mass);
     }
 
-    /// Closes a row that was not asked for.
-    pub fn skip_row(&mut self) {
-        self.close_row(0, 0.0);
+    /// Closes rows that were not asked for.
+    pub fn skip_rows(&mut self, rows: usize) {
+        for _ in 0..rows {
+            self.close_row(0, 0.0);
+        }
     }
 
     /// Ends a band whose rows are all closed: the shares of the mass that they keep.

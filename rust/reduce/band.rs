@@ -9,9 +9,9 @@ use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
 use crate::error::{InputError, Place};
 use crate::marginals::{Given, MarginalBand};
-use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Simd, Stored};
+use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use crate::sparsify::Combine;
-use crate::sparsify::select::Selector;
+use crate::sparsify::select::{Selector, Unsound};
 
 /// The most edges of a row that memory is reserved for.
 const MOST_RESERVED: usize = 128;
@@ -133,6 +133,15 @@ impl<'a, T: Stored> Pass<'a, T> {
         Row::new(&self.memory[view.offset(head, query)..], view.readable(query), next)
     }
 
+    #[inline(always)]
+    fn rows(&self, head: usize, queries: &Range<usize>) -> Rows<'a, T> {
+        let view = &self.block.view;
+        let keys = view.readable(queries.start);
+        let more = if queries.len() > 1 { view.readable(queries.start + 1) - keys } else { 0 };
+        let memory = &self.memory[view.offset(head, queries.start)..];
+        Rows::new(memory, queries.len(), view.offset(0, 1), (keys, more))
+    }
+
     /// The rows of the band.
     fn runs(&self) -> Vec<Run> {
         Run::of(self.rows.clone(), |query| {
@@ -149,10 +158,7 @@ impl<'a, T: Stored> Pass<'a, T> {
     fn pass_head<S: Simd>(&mut self, simd: S, head: usize, run: &Run) -> Result<(), InputError> {
         let Run { ref rows, parts } = *run;
         if self.block.plan.combine == Combine::Each && self.band.marginals.is_empty() {
-            for query in rows.clone() {
-                self.select_row(simd, head, query, self.row(head, query), parts)?;
-            }
-            return Ok(());
+            return self.select_rows(simd, head, rows.clone(), parts);
         }
         let mut query = rows.start;
         while query + TILE_ROWS <= rows.end {
@@ -185,29 +191,29 @@ impl<'a, T: Stored> Pass<'a, T> {
         let number = first_row + query;
         self.band.marginals.take(head, &(number..number + ROWS), view.position(query), &rows);
         if selects {
-            for (at, &row) in rows.iter().enumerate() {
-                self.select_row(simd, head, query + at, row, run.parts)?;
-            }
+            self.select_rows(simd, head, query..query + ROWS, run.parts)?;
         }
         Ok(())
     }
 
-    /// Selects the edges of a row of one head, if it gives any.
+    /// Selects the edges of some rows of one head, if they give any.
     #[inline(always)]
-    fn select_row<S: Simd>(
+    fn select_rows<S: Simd>(
         &mut self,
         simd: S,
         head: usize,
-        query: usize,
-        row: Row<'_, T>,
+        queries: Range<usize>,
         parts: Parts,
     ) -> Result<(), InputError> {
         if !parts.edges {
-            self.band.edges.skip_row();
-        } else if self.selector.select(simd, row, &mut self.band.edges).is_err() {
-            self.refuse_unsound(head, query, &[row])?;
+            self.band.edges.skip_rows(queries.len());
+            return Ok(());
         }
-        Ok(())
+        let rows = self.rows(head, &queries);
+        match self.selector.select(simd, rows, &mut self.band.edges) {
+            Ok(()) => Ok(()),
+            Err(Unsound(row)) => self.refuse_unsound(head, queries.start + row, &[rows.get(row)]),
+        }
     }
 
     /// Adds the weights of rows to all that they add to.
@@ -272,17 +278,17 @@ impl<'a, T: Stored> Pass<'a, T> {
     #[inline(always)]
     fn select_combined<S: Simd>(&mut self, simd: S, tile: &Run) -> Result<(), InputError> {
         let Block { view, plan, .. } = *self.block;
+        if !tile.parts.edges {
+            self.band.edges.skip_rows(tile.rows.len());
+            return Ok(());
+        }
         for (at, query) in tile.rows.clone().enumerate() {
-            if !tile.parts.edges {
-                self.band.edges.skip_row();
-                continue;
-            }
             let sums = &mut self.combined[at * self.stride..(at + 1) * self.stride];
             if plan.combine == Combine::Mean && view.heads() > 0 {
                 tile::divide(simd, sums, view.heads() as f32);
             }
             let row = Row::new(&*sums, view.readable(query), 0);
-            if self.selector.select(simd, row, &mut self.band.edges).is_err()
+            if self.selector.select(simd, row.into(), &mut self.band.edges).is_err()
                 && let Some((key, _)) = row.find_unsound()
             {
                 let place = self.block.place(view.heads() - 1, query, key);

@@ -150,3 +150,42 @@ impl<'a, T: Stored> Row<'a, T> {
         self.elements().iter().map(|weight| weight.widen() + 0.0).collect()
     }
 }
+
+/// Consecutive rows of one head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    memory: &'a [T],
+    count: usize,
+    stride: usize,
+    /// Keys of the first row, and how many more each of the others has.
+    keys: (usize, usize),
+}
+
+impl<'a, T: Stored> Rows<'a, T> {
+    /// `count` rows that begin `stride` elements after each other; the first has `keys.0` keys, each of the
+    /// others `keys.1` more than the one before.
+    #[inline(always)]
+    pub fn new(memory: &'a [T], count: usize, stride: usize, keys: (usize, usize)) -> Self {
+        Self { memory, count, stride, keys }
+    }
+
+    /// How many there are.
+    #[inline(always)]
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// One of them.
+    #[inline(always)]
+    pub fn get(self, number: usize) -> Row<'a, T> {
+        let keys = self.keys.0 + number * self.keys.1;
+        Row::new(&self.memory[number * self.stride..], keys, self.stride)
+    }
+}
+
+impl<'a, T> From<Row<'a, T>> for Rows<'a, T> {
+    #[inline(always)]
+    fn from(row: Row<'a, T>) -> Self {
+        Self { memory: row.memory, count: 1, stride: row.ahead, keys: (row.keys, 0) }
+    }
+}

@@ -34,7 +34,7 @@ mod short;
 
 use super::Rules;
 use crate::edges::EdgeBand;
-use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
+use crate::simd::{Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use candidates::{Candidates, room};
 use chunks::{Chunks, Hits, Scan};
 use collect::Collect;
@@ -45,9 +45,9 @@ use short::SHORT;
 /// Times k that so many maxima of chunks make a threshold a poor one.
 const POOR: usize = 6;
 
-/// A row with a weight that is NaN, infinite or negative.
+/// A row with a weight that is NaN, infinite or negative, by its number.
 #[derive(Debug)]
-pub(crate) struct Unsound;
+pub(crate) struct Unsound(pub usize);
 
 /// Applies the rules to one row after another.
 #[derive(Debug)]
@@ -73,31 +73,27 @@ impl Selector {
         }
     }
 
-    /// Appends the edges of a row, and closes it.
+    /// Appends the edges of rows, and closes those.
     #[inline(always)]
     pub fn select<S: Simd, T: Stored>(
         &mut self,
         simd: S,
-        row: Row<'_, T>,
+        rows: Rows<'_, T>,
         edges: &mut EdgeBand,
     ) -> Result<(), Unsound> {
-        let (top_k, top_mass) = (self.rules.top_k(), self.rules.top_mass());
-        match top_k.filter(|&k| k <= EIGHT && row.keys() <= SHORT && top_mass.is_none()) {
-            Some(k) => self.select_few(simd, k, row, edges),
-            None => simd.run(SelectAny { selector: self, row, edges }),
-        }
+        simd.run(SelectRows { selector: self, rows, edges })
     }
 
-    /// A row that looks unsound: without its -0.0, if that is all.
+    /// A row that looks unsound: without its -0.0, if that is all. Gives whether it is sound.
     #[cold]
     fn select_odd<S: Simd, T: Stored>(
         &mut self,
         simd: S,
         row: Row<'_, T>,
         edges: &mut EdgeBand,
-    ) -> Result<(), Unsound> {
+    ) -> bool {
         if row.find_unsound().is_some() {
-            return Err(Unsound);
+            return false;
         }
         let weights = row.normalised();
         let row = Row::new(&weights[..], weights.len(), 0);
@@ -178,10 +174,39 @@ impl Selector {
     }
 }
 
-/// [`Selector::select`] of any row.
+/// [`Selector::select`].
 ///
 /// In a function of its own, because in that of a whole band registers are short, and because there are
 /// several places that select: compiling each of them took four times as long.
+struct SelectRows<'a, 'b, T> {
+    selector: &'a mut Selector,
+    rows: Rows<'b, T>,
+    edges: &'a mut EdgeBand,
+}
+
+impl<T: Stored> Kernel for SelectRows<'_, '_, T> {
+    type Output = Result<(), Unsound>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let Self { selector, rows, edges } = self;
+        let (top_k, top_mass) = (selector.rules.top_k(), selector.rules.top_mass());
+        let few = top_k.filter(|&k| k <= EIGHT && top_mass.is_none());
+        for number in 0..rows.count() {
+            let row = rows.get(number);
+            let is_sound = match few.filter(|_| row.keys() <= SHORT) {
+                Some(k) => selector.select_few(simd, k, row, edges),
+                None => simd.run(SelectAny { selector, row, edges }),
+            };
+            if !is_sound {
+                return Err(Unsound(number));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Any row; gives whether it is sound.
 struct SelectAny<'a, 'b, T> {
     selector: &'a mut Selector,
     row: Row<'b, T>,
@@ -189,7 +214,7 @@ struct SelectAny<'a, 'b, T> {
 }
 
 impl<T: Stored> Kernel for SelectAny<'_, '_, T> {
-    type Output = Result<(), Unsound>;
+    type Output = bool;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -218,6 +243,6 @@ impl<T: Stored> Kernel for SelectAny<'_, '_, T> {
         };
         let is_whole = threshold.to_bits() == 1 && count == candidates;
         edges.close_row(count, if is_whole { 0.0 } else { scan.mass });
-        Ok(())
+        true
     }
 }

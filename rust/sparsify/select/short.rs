@@ -14,10 +14,10 @@
 //! 2. Ranks give way to the network where equal weights leave none of a rank, or more than 16 are
 //!    collected.
 
+use super::Selector;
 use super::candidates::Collector;
 use super::cut::{cut_at, lane_of_rank, window};
 use super::network::{EIGHT, kth_largest};
-use super::{Selector, Unsound};
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
 
@@ -28,7 +28,7 @@ pub(super) const SHORT: usize = 512;
 const ROOM: usize = EIGHT + LANES;
 
 impl Selector {
-    /// Appends the edges of a row, and closes it.
+    /// Appends the edges of a row, and closes it; gives whether it is sound.
     #[inline(always)]
     pub(super) fn select_few<S: Simd, T: Stored>(
         &mut self,
@@ -36,7 +36,7 @@ impl Selector {
         k: usize,
         row: Row<'_, T>,
         edges: &mut EdgeBand,
-    ) -> Result<(), Unsound> {
+    ) -> bool {
         let none = simd.splat(0.0);
         let (mut lanes, mut sums) = (none, none);
         for (number, (block, widened)) in row.blocks().iter().zip(&mut self.blocks).enumerate() {
@@ -75,7 +75,7 @@ impl Selector {
         };
         let is_whole = count < k && !self.rules.has_floor();
         edges.close_row(count, if is_whole { 0.0 } else { mass });
-        Ok(())
+        true
     }
 
     /// Writes the edges, found by ranks, where they will be, and gives how many those are.
