@@ -103,12 +103,13 @@ class InPlaceCache(DynamicCache):  # type: ignore[misc]
         origins = self._origins_so_far(len(source))
         self._origins = origins[source]
         differs = self._origins != origins
-        tokens, to = (differs.any(axis).nonzero().flatten() for axis in (0, 1))
+        tokens, moved = (differs.any(axis).nonzero().flatten() for axis in (0, 1))
+        to, source = moved.to(beam_idx.device), source[moved].to(beam_idx.device)
         for layer in self.layers:
             if not isinstance(layer, InPlaceLayer):
                 layer.reorder_cache(beam_idx)
-            elif len(to):
-                layer.move(self._repeated + int(tokens[0]), to, source[to])
+            elif len(moved):
+                layer.move(self._repeated + int(tokens[0]), to, source)
 
     def _origins_so_far(self, sequences: int) -> torch.Tensor:
         """Origins of all tokens; those that came since the last time are everyone's own."""
