@@ -122,24 +122,20 @@ impl<'a, T: Stored> Pass<'a, T> {
         }
     }
 
-    #[inline(always)]
-    fn row(&self, head: usize, query: usize) -> Row<'a, T> {
-        let view = &self.block.view;
-        // What comes next is the same rows of the next head, or without tiles the next row.
-        let next = match self.block.plan.combine {
-            Combine::Each => view.offset(0, 1),
-            Combine::Mean | Combine::Max => view.offset(1, 0),
-        };
-        Row::new(&self.memory[view.offset(head, query)..], view.readable(query), next)
-    }
-
+    /// Rows of one head.
     #[inline(always)]
     fn rows(&self, head: usize, queries: &Range<usize>) -> Rows<'a, T> {
         let view = &self.block.view;
+        let stride = view.offset(0, 1);
+        // What comes next is the same rows of the next head, or without tiles the next row.
+        let next = match self.block.plan.combine {
+            Combine::Each => stride,
+            Combine::Mean | Combine::Max => view.offset(1, 0),
+        };
         let keys = view.readable(queries.start);
         let more = if queries.len() > 1 { view.readable(queries.start + 1) - keys } else { 0 };
         let memory = &self.memory[view.offset(head, queries.start)..];
-        Rows::new(memory, queries.len(), view.offset(0, 1), (keys, more))
+        Rows::new(memory, queries.len(), stride, (keys, more), next)
     }
 
     /// The rows of the band.
@@ -182,7 +178,8 @@ impl<'a, T: Stored> Pass<'a, T> {
         run: &Run,
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
-        let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| self.row(head, query + at));
+        let several = self.rows(head, &(query..query + ROWS));
+        let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| several.get(at));
         let selects = plan.combine == Combine::Each;
         let Given { received, detail, .. } = run.parts.marginals;
         if received || detail || !selects {

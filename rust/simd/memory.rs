@@ -159,14 +159,21 @@ pub(crate) struct Rows<'a, T> {
     stride: usize,
     /// Keys of the first row, and how many more each of the others has.
     keys: (usize, usize),
+    ahead: usize,
 }
 
 impl<'a, T: Stored> Rows<'a, T> {
     /// `count` rows that begin `stride` elements after each other; the first has `keys.0` keys, each of the
-    /// others `keys.1` more than the one before.
+    /// others `keys.1` more than the one before; what is read after each lies `ahead` elements further.
     #[inline(always)]
-    pub fn new(memory: &'a [T], count: usize, stride: usize, keys: (usize, usize)) -> Self {
-        Self { memory, count, stride, keys }
+    pub fn new(
+        memory: &'a [T],
+        count: usize,
+        stride: usize,
+        keys: (usize, usize),
+        ahead: usize,
+    ) -> Self {
+        Self { memory, count, stride, keys, ahead }
     }
 
     /// How many there are.
@@ -179,13 +186,13 @@ impl<'a, T: Stored> Rows<'a, T> {
     #[inline(always)]
     pub fn get(self, number: usize) -> Row<'a, T> {
         let keys = self.keys.0 + number * self.keys.1;
-        Row::new(&self.memory[number * self.stride..], keys, self.stride)
+        Row::new(&self.memory[number * self.stride..], keys, self.ahead)
     }
 }
 
 impl<'a, T> From<Row<'a, T>> for Rows<'a, T> {
     #[inline(always)]
     fn from(row: Row<'a, T>) -> Self {
-        Self { memory: row.memory, count: 1, stride: row.ahead, keys: (row.keys, 0) }
+        Self { memory: row.memory, count: 1, stride: 0, keys: (row.keys, 0), ahead: row.ahead }
     }
 }
