@@ -109,6 +109,8 @@ impl<'a, T: Stored> Pass<'a, T> {
         let most = plan.rules.top_k().map_or(RESERVED, |k| k.min(MOST_RESERVED)).min(keys);
         let graphs = plan.combine.graphs(view.heads());
         let with_edges = whole_rows.clone().filter(|row| plan.edge_rows.contains(row)).count();
+        // Heads that are combined give one row at a time.
+        let together = if plan.combine == Combine::Each { rows.len() } else { 1 };
         let edges = EdgeBand::new(graphs, rows.len(), graphs * with_edges * most);
         Self {
             block,
@@ -116,7 +118,7 @@ impl<'a, T: Stored> Pass<'a, T> {
             stride,
             combined: vec![0.0; TILE_ROWS * stride],
             unused: vec![0.0; stride],
-            selector: Selector::new(plan.rules, keys),
+            selector: Selector::new(plan.rules, keys, together),
             band: Band { edges, marginals },
             rows,
         }

@@ -121,6 +121,35 @@ impl<'a, T: Stored> Row<'a, T> {
         T::load(simd, &lanes)
     }
 
+    /// The four blocks from a key on, of which the row has at most 64 from there; 0.0 in the lanes beyond it.
+    #[inline(always)]
+    pub fn load_four<S: Simd>(self, simd: S, key: usize) -> [S::Floats; 4] {
+        let count = self.keys - key;
+        let end;
+        let four = if let Some(four) = self.memory[key..].first_chunk::<{ 4 * LANES }>() {
+            four
+        } else {
+            end = self.end(key);
+            &end
+        };
+        let blocks = four.as_chunks().0;
+        let four = [
+            T::load(simd, &blocks[0]),
+            T::load(simd, &blocks[1]),
+            T::load(simd, &blocks[2]),
+            T::load(simd, &blocks[3]),
+        ];
+        simd.keep_first_of_four(four, count)
+    }
+
+    /// The keys from one on, and zeros, where the memory ends.
+    #[cold]
+    fn end(self, key: usize) -> [T; 4 * LANES] {
+        let mut lanes = [T::default(); 4 * LANES];
+        lanes[..self.keys - key].copy_from_slice(&self.memory[key..self.keys]);
+        lanes
+    }
+
     /// What is left after the whole blocks; 0.0 in the other lanes, which may be all.
     #[inline(always)]
     pub fn tail<S: Simd>(self, simd: S) -> S::Floats {
@@ -180,6 +209,15 @@ impl<'a, T: Stored> Rows<'a, T> {
     #[inline(always)]
     pub fn count(self) -> usize {
         self.count
+    }
+
+    /// The rows from a number on, at most so many.
+    #[inline(always)]
+    pub fn part(self, begin: usize, most: usize) -> Self {
+        let memory = &self.memory[begin * self.stride..];
+        let (keys, more) = self.keys;
+        let count = most.min(self.count - begin);
+        Self { memory, count, keys: (keys + begin * more, more), ..self }
     }
 
     /// One of them.

@@ -55,8 +55,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     type Column: Copy;
     /// Lanes of a column: 8 or 16.
     const COLUMN: usize;
-    /// Whether ranking 16 lanes, twice, takes less than sorting columns.
-    const RANKS: bool;
+    /// Whether masks have registers of their own: ranking 16 lanes, twice, then takes less than sorting
+    /// columns, and collecting from all blocks less than asking which of them have anything.
+    const MASKS: bool;
     /// Whether there are registers for everything that the weights of a tile are added to.
     const ONE_LOOP: bool;
 
@@ -89,6 +90,17 @@ pub(crate) trait Simd: Copy + Send + Sync {
     }
     /// The first `count` lanes, 0.0 in the others.
     fn keep_first(self, values: Self::Floats, count: usize) -> Self::Floats;
+    /// The first `count` lanes of four, 0.0 in the others.
+    #[inline(always)]
+    fn keep_first_of_four(self, four: [Self::Floats; 4], count: usize) -> [Self::Floats; 4] {
+        let [a, b, c, d] = four;
+        [
+            self.keep_first(a, count),
+            self.keep_first(b, count.saturating_sub(LANES)),
+            self.keep_first(c, count.saturating_sub(2 * LANES)),
+            self.keep_first(d, count.saturating_sub(3 * LANES)),
+        ]
+    }
     /// 0.0 where a >= b does not hold.
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Exponent e and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0.

@@ -78,7 +78,7 @@ impl Simd for Plain {
     type Ints = [i32; LANES];
     type Column = [f32; 8];
     const COLUMN: usize = 8;
-    const RANKS: bool = false;
+    const MASKS: bool = false;
     const ONE_LOOP: bool = false;
 
     #[inline(always)]

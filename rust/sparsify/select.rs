@@ -1,4 +1,4 @@
-//! The edges of one row.
+//! The edges of rows, four at a time: each step of all of them, so that while one waits the others go on.
 //!
 //! ```text
 //! pass 1: maxima of each chunk of 64 keys, in 16 lanes; maxima of 16 or 32 lanes over the row; the sum
@@ -20,7 +20,8 @@
 //! 4. Where the threshold is the largest weight, all candidates are equal and the first k do.
 //! 5. Without `top_k` and `top_mass` the candidates are the edges.
 //! 6. `top_mass` is found by bisection as well, see [`mass`].
-//! 7. Where k is at most 8 and the row short, it is found without chunks, see [`short`].
+//! 7. Where k is at most 8 and the row short, it is found without chunks, see [`short`]. Such rows go one
+//!    by one, and so do rows of combined heads and those left over when a band ends.
 //!
 //! Tried and left out: guessing the threshold from the row before.
 
@@ -28,6 +29,7 @@ mod candidates;
 mod chunks;
 mod collect;
 mod cut;
+mod known;
 mod mass;
 mod network;
 mod short;
@@ -36,14 +38,12 @@ use super::Rules;
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use candidates::{Candidates, room};
-use chunks::{Chunks, Hits, Scan};
-use collect::Collect;
-use cut::{Undecided, bisect, count, cut_at, nth_largest};
+use known::Known;
 use network::EIGHT;
 use short::SHORT;
 
-/// Times k that so many maxima of chunks make a threshold a poor one.
-const POOR: usize = 6;
+/// Rows that are selected together.
+const TOGETHER: usize = 4;
 
 /// A row with a weight that is NaN, infinite or negative, by its number.
 #[derive(Debug)]
@@ -55,20 +55,20 @@ pub(crate) struct Selector {
     rules: Rules,
     /// The blocks of a short row, widened.
     blocks: Vec<[f32; LANES]>,
-    chunks: Chunks,
-    found: Candidates,
+    /// Rows selected together, or one.
+    known: Vec<Known>,
     /// Room for the weights of a bisection.
     undecided: Vec<f32>,
 }
 
 impl Selector {
-    /// A selector for rows of at most `keys` weights.
-    pub fn new(rules: Rules, keys: usize) -> Self {
+    /// A selector for rows of at most `keys` weights, which come `rows` at a time at most.
+    pub fn new(rules: Rules, keys: usize, rows: usize) -> Self {
+        let together = if keys <= SHORT && few(rules).is_some() { 1 } else { TOGETHER };
         Self {
             rules,
             blocks: vec![[0.0; LANES]; keys.min(SHORT).div_ceil(LANES) + EIGHT],
-            chunks: Chunks::new(keys),
-            found: Candidates::new(keys),
+            known: (0..together.min(rows)).map(|_| Known::new(keys)).collect(),
             undecided: vec![0.0; room(keys)],
         }
     }
@@ -84,94 +84,30 @@ impl Selector {
         simd.run(SelectRows { selector: self, rows, edges })
     }
 
-    /// A row that looks unsound: without its -0.0, if that is all. Gives whether it is sound.
+    /// Rows of which one looks unsound: without their -0.0, if that is all.
     #[cold]
     fn select_odd<S: Simd, T: Stored>(
         &mut self,
         simd: S,
-        row: Row<'_, T>,
+        rows: &Rows<'_, T>,
         edges: &mut EdgeBand,
-    ) -> bool {
-        if row.find_unsound().is_some() {
-            return false;
+    ) -> Result<(), Unsound> {
+        for number in 0..rows.count() {
+            let row = rows.get(number);
+            if row.find_unsound().is_some() {
+                return Err(Unsound(number));
+            }
+            let weights = row.normalised();
+            let rows = &Row::new(&weights[..], weights.len(), 0).into();
+            simd.run(SelectTogether { selector: self, rows, edges })?;
         }
-        let weights = row.normalised();
-        let row = Row::new(&weights[..], weights.len(), 0);
-        simd.run(SelectAny { selector: self, row, edges })
+        Ok(())
     }
+}
 
-    /// Finds the candidates, and gives the threshold that they reach.
-    #[inline(always)]
-    fn find<S: Simd, T: Stored>(&mut self, simd: S, row: Row<'_, T>, scan: &Scan<S>) -> f32 {
-        let (threshold, hits) = self.threshold(simd, row, scan);
-        // Departure 4.
-        let enough = match self.rules.top_k() {
-            Some(k) if threshold.to_bits() == scan.top => k,
-            _ => usize::MAX,
-        };
-        let (chunks, found) = (&self.chunks, &mut self.found);
-        simd.run(Collect { row, chunks, hits: hits.chunks, threshold, enough, found });
-        threshold
-    }
-
-    /// A weight that the k largest reach, and all that is kept; and where it is reached.
-    #[inline(always)]
-    fn threshold<S: Simd, T: Stored>(
-        &mut self,
-        simd: S,
-        row: Row<'_, T>,
-        scan: &Scan<S>,
-    ) -> (f32, Hits) {
-        let floor = self.rules.floor();
-        let [even, odd] = scan.lanes;
-        let threshold = match self.rules.top_k() {
-            Some(k @ 1..=16) => {
-                let of_lanes = if k <= EIGHT {
-                    nth_largest(simd, [simd.max_bits(even, odd)], k)
-                } else {
-                    nth_largest(simd, [even, odd], k)
-                };
-                let threshold = floor.max(of_lanes);
-                let hits = self.chunks.list_hits(simd, row, threshold);
-                if hits.lanes <= POOR * k || threshold.to_bits() == scan.top {
-                    return (threshold, hits);
-                }
-                self.refine(simd, k, threshold, scan.top)
-            }
-            // As many maxima must reach the floor.
-            Some(k) if count(simd, self.chunks.maxima(), floor) >= k => {
-                self.refine(simd, k, floor, scan.top)
-            }
-            _ => floor,
-        };
-        (threshold, self.chunks.list_hits(simd, row, threshold))
-    }
-
-    /// The k-th largest of the maxima of chunks, of which k reach `low`.
-    #[inline(always)]
-    fn refine<S: Simd>(&mut self, simd: S, k: usize, low: f32, top: u32) -> f32 {
-        let undecided = Undecided::new(&mut self.undecided, self.chunks.maxima());
-        bisect(simd, undecided, k, low.to_bits(), top).tie
-    }
-
-    /// Cuts to the k first.
-    #[inline(always)]
-    fn keep_top<S: Simd>(&mut self, simd: S, threshold: f32, top: u32) {
-        let Some(k) = self.rules.top_k().filter(|&k| self.found.count > k) else { return };
-        let found = &mut self.found;
-        let cut = match found.count {
-            ..=16 => cut_at(simd, found.blocks(), nth_largest(simd, [found.load(simd, 0)], k), k),
-            17..=32 => {
-                let lanes = [found.load(simd, 0), found.load(simd, 1)];
-                cut_at(simd, found.blocks(), nth_largest(simd, lanes, k), k)
-            }
-            _ => {
-                let undecided = Undecided::new(&mut self.undecided, found.blocks());
-                bisect(simd, undecided, k, threshold.to_bits(), top)
-            }
-        };
-        found.keep(simd, cut);
-    }
+/// k, where all that is asked for is so few that they are found without chunks where the row is short.
+fn few(rules: Rules) -> Option<usize> {
+    rules.top_k().filter(|&k| k <= EIGHT && rules.top_mass().is_none())
 }
 
 /// [`Selector::select`].
@@ -190,59 +126,64 @@ impl<T: Stored> Kernel for SelectRows<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Self { selector, rows, edges } = self;
-        let (top_k, top_mass) = (selector.rules.top_k(), selector.rules.top_mass());
-        let few = top_k.filter(|&k| k <= EIGHT && top_mass.is_none());
-        for number in 0..rows.count() {
+        let few = few(selector.rules);
+        let mut number = 0;
+        while number < rows.count() {
             let row = rows.get(number);
-            let is_sound = match few.filter(|_| row.keys() <= SHORT) {
-                Some(k) => selector.select_few(simd, k, row, edges),
-                None => simd.run(SelectAny { selector, row, edges }),
+            let count = if let Some(k) = few.filter(|_| row.keys() <= SHORT) {
+                selector.select_few(simd, k, row, edges).map(|()| 1)
+            } else {
+                let rows = &rows.part(number, selector.known.len());
+                simd.run(SelectTogether { selector, rows, edges }).map(|()| rows.count())
             };
-            if !is_sound {
-                return Err(Unsound(number));
-            }
+            number += count.map_err(|Unsound(at)| Unsound(number + at))?;
         }
         Ok(())
     }
 }
 
-/// Any row; gives whether it is sound.
-struct SelectAny<'a, 'b, T> {
+/// Any rows, at most as many as are selected together.
+struct SelectTogether<'a, 'b, T> {
     selector: &'a mut Selector,
-    row: Row<'b, T>,
+    /// By reference: what is copied just after it was written waits until it has reached the cache.
+    rows: &'a Rows<'b, T>,
     edges: &'a mut EdgeBand,
 }
 
-impl<T: Stored> Kernel for SelectAny<'_, '_, T> {
-    type Output = bool;
+impl<T: Stored> Kernel for SelectTogether<'_, '_, T> {
+    type Output = Result<(), Unsound>;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
-        let Self { selector, row, edges } = self;
-        let scan = selector.chunks.scan(simd, row);
-        if scan.top > LARGEST {
-            return selector.select_odd(simd, row, edges);
+        let Self { selector, rows, edges } = self;
+        let Selector { rules, known, undecided, .. } = selector;
+        let mut each = [rows.get(0); TOGETHER];
+        for (at, row) in each.iter_mut().enumerate().take(rows.count()) {
+            *row = rows.get(at);
         }
-        let threshold = selector.find(simd, row, &scan);
-        let candidates = selector.found.count;
-        let (top_k, top_mass) = (selector.rules.top_k(), selector.rules.top_mass());
-        let written = match top_k.filter(|_| top_mass.is_none() && candidates <= LANES) {
-            Some(k) => selector.found.write_first(simd, k, edges),
-            None => None,
-        };
-        let count = if let Some(count) = written {
-            count
+        let known = &mut known[..rows.count()];
+        if let Some(known) = known.first_chunk_mut() {
+            chunks::scan(simd, &each, known.each_mut().map(|known| &mut known.chunks));
         } else {
-            selector.keep_top(simd, threshold, scan.top);
-            let Selector { found, undecided, .. } = selector;
-            if let Some(share) = top_mass {
-                mass::keep(simd, found, undecided, row, share);
+            for (known, &row) in known.iter_mut().zip(&each) {
+                known.chunks.scan(simd, row);
             }
-            found.write_to(edges);
-            found.count
-        };
-        let is_whole = threshold.to_bits() == 1 && count == candidates;
-        edges.close_row(count, if is_whole { 0.0 } else { scan.mass });
-        true
+        }
+        if known.iter().any(|known| known.chunks.top > LARGEST) {
+            return selector.select_odd(simd, rows, edges);
+        }
+        for known in &mut *known {
+            known.find_threshold(simd, rules, undecided);
+        }
+        for known in &mut *known {
+            known.list(simd, rules, undecided);
+        }
+        for (known, &row) in known.iter_mut().zip(&each) {
+            known.collect(simd, rules, row);
+        }
+        for (known, &row) in known.iter_mut().zip(&each) {
+            known.finish(simd, rules, undecided, row, edges);
+        }
+        Ok(())
     }
 }

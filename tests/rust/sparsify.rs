@@ -61,12 +61,28 @@ proptest! {
     fn long_rows_are_those_of_the_oracle(
         seed: u64,
         keys in 130..2100_usize,
+        queries in 1..10_usize,
         dtype in naive::dtypes(),
         wanted in naive::rules(),
     ) {
-        let mut matrix = one_row(Random(seed).row(keys));
+        let mut random = Random(seed);
+        let first_query = keys - queries;
+        let weights = (0..queries).flat_map(|query| {
+            let mut row = random.row(first_query + query + 1);
+            row.resize(keys, f32::NAN);
+            row
+        });
+        let weights = weights.collect();
+        let mut matrix = Matrix { heads: 1, queries, keys, first_query, causal: true, weights };
         let stored = matrix.store(dtype);
-        prop_assert_eq!(tuples(&run_stored(&matrix, &stored, wanted)), matrix.edges(wanted));
+        let list = run_stored(&matrix, &stored, wanted);
+        prop_assert_eq!(tuples(&list), matrix.edges(wanted));
+        for query in 0..queries {
+            let mut alone = one_row(matrix.row(0, query).to_vec());
+            let stored = alone.store(dtype);
+            let alone = run_stored(&alone, &stored, wanted);
+            prop_assert_eq!(list.retained()[query].to_bits(), alone.retained()[0].to_bits());
+        }
     }
 }
 
@@ -173,6 +189,29 @@ fn bad_weights_are_told_wherever_they_stand() {
                     assert!(error.contains(&wanted), "{error}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn the_first_bad_row_of_several_is_told() {
+    for (keys, top_k) in [(70, 3), (70, 20), (600, 3), (600, 20)] {
+        for first in 0..11 {
+            let mut matrix = one_row(vec![1.0 / keys as f32; 11 * keys]);
+            (matrix.queries, matrix.keys) = (11, keys);
+            // Rows of -0.0 look as bad until they are looked at.
+            for query in first..11 {
+                matrix.weights[query * keys + 7] =
+                    if query % 3 == first % 3 { f32::NAN } else { -0.0 };
+            }
+            let stored = Stored::F32(matrix.weights.clone());
+            let rules = Rules::new(Some(top_k), 0.0, None).unwrap();
+            let fail = || sparsify(&matrix.view(&stored), rules, Combine::Each).unwrap_err();
+            let error = naive::on_every_set(|| fail().to_string());
+            assert!(
+                error.contains(&format!("got NaN at head 0, query {first}, key 7 ")),
+                "{error}"
+            );
         }
     }
 }

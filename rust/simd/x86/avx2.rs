@@ -38,7 +38,7 @@ impl Simd for Avx2 {
     type Ints = [__m256i; 2];
     type Column = __m256;
     const COLUMN: usize = 8;
-    const RANKS: bool = false;
+    const MASKS: bool = false;
     const ONE_LOOP: bool = false;
 
     super::run!("avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt");

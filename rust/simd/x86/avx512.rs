@@ -20,7 +20,7 @@ impl Simd for Avx512 {
     type Column = __m512;
     const COLUMN: usize = LANES;
     // Minima and maxima of integers have one port of the processor, and a network nothing else.
-    const RANKS: bool = true;
+    const MASKS: bool = true;
     const ONE_LOOP: bool = true;
 
     super::run!("avx512f,avx512dq,avx512bw,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
@@ -44,6 +44,15 @@ impl Simd for Avx512 {
             u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b));
         keep_first(values: __m512, count: usize) -> __m512 =
             _mm512_maskz_mov_ps(((1_u32 << count.min(LANES)) - 1) as u16, values);
+        keep_first_of_four(four: [__m512; 4], count: usize) -> [__m512; 4] = {
+            let kept = _bzhi_u64(u64::MAX, count.min(64) as u32);
+            [
+                _mm512_maskz_mov_ps(kept as u16, four[0]),
+                _mm512_maskz_mov_ps((kept >> 16) as u16, four[1]),
+                _mm512_maskz_mov_ps((kept >> 32) as u16, four[2]),
+                _mm512_maskz_mov_ps((kept >> 48) as u16, four[3]),
+            ]
+        };
         keep_at_least(a: __m512, b: __m512) -> __m512 =
             _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), a);
         split(weights: __m512) -> (__m512, __m512) = {

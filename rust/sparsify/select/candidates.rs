@@ -115,6 +115,27 @@ impl<'a> Collector<'a> {
         self.count += hits.count_ones() as usize;
     }
 
+    /// Appends what reaches `least` of four blocks that begin at `key`, whether or not that is anything.
+    #[inline(always)]
+    pub fn push_four<S: Simd>(
+        &mut self,
+        simd: S,
+        four: [S::Floats; 4],
+        least: S::Floats,
+        key: usize,
+    ) {
+        let weights: &mut [f32; 4 * LANES] =
+            self.weights[self.count..].first_chunk_mut().expect("room");
+        let keys: &mut [i32; 4 * LANES] = self.keys[self.count..].first_chunk_mut().expect("room");
+        let mut count = 0;
+        for (at, &block) in four.iter().enumerate() {
+            let first = ((key + at * LANES) as u32).cast_signed();
+            let (weights, keys) = (window(weights, count), window(keys, count));
+            count += simd.take_at_least(block, least, first, weights, keys);
+        }
+        self.count += count;
+    }
+
     /// Appends the hits of a chunk that begins at `key`, one after the other.
     #[inline(always)]
     pub fn push_each<T: Stored>(&mut self, row: Row<'_, T>, mut hits: u64, key: usize) {
@@ -128,7 +149,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Elements that the candidates of so many keys need: a window of 16 is written where they end.
+/// Elements that the candidates of so many keys need: a window of 64 is written where they end.
 pub(super) fn room(keys: usize) -> usize {
-    (keys / LANES + 2) * LANES
+    (keys / LANES + 5) * LANES
 }

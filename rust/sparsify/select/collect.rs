@@ -1,18 +1,16 @@
 //! Pass 2: the candidates, a superset of the k largest weights that reach the floor.
 
-use super::candidates::Candidates;
-use super::chunks::{CHUNK, Chunks};
+use super::candidates::{Candidates, Collector};
+use super::chunks::{CHUNK, CHUNK_KEYS, Chunks, WORD, load_chunk};
 use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 
 /// Hits of a chunk up to which they are taken one by one: four blocks of which a few keys are hits.
 const FEW: u32 = 8;
 
-/// Collects what reaches a threshold from the chunks that were listed.
+/// Collects what reaches a threshold from the chunks that were listed, and from the rest of the row.
 pub(super) struct Collect<'a, T> {
     pub row: Row<'a, T>,
     pub chunks: &'a Chunks,
-    /// How many were listed.
-    pub hits: usize,
     pub threshold: f32,
     /// So many that no more are needed.
     pub enough: usize,
@@ -24,27 +22,49 @@ impl<T: Stored> Kernel for Collect<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let Self { row, chunks, enough, .. } = self;
         let threshold = simd.splat(self.threshold);
         let mut found = self.found.begin();
-        for &number in self.chunks.listed(self.hits) {
-            let blocks = self.chunks.load(simd, self.row, number as usize);
-            let hits = simd.at_least_of_four(blocks, threshold);
-            let begin = number as usize * CHUNK * LANES;
-            if hits.count_ones() <= FEW {
-                found.push_each(self.row, hits, begin);
-            } else {
-                for (at, &block) in blocks.iter().enumerate() {
-                    let hits = (hits >> (at * LANES)) as u32 & 0xffff;
-                    if hits != 0 {
-                        found.push(simd, block, hits, begin + at * LANES);
-                    }
-                }
+        let whole = row.blocks().as_chunks::<CHUNK>().0;
+        for (word, &listed) in chunks.listed().iter().enumerate() {
+            let mut listed = listed;
+            while listed != 0 && found.count < enough {
+                let number = word * WORD + listed.trailing_zeros() as usize;
+                listed &= listed - 1;
+                let blocks = load_chunk(simd, &whole[number]);
+                collect(simd, row, number * CHUNK_KEYS, blocks, threshold, &mut found);
             }
-            if found.count >= self.enough {
-                break;
-            }
+        }
+        if found.count < enough {
+            let (key, blocks) = chunks.rest(simd);
+            collect(simd, row, key, blocks, threshold, &mut found);
         }
         let count = found.count;
         self.found.end(count);
+    }
+}
+
+/// Collects the hits of a chunk that begins at `key`.
+#[inline(always)]
+fn collect<S: Simd, T: Stored>(
+    simd: S,
+    row: Row<'_, T>,
+    key: usize,
+    blocks: [S::Floats; CHUNK],
+    threshold: S::Floats,
+    found: &mut Collector<'_>,
+) {
+    if S::MASKS {
+        return found.push_four(simd, blocks, threshold, key);
+    }
+    let hits = simd.at_least_of_four(blocks, threshold);
+    if hits.count_ones() <= FEW {
+        return found.push_each(row, hits, key);
+    }
+    for (at, &block) in blocks.iter().enumerate() {
+        let hits = (hits >> (at * LANES)) as u32 & 0xffff;
+        if hits != 0 {
+            found.push(simd, block, hits, key + at * LANES);
+        }
     }
 }

@@ -14,10 +14,10 @@
 //! 2. Ranks give way to the network where equal weights leave none of a rank, or more than 16 are
 //!    collected.
 
-use super::Selector;
 use super::candidates::Collector;
 use super::cut::{cut_at, lane_of_rank, window};
 use super::network::{EIGHT, kth_largest};
+use super::{Selector, Unsound};
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};
 
@@ -28,7 +28,7 @@ pub(super) const SHORT: usize = 512;
 const ROOM: usize = EIGHT + LANES;
 
 impl Selector {
-    /// Appends the edges of a row, and closes it; gives whether it is sound.
+    /// Appends the edges of a row, and closes it; refuses an unsound one.
     #[inline(always)]
     pub(super) fn select_few<S: Simd, T: Stored>(
         &mut self,
@@ -36,7 +36,7 @@ impl Selector {
         k: usize,
         row: Row<'_, T>,
         edges: &mut EdgeBand,
-    ) -> bool {
+    ) -> Result<(), Unsound> {
         let none = simd.splat(0.0);
         let (mut lanes, mut sums) = (none, none);
         for (number, (block, widened)) in row.blocks().iter().zip(&mut self.blocks).enumerate() {
@@ -51,13 +51,13 @@ impl Selector {
         simd.store(tail, &mut self.blocks[row.blocks().len()]);
         let top = simd.largest_bits(lanes);
         if top > LARGEST {
-            return self.select_odd(simd, row, edges);
+            return self.select_odd(simd, &row.into(), edges);
         }
         let mass = f64::from(simd.sum(sums));
         let top = f32::from_bits(top);
         let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
         let blocks = row.keys().div_ceil(LANES);
-        let ranked = if S::RANKS && topmost < k {
+        let ranked = if S::MASKS && topmost < k {
             self.keep_ranked(simd, k, blocks, lanes, edges)
         } else {
             None
@@ -75,7 +75,7 @@ impl Selector {
         };
         let is_whole = count < k && !self.rules.has_floor();
         edges.close_row(count, if is_whole { 0.0 } else { mass });
-        true
+        Ok(())
     }
 
     /// Writes the edges, found by ranks, where they will be, and gives how many those are.
@@ -92,17 +92,18 @@ impl Selector {
         // One block is collected whole.
         let bound = if blocks == 1 { 0.0 } else { lane_of_rank(simd, lanes, k - 1)? };
         let least = simd.splat(if bound > floor { bound } else { floor });
-        let mut found = self.found.begin();
+        let candidates = &mut self.known[0].found;
+        let mut found = candidates.begin();
         for (block, key) in self.blocks[..blocks].iter().zip((0..).step_by(LANES)) {
             let block = simd.load(block);
             found.push(simd, block, simd.at_least(block, least), key);
         }
         let count = found.count;
-        self.found.end(count);
+        candidates.end(count);
         if count > LANES {
             return None;
         }
-        self.found.write_first(simd, k, edges)
+        candidates.write_first(simd, k, edges)
     }
 
     /// Writes the edges where they will be, and gives how many those are.
