@@ -8,6 +8,8 @@
 //!           └row0┘└1┘└─ row 2 ─┘
 //! ```
 
+use std::ops::Range;
+
 use crate::reused::Reused;
 use crate::simd::{Row, Simd};
 
@@ -90,6 +92,9 @@ impl EdgeList {
         EdgeArrays { indptr, keys, weights, retained }
     }
 }
+
+/// Edges from which on a second thread is worth waking to copy them: one takes some 0.3 ms.
+const MANY: usize = 200_000;
 
 /// Edges for which there is room beyond what is asked for: a row may write more than it keeps.
 const SPARE: usize = 64;
@@ -197,34 +202,56 @@ impl EdgeBands {
         self.bands.push(band);
     }
 
-    /// Joins the bands into one list; each edge is copied once.
+    /// Joins the bands into one list; each edge is copied once, keys and weights of many by a thread each.
     pub fn into_list(self, key_count: usize, first_query: usize) -> EdgeList {
-        let queries = self.bands.iter().map(|band| band.rows).sum();
-        let edges = self.bands.iter().map(|band| band.len).sum();
+        let Self { graphs, bands } = self;
+        let queries = bands.iter().map(|band| band.rows).sum();
+        let edges = bands.iter().map(|band| band.len).sum();
         let mut list = EdgeList {
-            heads: self.graphs,
+            heads: graphs,
             queries,
             key_count,
             first_query,
-            indptr: Vec::with_capacity(self.graphs * queries + 1),
+            indptr: Vec::with_capacity(graphs * queries + 1),
             keys: Vec::with_capacity(edges),
             weights: Vec::with_capacity(edges),
-            retained: Vec::with_capacity(self.graphs * queries),
+            retained: Vec::with_capacity(graphs * queries),
         };
+        let mut parts = Vec::with_capacity(graphs * bands.len());
+        let mut taken = vec![0; bands.len()];
         list.indptr.push(0);
-        let mut taken = vec![0; self.bands.len()];
-        for graph in 0..self.graphs {
-            for (band, taken) in self.bands.iter().zip(&mut taken) {
-                list.extend(band, graph, taken);
+        for graph in 0..graphs {
+            for (band, taken) in bands.iter().zip(&mut taken) {
+                parts.push((band, list.append_rows(band, graph, taken)));
             }
+        }
+        let EdgeList { keys, weights, .. } = &mut list;
+        let mut copy_keys = || {
+            for (band, edges) in &parts {
+                keys.extend_from_slice(&band.keys[edges.clone()]);
+            }
+        };
+        let mut copy_weights = || {
+            for (band, edges) in &parts {
+                weights.extend_from_slice(&band.weights[edges.clone()]);
+            }
+        };
+        if edges < MANY {
+            copy_keys();
+            copy_weights();
+        } else {
+            rayon::in_place_scope(|scope| {
+                scope.spawn(|_| copy_keys());
+                copy_weights();
+            });
         }
         list
     }
 }
 
 impl EdgeList {
-    /// Appends one graph of a band, whose edges begin at `taken`.
-    fn extend(&mut self, band: &EdgeBand, graph: usize, taken: &mut usize) {
+    /// Appends the rows of one graph of a band, whose edges begin at `taken`; gives which these are.
+    fn append_rows(&mut self, band: &EdgeBand, graph: usize, taken: &mut usize) -> Range<usize> {
         let rows = graph * band.rows..(graph + 1) * band.rows;
         let begin = *taken;
         let mut end = self.indptr.last().copied().unwrap_or(0);
@@ -233,8 +260,7 @@ impl EdgeList {
             end += i64::from(count);
             self.indptr.push(end);
         }
-        self.keys.extend_from_slice(&band.keys[begin..*taken]);
-        self.weights.extend_from_slice(&band.weights[begin..*taken]);
         self.retained.extend_from_slice(&band.retained[rows]);
+        begin..*taken
     }
 }
