@@ -156,7 +156,8 @@ impl<'a, T: Stored> Pass<'a, T> {
     fn pass_head<S: Simd>(&mut self, simd: S, head: usize, run: &Run) -> Result<(), InputError> {
         let Run { ref rows, parts } = *run;
         if self.block.plan.combine == Combine::Each && self.band.marginals.is_empty() {
-            return self.select_rows(simd, head, rows.clone(), parts);
+            let several = self.rows(head, rows);
+            return self.select_rows(simd, head, (rows.start, several), parts);
         }
         let mut query = rows.start;
         while query + TILE_ROWS <= rows.end {
@@ -190,28 +191,27 @@ impl<'a, T: Stored> Pass<'a, T> {
         let number = first_row + query;
         self.band.marginals.take(head, &(number..number + ROWS), view.position(query), &rows);
         if selects {
-            self.select_rows(simd, head, query..query + ROWS, run.parts)?;
+            self.select_rows(simd, head, (query, several), run.parts)?;
         }
         Ok(())
     }
 
-    /// Selects the edges of some rows of one head, if they give any.
+    /// Selects the edges of the rows of one head from `query` on, if they give any.
     #[inline(always)]
     fn select_rows<S: Simd>(
         &mut self,
         simd: S,
         head: usize,
-        queries: Range<usize>,
+        (query, rows): (usize, Rows<'_, T>),
         parts: Parts,
     ) -> Result<(), InputError> {
         if !parts.edges {
-            self.band.edges.skip_rows(queries.len());
+            self.band.edges.skip_rows(rows.count());
             return Ok(());
         }
-        let rows = self.rows(head, &queries);
         match self.selector.select(simd, rows, &mut self.band.edges) {
             Ok(()) => Ok(()),
-            Err(Unsound(row)) => self.refuse_unsound(head, queries.start + row, &[rows.get(row)]),
+            Err(Unsound(row)) => self.refuse_unsound(head, query + row, &[rows.get(row)]),
         }
     }
 
