@@ -52,6 +52,15 @@ impl Stored for bf16 {
     }
 }
 
+/// Four blocks.
+#[inline(always)]
+pub(crate) fn load_four<S: Simd, T: Stored>(
+    simd: S,
+    [a, b, c, d]: &[[T; LANES]; 4],
+) -> [S::Floats; 4] {
+    [T::load(simd, a), T::load(simd, b), T::load(simd, c), T::load(simd, d)]
+}
+
 /// The readable weights of one row, and the memory that follows them.
 ///
 /// Lanes that lie beyond the row are loaded where there is memory, and become 0.0 before anything
@@ -132,14 +141,8 @@ impl<'a, T: Stored> Row<'a, T> {
             end = self.end(key);
             &end
         };
-        let blocks = four.as_chunks().0;
-        let four = [
-            T::load(simd, &blocks[0]),
-            T::load(simd, &blocks[1]),
-            T::load(simd, &blocks[2]),
-            T::load(simd, &blocks[3]),
-        ];
-        simd.keep_first_of_four(four, count)
+        let four = four.as_chunks().0.first_chunk().expect("four blocks");
+        simd.keep_first_of_four(load_four(simd, four), count)
     }
 
     /// The keys from one on, and zeros, where the memory ends.

@@ -24,7 +24,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use crate::error::InputError;
-pub(crate) use memory::{Row, Rows, Stored};
+pub(crate) use memory::{Row, Rows, Stored, load_four};
 pub(crate) use plain::Plain;
 #[cfg(target_arch = "x86_64")]
 use x86::{Avx2, Avx512};

@@ -1,8 +1,8 @@
 //! Pass 1, and the chunks that pass 2 has to look at.
 
-use super::cut::load_four;
 use super::{LANES, Row, Simd, Stored, TOGETHER};
 use crate::marginals::PIECE;
+use crate::simd::load_four;
 
 /// Blocks of a chunk.
 pub(super) const CHUNK: usize = 4;
@@ -101,7 +101,7 @@ impl<S: Simd> Scan<S> {
         for at in (0..CHUNK).filter(|&at| Row::<T>::is_first_of_line(at)) {
             row.prefetch(simd, TOGETHER, number * CHUNK + at);
         }
-        self.add_blocks(simd, load_chunk(simd, blocks))
+        self.add_blocks(simd, load_four(simd, blocks))
     }
 
     /// Adds the blocks of a chunk, and gives its maxima.
@@ -122,15 +122,6 @@ impl<S: Simd> Scan<S> {
         self.mass += f64::from(simd.sum(self.sums));
         self.sums = simd.splat(0.0);
     }
-}
-
-/// The blocks of a chunk.
-#[inline(always)]
-pub(super) fn load_chunk<S: Simd, T: Stored>(
-    simd: S,
-    [a, b, c, d]: &[[T; LANES]; CHUNK],
-) -> [S::Floats; CHUNK] {
-    [T::load(simd, a), T::load(simd, b), T::load(simd, c), T::load(simd, d)]
 }
 
 impl Chunks {

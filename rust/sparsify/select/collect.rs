@@ -1,8 +1,8 @@
 //! Pass 2: the candidates, a superset of the k largest weights that reach the floor.
 
 use super::candidates::{Candidates, Collector};
-use super::chunks::{CHUNK, CHUNK_KEYS, Chunks, WORD, load_chunk};
-use crate::simd::{Kernel, LANES, Row, Simd, Stored};
+use super::chunks::{CHUNK, CHUNK_KEYS, Chunks, WORD};
+use crate::simd::{Kernel, LANES, Row, Simd, Stored, load_four};
 
 /// Hits of a chunk up to which they are taken one by one: four blocks of which a few keys are hits.
 const FEW: u32 = 8;
@@ -31,7 +31,7 @@ impl<T: Stored> Kernel for Collect<'_, T> {
             while listed != 0 && found.count < enough {
                 let number = word * WORD + listed.trailing_zeros() as usize;
                 listed &= listed - 1;
-                let blocks = load_chunk(simd, &whole[number]);
+                let blocks = load_four(simd, &whole[number]);
                 collect(simd, row, number * CHUNK_KEYS, blocks, threshold, &mut found);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, load_four};
 
 /// What is kept: weights from `from` on, and the first `ties` of those equal to `tie`, next below.
 #[derive(Debug, Clone, Copy)]
@@ -231,12 +231,6 @@ impl<'a> Undecided<'a> {
         self.count = kept;
         *window(self.weights, kept) = [0.0; LANES];
     }
-}
-
-/// Four blocks.
-#[inline(always)]
-pub(super) fn load_four<S: Simd>(simd: S, [a, b, c, d]: &[[f32; LANES]; 4]) -> [S::Floats; 4] {
-    [simd.load(a), simd.load(b), simd.load(c), simd.load(d)]
 }
 
 /// The 16 elements from `at` on.
