@@ -7,7 +7,7 @@ use super::cut::{Undecided, bisect, count, cut_at, nth_largest};
 use super::network::EIGHT;
 use super::{LANES, mass};
 use crate::edges::EdgeBand;
-use crate::simd::{Kernel, Row, Simd, Stored};
+use crate::simd::{Row, Simd, Stored};
 use crate::sparsify::Rules;
 
 /// Times k that so many maxima of chunks make a threshold a poor one.
@@ -72,12 +72,7 @@ impl Known {
             Some(k) if threshold.to_bits() == chunks.top => k,
             _ => usize::MAX,
         };
-        let collect = Collect { row, chunks, threshold: *threshold, enough, found };
-        if S::MASKS {
-            collect.run(simd);
-        } else {
-            simd.run(collect);
-        }
+        simd.run(Collect { row, chunks, threshold: *threshold, enough, found });
     }
 
     /// Appends the edges of the row, and closes it.
