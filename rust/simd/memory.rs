@@ -12,6 +12,9 @@ pub(crate) trait Stored: Copy + Default + Send + Sync {
     /// 16 weights, widened exactly.
     fn load<S: Simd>(simd: S, lanes: &[Self; LANES]) -> S::Floats;
 
+    /// [`Simd::gather`], widened exactly.
+    fn gather<S: Simd>(simd: S, memory: &[Self], at: &[i32; LANES], count: usize) -> S::Floats;
+
     /// One weight, widened exactly.
     fn widen(self) -> f32;
 }
@@ -20,6 +23,11 @@ impl Stored for f32 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, lanes: &[Self; LANES]) -> S::Floats {
         simd.load(lanes)
+    }
+
+    #[inline(always)]
+    fn gather<S: Simd>(simd: S, memory: &[Self], at: &[i32; LANES], count: usize) -> S::Floats {
+        simd.gather(memory, at, count)
     }
 
     #[inline(always)]
@@ -35,6 +43,11 @@ impl Stored for f16 {
     }
 
     #[inline(always)]
+    fn gather<S: Simd>(simd: S, memory: &[Self], at: &[i32; LANES], count: usize) -> S::Floats {
+        simd.gather_f16(memory, at, count)
+    }
+
+    #[inline(always)]
     fn widen(self) -> f32 {
         super::plain::widen_f16(self)
     }
@@ -44,6 +57,11 @@ impl Stored for bf16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, lanes: &[Self; LANES]) -> S::Floats {
         simd.load_bf16(lanes)
+    }
+
+    #[inline(always)]
+    fn gather<S: Simd>(simd: S, memory: &[Self], at: &[i32; LANES], count: usize) -> S::Floats {
+        simd.gather_bf16(memory, at, count)
     }
 
     #[inline(always)]

@@ -56,7 +56,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Lanes of a column: 8 or 16.
     const COLUMN: usize;
     /// Whether masks have registers of their own: ranking 16 lanes, twice, then takes less than sorting
-    /// columns, and collecting from all blocks less than asking which of them have anything.
+    /// columns, collecting from all blocks less than asking which of them have anything, and gathering the
+    /// weights of 16 keys less than collecting both.
     const MASKS: bool;
     /// Whether there are registers for everything that the weights of a tile are added to.
     const ONE_LOOP: bool;
@@ -128,6 +129,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// `first`, `first + 1`, ...
     fn count_from(self, first: i32) -> Self::Ints;
+    /// 16 more in all lanes.
+    fn count_on(self, counts: Self::Ints) -> Self::Ints;
     fn load_ints(self, lanes: &[i32; LANES]) -> Self::Ints;
     /// Counts up where a > b.
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints;
@@ -156,6 +159,20 @@ pub(crate) trait Simd: Copy + Send + Sync {
         self.lanes_of(mask, first, lanes);
         mask.count_ones() as usize
     }
+    /// The first `count` of some indices, the elements there; 0.0 in the other lanes, and for what lies beyond
+    /// the memory.
+    #[inline(always)]
+    fn gather(self, memory: &[f32], at: &[i32; LANES], count: usize) -> Self::Floats {
+        gather_each(self, memory, at, count)
+    }
+    #[inline(always)]
+    fn gather_f16(self, memory: &[half::f16], at: &[i32; LANES], count: usize) -> Self::Floats {
+        gather_each(self, memory, at, count)
+    }
+    #[inline(always)]
+    fn gather_bf16(self, memory: &[half::bf16], at: &[i32; LANES], count: usize) -> Self::Floats {
+        gather_each(self, memory, at, count)
+    }
     /// Runs another kernel in a function of its own.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
     /// The same of a kernel that calls [`Self::mul_add`], for which plain Rust needs instructions that it is
@@ -165,6 +182,21 @@ pub(crate) trait Simd: Copy + Send + Sync {
     }
     /// Asks for the cache line of an element that is read soon, which may lie beyond the memory.
     fn prefetch<T>(self, memory: &[T], index: usize);
+}
+
+/// [`Simd::gather`], one by one.
+#[inline(always)]
+fn gather_each<S: Simd, T: Stored>(
+    simd: S,
+    memory: &[T],
+    at: &[i32; LANES],
+    count: usize,
+) -> S::Floats {
+    let mut lanes = [0.0; LANES];
+    for (lane, &at) in lanes.iter_mut().zip(at).take(count) {
+        *lane = memory.get(at.cast_unsigned() as usize).map_or(0.0, |weight| weight.widen());
+    }
+    simd.load(&lanes)
 }
 
 /// What runs on an instruction set.

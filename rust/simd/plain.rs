@@ -219,6 +219,11 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn count_on(self, counts: Self::Ints) -> Self::Ints {
+        counts.map(|count| count + 16)
+    }
+
+    #[inline(always)]
     fn load_ints(self, lanes: &[i32; LANES]) -> Self::Ints {
         *lanes
     }

@@ -126,6 +126,10 @@ impl Simd for Avx2 {
                 _mm256_add_epi32(first, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)),
             ]
         };
+        count_on(counts: [__m256i; 2]) -> [__m256i; 2] = {
+            let more = _mm256_set1_epi32(16);
+            [_mm256_add_epi32(counts[0], more), _mm256_add_epi32(counts[1], more)]
+        };
         count_above(counts: [__m256i; 2], a: Pair, b: Pair) -> [__m256i; 2] = {
             // All bits set are -1.
             let low = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]));

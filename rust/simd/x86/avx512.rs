@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::{LANES, SQRT_HALF, Simd};
+use crate::simd::{LANES, SQRT_HALF, Simd, gather_each};
 
 super::token!(
     /// AVX-512 F and what every processor that has it for servers has.
@@ -89,6 +89,8 @@ impl Simd for Avx512 {
             _mm512_set1_epi32(first),
             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
         );
+        count_on(counts: __m512i) -> __m512i =
+            _mm512_add_epi32(counts, _mm512_set1_epi32(16));
         count_above(counts: __m512i, a: __m512, b: __m512) -> __m512i =
             count_up(counts, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b));
         below(counts: __m512i, limit: i32) -> u32 =
@@ -175,10 +177,74 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn gather(self, memory: &[f32], at: &[i32; LANES], count: usize) -> __m512 {
+        let at = self.load_ints(at);
+        // SAFETY: what the mask keeps lies within the memory.
+        unsafe {
+            let (none, within) = (_mm512_setzero_ps(), within(at, memory.len(), count));
+            _mm512_mask_i32gather_ps::<4>(none, within, at, memory.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    fn gather_f16(self, memory: &[f16], at: &[i32; LANES], count: usize) -> __m512 {
+        if memory.len() < 2 {
+            return gather_each(self, memory, at, count);
+        }
+        // SAFETY: there are two elements, of two bytes each.
+        unsafe {
+            let upper =
+                gather_halves(memory.as_ptr().cast(), memory.len(), self.load_ints(at), count);
+            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(upper)))
+        }
+    }
+
+    #[inline(always)]
+    fn gather_bf16(self, memory: &[bf16], at: &[i32; LANES], count: usize) -> __m512 {
+        if memory.len() < 2 {
+            return gather_each(self, memory, at, count);
+        }
+        // SAFETY: as in `gather_f16`.
+        unsafe {
+            let upper =
+                gather_halves(memory.as_ptr().cast(), memory.len(), self.load_ints(at), count);
+            _mm512_castsi512_ps(_mm512_and_si512(upper, _mm512_set1_epi32(!0xffff)))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, memory: &[T], index: usize) {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(memory.as_ptr().wrapping_add(index).cast()) }
     }
+}
+
+/// Which of the first `count` indices are below a length.
+#[inline]
+#[target_feature(enable = "avx512f,bmi2")]
+fn within(at: __m512i, length: usize, count: usize) -> __mmask16 {
+    let length = i32::try_from(length).unwrap_or(i32::MAX);
+    let first = _bzhi_u32(0xffff, count.min(LANES) as u32) as u16;
+    _mm512_mask_cmplt_epu32_mask(first, at, _mm512_set1_epi32(length))
+}
+
+/// Elements of two bytes by their indices, in the upper halves of the lanes: each is loaded with the one
+/// before it, the first with the one after it. Lanes from `count` on are 0.
+///
+/// # Safety
+/// `length` elements are readable, two at least.
+#[inline]
+#[target_feature(enable = "avx512f,bmi2")]
+unsafe fn gather_halves(memory: *const i32, length: usize, at: __m512i, count: usize) -> __m512i {
+    let one = _mm512_set1_epi32(1);
+    let before = _mm512_sub_epi32(_mm512_max_epu32(at, one), one);
+    let none = _mm512_setzero_si512();
+    // SAFETY: what the mask keeps lies within the memory, and so does the element before it or, where that
+    // is the first, the one after it.
+    let two = unsafe {
+        _mm512_mask_i32gather_epi32::<2>(none, within(at, length, count), before, memory)
+    };
+    _mm512_mask_slli_epi32::<16>(two, _mm512_testn_epi32_mask(at, at), two)
 }
 
 /// Adds 1 to the lanes of a mask; of the intrinsic the compiler makes two instructions.

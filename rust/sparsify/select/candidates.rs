@@ -44,6 +44,23 @@ impl Candidates {
         *window(&mut self.weights, count) = [0.0; LANES];
     }
 
+    /// Ends what has been collected of keys alone, with their weights.
+    #[inline(always)]
+    pub fn end_keys<S: Simd, T: Stored>(&mut self, simd: S, weights: &[T], count: usize) {
+        self.count = count;
+        for block in 0..count.div_ceil(LANES) {
+            let gathered = self.gather(simd, weights, block);
+            simd.store(gathered, &mut self.weights.as_chunks_mut().0[block]);
+        }
+    }
+
+    /// The weights of the keys of a block, 0.0 in the lanes beyond the candidates.
+    #[inline(always)]
+    pub fn gather<S: Simd, T: Stored>(&self, simd: S, weights: &[T], block: usize) -> S::Floats {
+        let keys = &self.keys.as_chunks().0[block];
+        T::gather(simd, weights, keys, self.count - block * LANES)
+    }
+
     /// Cuts, in place: what is written never reaches beyond the block that was read.
     #[inline(always)]
     pub fn keep<S: Simd>(&mut self, simd: S, cut: Cut) {
@@ -59,12 +76,17 @@ impl Candidates {
         self.end(kept);
     }
 
-    /// Writes the k first of at most 16 candidates in descending order where the edges of the row will be,
+    /// Writes the k first of at most 16 candidates, whose weights are in `block`, in descending order where the edges of the row will be,
     /// in the order of keys, and gives how many those are; `None` where the last has an equal not among them.
     #[inline(always)]
-    pub fn write_first<S: Simd>(&self, simd: S, k: usize, edges: &mut EdgeBand) -> Option<usize> {
+    pub fn write_first<S: Simd>(
+        &self,
+        simd: S,
+        k: usize,
+        block: S::Floats,
+        edges: &mut EdgeBand,
+    ) -> Option<usize> {
         let count = k.min(self.count);
-        let block = self.load(simd, 0);
         let keys = simd.load_ints(&self.keys.as_chunks().0[0]);
         let [ranks] = ranks(simd, [block]);
         let first = simd.below(ranks, (count as u32).cast_signed());
@@ -115,7 +137,15 @@ impl<'a> Collector<'a> {
         self.count += hits.count_ones() as usize;
     }
 
-    /// Appends what reaches `least` of four blocks that begin at `key`, whether or not that is anything.
+    /// Appends the keys alone of the hits of a block.
+    #[inline(always)]
+    pub fn push_keys<S: Simd>(&mut self, simd: S, keys: S::Ints, hits: u32) {
+        simd.compress_ints(keys, hits, window(self.keys, self.count));
+        self.count += hits.count_ones() as usize;
+    }
+
+    /// Appends what reaches `least` of four blocks that begin at `key`, whether or not that is anything;
+    /// its keys alone, or its weights as well.
     #[inline(always)]
     pub fn push_four<S: Simd>(
         &mut self,
@@ -123,15 +153,20 @@ impl<'a> Collector<'a> {
         four: [S::Floats; 4],
         least: S::Floats,
         key: usize,
+        with_weights: bool,
     ) {
         let weights: &mut [f32; 4 * LANES] =
             self.weights[self.count..].first_chunk_mut().expect("room");
         let keys: &mut [i32; 4 * LANES] = self.keys[self.count..].first_chunk_mut().expect("room");
-        let mut count = 0;
-        for (at, &block) in four.iter().enumerate() {
-            let first = ((key + at * LANES) as u32).cast_signed();
-            let (weights, keys) = (window(weights, count), window(keys, count));
-            count += simd.take_at_least(block, least, first, weights, keys);
+        let (mut count, mut numbers) = (0, simd.count_from((key as u32).cast_signed()));
+        for block in four {
+            let hits = simd.at_least(block, least);
+            if with_weights {
+                simd.compress(block, hits, window(weights, count));
+            }
+            simd.compress_ints(numbers, hits, window(keys, count));
+            count += hits.count_ones() as usize;
+            numbers = simd.count_on(numbers);
         }
         self.count += count;
     }

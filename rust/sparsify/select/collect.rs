@@ -14,6 +14,8 @@ pub(super) struct Collect<'a, T> {
     pub threshold: f32,
     /// So many that no more are needed.
     pub enough: usize,
+    /// Whether few reach it.
+    pub few: bool,
     pub found: &'a mut Candidates,
 }
 
@@ -23,6 +25,7 @@ impl<T: Stored> Kernel for Collect<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { row, chunks, enough, .. } = self;
+        let with_weights = !(S::MASKS && self.few);
         let threshold = simd.splat(self.threshold);
         let mut found = self.found.begin();
         let whole = row.blocks().as_chunks::<CHUNK>().0;
@@ -32,15 +35,19 @@ impl<T: Stored> Kernel for Collect<'_, T> {
                 let number = word * WORD + listed.trailing_zeros() as usize;
                 listed &= listed - 1;
                 let blocks = load_four(simd, &whole[number]);
-                collect(simd, row, number * CHUNK_KEYS, blocks, threshold, &mut found);
+                let key = number * CHUNK_KEYS;
+                collect(simd, row, (key, blocks), threshold, with_weights, &mut found);
             }
         }
         if found.count < enough {
-            let (key, blocks) = chunks.rest(simd);
-            collect(simd, row, key, blocks, threshold, &mut found);
+            collect(simd, row, chunks.rest(simd), threshold, with_weights, &mut found);
         }
         let count = found.count;
-        self.found.end(count);
+        if with_weights {
+            self.found.end(count);
+        } else {
+            self.found.end_keys(simd, row.elements(), count);
+        }
     }
 }
 
@@ -49,13 +56,13 @@ impl<T: Stored> Kernel for Collect<'_, T> {
 fn collect<S: Simd, T: Stored>(
     simd: S,
     row: Row<'_, T>,
-    key: usize,
-    blocks: [S::Floats; CHUNK],
+    (key, blocks): (usize, [S::Floats; CHUNK]),
     threshold: S::Floats,
+    with_weights: bool,
     found: &mut Collector<'_>,
 ) {
     if S::MASKS {
-        return found.push_four(simd, blocks, threshold, key);
+        return found.push_four(simd, blocks, threshold, key, with_weights);
     }
     let hits = simd.at_least_of_four(blocks, threshold);
     if hits.count_ones() <= FEW {

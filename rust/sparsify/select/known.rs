@@ -72,7 +72,8 @@ impl Known {
             Some(k) if threshold.to_bits() == chunks.top => k,
             _ => usize::MAX,
         };
-        simd.run(Collect { row, chunks, threshold: *threshold, enough, found });
+        let few = rules.top_k().is_some_and(|k| k <= LANES);
+        simd.run(Collect { row, chunks, threshold: *threshold, enough, few, found });
     }
 
     /// Appends the edges of the row, and closes it.
@@ -88,7 +89,7 @@ impl Known {
         let candidates = self.found.count;
         let (top_k, top_mass) = (rules.top_k(), rules.top_mass());
         let written = match top_k.filter(|_| top_mass.is_none() && candidates <= LANES) {
-            Some(k) => self.found.write_first(simd, k, edges),
+            Some(k) => self.found.write_first(simd, k, self.found.load(simd, 0), edges),
             None => None,
         };
         let count = if let Some(count) = written {

@@ -94,16 +94,18 @@ impl Selector {
         let least = simd.splat(if bound > floor { bound } else { floor });
         let candidates = &mut self.known[0].found;
         let mut found = candidates.begin();
-        for (block, key) in self.blocks[..blocks].iter().zip((0..).step_by(LANES)) {
-            let block = simd.load(block);
-            found.push(simd, block, simd.at_least(block, least), key);
+        let mut keys = simd.count_from(0);
+        for block in &self.blocks[..blocks] {
+            found.push_keys(simd, keys, simd.at_least(simd.load(block), least));
+            keys = simd.count_on(keys);
         }
         let count = found.count;
-        candidates.end(count);
         if count > LANES {
             return None;
         }
-        candidates.write_first(simd, k, edges)
+        candidates.count = count;
+        let block = candidates.gather(simd, self.blocks.as_flattened(), 0);
+        candidates.write_first(simd, k, block, edges)
     }
 
     /// Writes the edges where they will be, and gives how many those are.
