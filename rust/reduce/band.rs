@@ -247,7 +247,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         } else {
             simd.run(tile::Pass::<T, ROWS, false> { rows, position, sums })
         };
-        if passed.top > LARGEST {
+        if passed.bits > LARGEST {
             self.refuse_unsound(head, query, &rows)?;
         }
         if detail {

@@ -42,8 +42,9 @@ pub(super) struct Sums<'a> {
 /// What a tile gives.
 #[derive(Debug)]
 pub(super) struct Passed<const ROWS: usize> {
-    /// The largest bits of any weight.
-    pub top: u32,
+    /// The bits that the weights of a lane have, largest of all lanes: above [`LARGEST`](crate::simd::LARGEST)
+    /// where a weight is unsound, and never where all are below 2.0.
+    pub bits: u32,
     /// Entropies, where there is detail.
     pub entropies: [f32; ROWS],
 }
@@ -66,7 +67,7 @@ impl<T: Stored, const ROWS: usize, const DETAIL: bool> Kernel for Pass<'_, T, RO
             rows: &self.rows,
             position: self.position,
             sums: &mut self.sums,
-            top: simd.splat(0.0),
+            bits: simd.splat(0.0),
             masses: Masses::new(simd),
             entropies: Entropies::new(simd),
         };
@@ -87,7 +88,7 @@ struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const DETAIL: bool> {
     rows: &'a [Row<'a, T>; ROWS],
     position: usize,
     sums: &'a mut Sums<'b>,
-    top: S::Floats,
+    bits: S::Floats,
     masses: Masses<S, ROWS>,
     entropies: Entropies<S, ROWS>,
 }
@@ -124,7 +125,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         for (blocks, row) in blocks.iter_mut().zip(self.rows) {
             *blocks = &row.blocks()[numbers.clone()];
         }
-        let mut top = self.top;
+        let mut bits = self.bits;
         let Sums { received, combined, combine: how, .. } = &mut *self.sums;
         let (how, combined) = (*how, combined.as_chunks_mut::<LANES>().0);
         let stride = combined.len() / ROWS;
@@ -133,7 +134,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
             let mut columns = simd.load(received);
             for row in 0..ROWS {
                 let weights = T::load(simd, &blocks[row][block]);
-                top = simd.max_bits(top, weights);
+                bits = simd.or_bits(bits, weights);
                 columns = simd.add(columns, weights);
                 combine(simd, how, weights, &mut combined[row * stride + number]);
                 if DETAIL {
@@ -148,7 +149,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
             }
             simd.store(columns, received);
         }
-        self.top = top;
+        self.bits = bits;
         self.masses.sums.lanes = masses;
         self.entropies.sums.lanes = entropies;
     }
@@ -186,7 +187,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
     #[inline(always)]
     fn add_block(&mut self, row: usize, number: usize, weights: S::Floats, before: S::Floats) {
         let simd = self.simd;
-        self.top = simd.max_bits(self.top, weights);
+        self.bits = simd.or_bits(self.bits, weights);
         let Sums { received, combined, combine: how, masses, segments } = &mut *self.sums;
         let received = &mut received.as_chunks_mut().0[number];
         simd.store(simd.add(simd.load(received), before), received);
@@ -217,7 +218,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
                 *entropy = self.entropies.finish(self.simd, row);
             }
         }
-        Passed { top: self.simd.largest_bits(self.top), entropies }
+        Passed { bits: self.simd.largest_bits(self.bits), entropies }
     }
 }
 

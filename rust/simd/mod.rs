@@ -38,6 +38,12 @@ pub(crate) const LARGEST: u32 = f32::MAX.to_bits();
 /// Bits of √½, where mantissas begin.
 pub(crate) const SQRT_HALF: i32 = std::f32::consts::FRAC_1_SQRT_2.to_bits().cast_signed();
 
+/// Bits of the mantissa that float32 stores.
+pub(crate) const MANTISSA: u32 = f32::MANTISSA_DIGITS - 1;
+
+/// The bits before those of the mantissa.
+const EXPONENT: i32 = -1 << MANTISSA;
+
 /// The environment variable that forces an instruction set.
 const VARIABLE: &str = "HALLUTRACE_SIMD";
 
@@ -78,6 +84,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The larger of the bits as unsigned integers: the larger weight, or what no weight may be.
     fn max_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The bits of both: as integers no less than either.
+    fn or_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// Where a >= b.
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32;
     /// Where the lanes of four are >= `least`, those of the first in the lowest bits.
@@ -104,7 +112,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     }
     /// 0.0 where a >= b does not hold.
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// Exponent e and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0.
+    /// e · 2^23 and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0.
     fn split(self, weights: Self::Floats) -> (Self::Floats, Self::Floats);
 
     /// The first lanes of some memory, which has as many.

@@ -137,6 +137,11 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
+    fn or_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        from_fn(|lane| f32::from_bits(a[lane].to_bits() | b[lane].to_bits()))
+    }
+
+    #[inline(always)]
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32 {
         let bits: [u32; LANES] = from_fn(|lane| if a[lane] >= b[lane] { 1 << lane } else { 0 });
         bits.iter().fold(0, |mask, bit| mask | bit)
@@ -160,10 +165,9 @@ impl Simd for Plain {
     fn split(self, weights: Self::Floats) -> (Self::Floats, Self::Floats) {
         let bits: [i32; LANES] = from_fn(|lane| weights[lane].to_bits().cast_signed());
         let exponents: [i32; LANES] =
-            from_fn(|lane| bits[lane].wrapping_sub(super::SQRT_HALF) >> 23);
-        let mantissa = |lane: usize| {
-            f32::from_bits(bits[lane].wrapping_sub(exponents[lane] << 23).cast_unsigned())
-        };
+            from_fn(|lane| bits[lane].wrapping_sub(super::SQRT_HALF) & super::EXPONENT);
+        let mantissa =
+            |lane: usize| f32::from_bits(bits[lane].wrapping_sub(exponents[lane]).cast_unsigned());
         (from_fn(|lane| exponents[lane] as f32), from_fn(mantissa))
     }
 

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::{LANES, SQRT_HALF, Simd};
+use crate::simd::{EXPONENT, LANES, SQRT_HALF, Simd};
 
 super::token!(
     /// AVX2, with the fused, half-precision and bit instructions that came with it.
@@ -55,6 +55,7 @@ impl Simd for Avx2 {
             _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a[0]), _mm256_castps_si256(b[0]))),
             _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a[1]), _mm256_castps_si256(b[1]))),
         ];
+        or_bits(a: Pair, b: Pair) -> Pair = [_mm256_or_ps(a[0], b[0]), _mm256_or_ps(a[1], b[1])];
         order(a: __m256, b: __m256) -> (__m256, __m256) = {
             let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
             let (larger, smaller) = (_mm256_max_epu32(a, b), _mm256_min_epu32(a, b));
@@ -332,7 +333,8 @@ fn lanes_of(mask: usize) -> __m256i {
 #[target_feature(enable = "avx2")]
 fn split_half(weights: __m256) -> (__m256, __m256) {
     let bits = _mm256_castps_si256(weights);
-    let exponent = _mm256_srai_epi32::<23>(_mm256_sub_epi32(bits, _mm256_set1_epi32(SQRT_HALF)));
-    let mantissa = _mm256_sub_epi32(bits, _mm256_slli_epi32::<23>(exponent));
+    let above = _mm256_sub_epi32(bits, _mm256_set1_epi32(SQRT_HALF));
+    let exponent = _mm256_and_si256(above, _mm256_set1_epi32(EXPONENT));
+    let mantissa = _mm256_sub_epi32(bits, exponent);
     (_mm256_cvtepi32_ps(exponent), _mm256_castsi256_ps(mantissa))
 }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::{LANES, SQRT_HALF, Simd, gather_each};
+use crate::simd::{EXPONENT, LANES, SQRT_HALF, Simd, gather_each};
 
 super::token!(
     /// AVX-512 F and what every processor that has it for servers has.
@@ -34,6 +34,7 @@ impl Simd for Avx512 {
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         max_bits(a: __m512, b: __m512) -> __m512 =
             _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        or_bits(a: __m512, b: __m512) -> __m512 = _mm512_or_ps(a, b);
         order(a: __m512, b: __m512) -> (__m512, __m512) = {
             let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
             let (larger, smaller) = (_mm512_max_epu32(a, b), _mm512_min_epu32(a, b));
@@ -58,8 +59,8 @@ impl Simd for Avx512 {
         split(weights: __m512) -> (__m512, __m512) = {
             let bits = _mm512_castps_si512(weights);
             let above = _mm512_sub_epi32(bits, _mm512_set1_epi32(SQRT_HALF));
-            let exponent = _mm512_srai_epi32::<23>(above);
-            let mantissa = _mm512_sub_epi32(bits, _mm512_slli_epi32::<23>(exponent));
+            let exponent = _mm512_and_si512(above, _mm512_set1_epi32(EXPONENT));
+            let mantissa = _mm512_sub_epi32(bits, exponent);
             (_mm512_cvtepi32_ps(exponent), _mm512_castsi512_ps(mantissa))
         };
         sum(values: __m512) -> f32 = {
