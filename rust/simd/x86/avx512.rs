@@ -216,7 +216,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch<T>(self, memory: &[T], index: usize) {
         // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(memory.as_ptr().wrapping_add(index).cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
     }
 }
 
