@@ -13,15 +13,16 @@
 //!    row is copied without it and done again.
 //! 2. Where k is more than 16, or the threshold of the lanes is reached all over the row because large
 //!    weights share a lane, it comes from the maxima of chunks, by bisection.
-//! 3. At most 16 candidates are ranked, and the k first written at once where the last has no equal. The
-//!    k-th largest of at most 32 is found in registers, see [`nth_largest`]; of more by bisection, see
-//!    [`bisect`], whose steps are bounded whatever the row, so that flat, sorted and striped rows stay
-//!    linear.
+//! 3. At most 16 candidates are ranked, and the k first written at once. The k-th largest of at most 32 is
+//!    found in registers, see [`nth_largest`]; of more by bisection, see [`bisect`], whose steps are bounded
+//!    whatever the row, so that flat, sorted and striped rows stay linear.
 //! 4. Where the threshold is the largest weight, all candidates are equal and the first k do.
 //! 5. Without `top_k` and `top_mass` the candidates are the edges.
 //! 6. `top_mass` is found by bisection as well, see [`mass`].
 //! 7. Where k is at most 8 and the row short, it is found without chunks, see [`short`]. Such rows go one
 //!    by one, and so do rows of combined heads and those left over when a band ends.
+//! 8. With AVX-512, where k is at most 16 the keys of the candidates are collected alone, and their weights
+//!    gathered in the end.
 //!
 //! Tried and left out: guessing the threshold from the row before.
 

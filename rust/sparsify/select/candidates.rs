@@ -77,7 +77,7 @@ impl Candidates {
     }
 
     /// Writes the k first of at most 16 candidates, whose weights are in `block`, in descending order where the edges of the row will be,
-    /// in the order of keys, and gives how many those are; `None` where the last has an equal not among them.
+    /// in the order of keys, and gives how many those are.
     #[inline(always)]
     pub fn write_first<S: Simd>(
         &self,
@@ -85,18 +85,23 @@ impl Candidates {
         k: usize,
         block: S::Floats,
         edges: &mut EdgeBand,
-    ) -> Option<usize> {
+    ) -> usize {
         let count = k.min(self.count);
         let keys = simd.load_ints(&self.keys.as_chunks().0[0]);
         let [ranks] = ranks(simd, [block]);
-        let first = simd.below(ranks, (count as u32).cast_signed());
+        let limit = (count as u32).cast_signed();
+        let mut first = simd.below(ranks, limit);
         if first.count_ones() as usize > count {
-            return None;
+            // The last has an equal that is not among them.
+            let tie = simd.least_below(block, ranks, limit);
+            let from = tie.next_up();
+            let ties = count - simd.at_least(block, simd.splat(from)).count_ones() as usize;
+            first = Cut { from, tie, ties }.begin(simd).kept(simd, block);
         }
         let (to_keys, to_weights) = edges.room(LANES);
         simd.compress_ints(keys, first, window(to_keys, 0));
         simd.compress(block, first, window(to_weights, 0));
-        Some(count)
+        count
     }
 
     /// Writes the candidates where the edges of the row will be.

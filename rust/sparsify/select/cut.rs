@@ -75,15 +75,18 @@ pub(super) fn ranks<S: Simd, const N: usize>(simd: S, lanes: [S::Floats; N]) -> 
     ranks
 }
 
-/// The one of 16 weights that so many exceed; `None` where equal ones leave none.
+/// [`nth_largest`] of 16 weights: by its lane where it has no equal, which takes less than a minimum.
 #[inline(always)]
-pub(super) fn lane_of_rank<S: Simd>(simd: S, lanes: S::Floats, rank: usize) -> Option<f32> {
+pub(super) fn nth_lane<S: Simd>(simd: S, lanes: S::Floats, k: usize) -> f32 {
     let mut weights = [0.0; LANES];
     simd.store(lanes, &mut weights);
     let [ranks] = ranks(simd, [lanes]);
-    let rank = (rank as u32).cast_signed();
-    let lane = simd.below(ranks, rank + 1) & !simd.below(ranks, rank);
-    (lane != 0).then_some(weights[lane.trailing_zeros() as usize % LANES])
+    let k = (k as u32).cast_signed();
+    let lane = simd.below(ranks, k) & !simd.below(ranks, k - 1);
+    if lane == 0 {
+        return simd.least_below(lanes, ranks, k);
+    }
+    weights[lane.trailing_zeros() as usize % LANES]
 }
 
 /// The k-th largest of 16 · `N` weights, 1 <= k <= 16 · `N`: the least of those that fewer than k

@@ -88,12 +88,9 @@ impl Known {
     ) {
         let candidates = self.found.count;
         let (top_k, top_mass) = (rules.top_k(), rules.top_mass());
-        let written = match top_k.filter(|_| top_mass.is_none() && candidates <= LANES) {
-            Some(k) => self.found.write_first(simd, k, self.found.load(simd, 0), edges),
-            None => None,
-        };
-        let count = if let Some(count) = written {
-            count
+        let first = top_k.filter(|_| top_mass.is_none() && candidates <= LANES);
+        let count = if let Some(k) = first {
+            self.found.write_first(simd, k, self.found.load(simd, 0), edges)
         } else {
             if let Some(k) = top_k.filter(|&k| candidates > k) {
                 self.keep_top(simd, k, undecided);

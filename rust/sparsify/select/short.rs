@@ -11,11 +11,11 @@
 //!
 //! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
 //!    edges: rows that are flat or full of ties.
-//! 2. Ranks give way to the network where equal weights leave none of a rank, or more than 16 are
-//!    collected.
+//! 2. Ranks give way to the network where more than 16 are collected.
+//! 3. Keys alone are collected, and their weights looked up: collecting takes twice as long with both.
 
 use super::candidates::Collector;
-use super::cut::{cut_at, lane_of_rank, window};
+use super::cut::{cut_at, nth_lane, window};
 use super::network::{EIGHT, kth_largest};
 use super::{Selector, Unsound};
 use crate::edges::EdgeBand;
@@ -90,7 +90,7 @@ impl Selector {
     ) -> Option<usize> {
         let floor = self.rules.floor();
         // One block is collected whole.
-        let bound = if blocks == 1 { 0.0 } else { lane_of_rank(simd, lanes, k - 1)? };
+        let bound = if blocks == 1 { 0.0 } else { nth_lane(simd, lanes, k) };
         let least = simd.splat(if bound > floor { bound } else { floor });
         let candidates = &mut self.known[0].found;
         let mut found = candidates.begin();
@@ -105,7 +105,7 @@ impl Selector {
         }
         candidates.count = count;
         let block = candidates.gather(simd, self.blocks.as_flattened(), 0);
-        candidates.write_first(simd, k, block, edges)
+        Some(candidates.write_first(simd, k, block, edges))
     }
 
     /// Writes the edges where they will be, and gives how many those are.
