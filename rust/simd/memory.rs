@@ -255,3 +255,52 @@ impl<'a, T> From<Row<'a, T>> for Rows<'a, T> {
         Self { memory: row.memory, count: 1, stride: 0, keys: (row.keys, 0), ahead: row.ahead }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{InstructionSet, Kernel};
+
+    struct Gather<'a, T>(&'a [T], [i32; LANES], usize);
+
+    impl<T: Stored> Kernel for Gather<'_, T> {
+        type Output = [f32; LANES];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> Self::Output {
+            let mut lanes = [0.0; LANES];
+            simd.store(T::gather(simd, self.0, &self.1, self.2), &mut lanes);
+            lanes
+        }
+    }
+
+    #[test]
+    fn every_set_gathers_what_lies_within_the_memory() {
+        fn check<T: Stored>(of: impl Fn(f32) -> T) {
+            for length in 0..20_i32 {
+                let memory: Vec<T> = (1..=length).map(|number| of(number as f32)).collect();
+                let last = length - 1;
+                let at =
+                    [0, last, 1, last + 1, -1, i32::MAX, i32::MIN, 2, 3, 0, 5, 7, 11, 18, 19, last];
+                for count in 0..=LANES {
+                    let wanted = std::array::from_fn(|lane| {
+                        let within = lane < count && (0..=last).contains(&at[lane]);
+                        if within { ((at[lane] + 1) as f32).to_bits() } else { 0 }
+                    });
+                    for set in InstructionSet::available() {
+                        let found: [f32; LANES] = set.run(Gather(&memory, at, count));
+                        assert_eq!(
+                            found.map(f32::to_bits),
+                            wanted,
+                            "{} of {length}, {count}",
+                            set.name()
+                        );
+                    }
+                }
+            }
+        }
+        check(|value| value);
+        check(f16::from_f32);
+        check(bf16::from_f32);
+    }
+}

@@ -4,7 +4,7 @@ use super::cut::{Cut, ranks, window};
 use crate::edges::EdgeBand;
 use crate::simd::{LANES, Row, Simd, Stored};
 
-/// Candidates in the order of their keys, with room for one more block, which follows them as zeros.
+/// Candidates in the order of their keys, with room for one more block; zeros fill up their last.
 #[derive(Debug)]
 pub(super) struct Candidates {
     pub count: usize,
@@ -76,8 +76,8 @@ impl Candidates {
         self.end(kept);
     }
 
-    /// Writes the k first of at most 16 candidates, whose weights are in `block`, in descending order where the edges of the row will be,
-    /// in the order of keys, and gives how many those are.
+    /// Writes the k first in descending order of at most 16 candidates, whose weights are in `block`, where the
+    /// edges of the row will be, in the order of keys, and gives how many those are.
     #[inline(always)]
     pub fn write_first<S: Simd>(
         &self,
