@@ -3,9 +3,10 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::simd::{EXPONENT, LANES, SQRT_HALF, Simd, gather_each};
+use crate::simd::{EXPONENT, LANES, SQRT_HALF, Simd};
 
 super::token!(
     /// AVX-512 F and what every processor that has it for servers has.
@@ -189,26 +190,18 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn gather_f16(self, memory: &[f16], at: &[i32; LANES], count: usize) -> __m512 {
-        if memory.len() < 2 {
-            return gather_each(self, memory, at, count);
-        }
-        // SAFETY: there are two elements, of two bytes each.
+        // SAFETY: as in `lanewise`.
         unsafe {
-            let upper =
-                gather_halves(memory.as_ptr().cast(), memory.len(), self.load_ints(at), count);
+            let upper = gather_halves(memory.reinterpret_cast(), self.load_ints(at), count);
             _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(upper)))
         }
     }
 
     #[inline(always)]
     fn gather_bf16(self, memory: &[bf16], at: &[i32; LANES], count: usize) -> __m512 {
-        if memory.len() < 2 {
-            return gather_each(self, memory, at, count);
-        }
-        // SAFETY: as in `gather_f16`.
+        // SAFETY: as in `lanewise`.
         unsafe {
-            let upper =
-                gather_halves(memory.as_ptr().cast(), memory.len(), self.load_ints(at), count);
+            let upper = gather_halves(memory.reinterpret_cast(), self.load_ints(at), count);
             _mm512_castsi512_ps(_mm512_and_si512(upper, _mm512_set1_epi32(!0xffff)))
         }
     }
@@ -231,20 +224,20 @@ fn within(at: __m512i, length: usize, count: usize) -> __mmask16 {
 
 /// Elements of two bytes by their indices, in the upper halves of the lanes: each is loaded with the one
 /// before it, the first with the one after it. Lanes from `count` on are 0.
-///
-/// # Safety
-/// `length` elements are readable, two at least.
 #[inline]
 #[target_feature(enable = "avx512f,bmi2")]
-unsafe fn gather_halves(memory: *const i32, length: usize, at: __m512i, count: usize) -> __m512i {
+fn gather_halves(memory: &[u16], at: __m512i, count: usize) -> __m512i {
+    let within = within(at, memory.len(), count);
+    if memory.len() < 2 {
+        let only = memory.first().map_or(0, |&bits| i32::from(bits) << 16);
+        return _mm512_maskz_set1_epi32(within, only);
+    }
     let one = _mm512_set1_epi32(1);
     let before = _mm512_sub_epi32(_mm512_max_epu32(at, one), one);
-    let none = _mm512_setzero_si512();
+    let (none, from) = (_mm512_setzero_si512(), memory.as_ptr().cast());
     // SAFETY: what the mask keeps lies within the memory, and so does the element before it or, where that
     // is the first, the one after it.
-    let two = unsafe {
-        _mm512_mask_i32gather_epi32::<2>(none, within(at, length, count), before, memory)
-    };
+    let two = unsafe { _mm512_mask_i32gather_epi32::<2>(none, within, before, from) };
     _mm512_mask_slli_epi32::<16>(two, _mm512_testn_epi32_mask(at, at), two)
 }
 
