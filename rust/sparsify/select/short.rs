@@ -15,7 +15,7 @@
 //! 3. Keys alone are collected, and their weights looked up: collecting takes twice as long with both.
 
 use super::candidates::Collector;
-use super::cut::{cut_at, nth_lane, window};
+use super::cut::{Cut, count, nth_lane, window};
 use super::network::{EIGHT, kth_largest};
 use super::{Selector, Unsound};
 use crate::edges::EdgeBand;
@@ -101,7 +101,11 @@ impl Selector {
         }
         let count = found.count;
         if count > LANES {
-            return None;
+            let blocks = &self.blocks[..blocks];
+            let above = self::count(simd, blocks, bound.next_up());
+            // Where fewer than k exceed the bound, it is the k-th largest.
+            let tied = WithTies { blocks, last: bound, above, k, edges };
+            return if above < k { Some(simd.run(tied)) } else { None };
         }
         candidates.count = count;
         let block = candidates.gather(simd, self.blocks.as_flattened(), 0);
@@ -134,7 +138,8 @@ impl Selector {
             count += simd.take_at_least(simd.load(block), threshold, key, weights, keys);
         }
         if count > k && last < top {
-            count = simd.run(WithTies { blocks, last, k, keys, weights });
+            let above = self::count(simd, blocks, last.next_up());
+            count = simd.run(WithTies { blocks, last, above, k, edges });
         }
         count.min(k)
     }
@@ -144,9 +149,10 @@ impl Selector {
 struct WithTies<'a> {
     blocks: &'a [[f32; LANES]],
     last: f32,
+    /// Weights above it.
+    above: usize,
     k: usize,
-    keys: &'a mut [i32; ROOM],
-    weights: &'a mut [f32; ROOM],
+    edges: &'a mut EdgeBand,
 }
 
 impl Kernel for WithTies<'_> {
@@ -154,8 +160,10 @@ impl Kernel for WithTies<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        let mut cutting = cut_at(simd, self.blocks, self.last, self.k).begin(simd);
-        let mut found = Collector::new(self.weights, self.keys);
+        let cut = Cut { from: self.last.next_up(), tie: self.last, ties: self.k - self.above };
+        let mut cutting = cut.begin(simd);
+        let (keys, weights) = self.edges.room(ROOM);
+        let mut found = Collector::new(weights, keys);
         for (number, block) in self.blocks.iter().enumerate() {
             let block = simd.load(block);
             let kept = cutting.kept(simd, block);
