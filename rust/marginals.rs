@@ -18,7 +18,7 @@ use std::ops::Range;
 use crate::error::InputError;
 use crate::reused::Reused;
 use crate::simd::{LANES, Row, Stored};
-pub(crate) use sums::{Entropies, Masses, MeanLog, PIECE, add_w_log_w};
+pub(crate) use sums::{Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies};
 
 /// The marginals of one matrix, row-major, one row of everything per head.
 #[derive(Debug, Clone, Default, PartialEq)]

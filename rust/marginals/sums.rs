@@ -5,10 +5,9 @@
 //! more than all the rest, and libraries differ in the last bit.
 
 use std::f64::consts::LN_2;
-use std::ops::Range;
 
 use super::Segments;
-use crate::simd::{Kernel, LANES, MANTISSA, Row, SQRT_HALF, Simd, Stored};
+use crate::simd::{Kernel, LANES, MANTISSA, SQRT_HALF, Simd};
 
 /// Blocks of 16 keys that are summed in float32 before float64 takes over.
 pub(crate) const PIECE: usize = 64;
@@ -22,18 +21,16 @@ impl Kernel for MeanLog<'_> {
     /// Nothing here is written for a set; the compiler makes vectors of the logarithms.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
-        let mut sum = 0.0;
+        let mut sums = [0.0; LANES];
         for values in self.0.chunks(LANES) {
+            // The logarithm of 1.0 adds nothing.
             let mut block = [1.0; LANES];
             block[..values.len()].copy_from_slice(values);
-            let mut logs = [0.0; LANES];
-            for (log, value) in logs.iter_mut().zip(block) {
-                *log = ln(value.max(f32::MIN_POSITIVE));
-            }
-            for log in &logs[..values.len()] {
-                sum += log;
+            for (sum, value) in sums.iter_mut().zip(block) {
+                *sum += ln(value.max(f32::MIN_POSITIVE));
             }
         }
+        let sum: f64 = sums.iter().sum();
         if self.0.is_empty() { 0.0 } else { (sum / self.0.len() as f64) as f32 }
     }
 }
@@ -48,122 +45,90 @@ pub(crate) struct RowSums<S: Simd, const ROWS: usize> {
 }
 
 impl<S: Simd, const ROWS: usize> RowSums<S, ROWS> {
+    /// No key yet.
     #[inline(always)]
-    fn zero(simd: S) -> Self {
+    pub fn new(simd: S) -> Self {
         Self { lanes: [simd.splat(0.0); ROWS], pieces: [0.0; ROWS] }
     }
 
     /// Ends a piece; harmless where it has ended.
     #[inline(always)]
-    pub fn end_piece(&mut self, simd: S, row: usize) {
-        self.pieces[row] += f64::from(simd.sum(self.lanes[row]));
-        self.lanes[row] = simd.splat(0.0);
-    }
-
-    /// Ends a sum; the next begins at zero.
-    #[inline(always)]
-    fn finish(&mut self, simd: S, row: usize) -> f64 {
-        self.end_piece(simd, row);
-        std::mem::take(&mut self.pieces[row])
-    }
-}
-
-/// The entropies of a few rows on their way.
-pub(crate) struct Entropies<S: Simd, const ROWS: usize> {
-    pub sums: RowSums<S, ROWS>,
-}
-
-impl<S: Simd, const ROWS: usize> Entropies<S, ROWS> {
-    /// No key yet.
-    #[inline(always)]
-    pub fn new(simd: S) -> Self {
-        Self { sums: RowSums::zero(simd) }
-    }
-
-    /// Takes a block of 16 keys.
-    #[inline(always)]
-    pub fn add(&mut self, simd: S, row: usize, weights: S::Floats) {
-        self.sums.lanes[row] = add_w_log_w(simd, self.sums.lanes[row], weights);
-    }
-
-    /// Takes blocks that lie wholly in the row, within a piece.
-    #[inline(always)]
-    pub fn add_blocks<T: Stored>(
-        &mut self,
-        simd: S,
-        row: usize,
-        weights: Row<'_, T>,
-        numbers: Range<usize>,
-    ) {
-        let mut lanes = self.sums.lanes[row];
-        for (block, number) in weights.blocks()[numbers.clone()].iter().zip(numbers) {
-            weights.prefetch(simd, 1, number);
-            lanes = add_w_log_w(simd, lanes, T::load(simd, block));
+    pub fn end_piece(&mut self, simd: S) {
+        for (piece, lanes) in self.pieces.iter_mut().zip(&mut self.lanes) {
+            *piece += f64::from(simd.sum(*lanes));
+            *lanes = simd.splat(0.0);
         }
-        self.sums.lanes[row] = lanes;
     }
 
-    /// Ends a piece; harmless where it has ended.
+    /// Ends the sums; the next begin at zero.
     #[inline(always)]
-    pub fn end_piece(&mut self, simd: S, row: usize) {
-        self.sums.end_piece(simd, row);
-    }
-
-    /// In nats.
-    #[inline(always)]
-    pub fn finish(&mut self, simd: S, row: usize) -> f32 {
-        // Adding 0.0 turns -0.0 into 0.0.
-        (-self.sums.finish(simd, row) * (LN_2 / SCALE)) as f32 + 0.0
+    pub fn finish(&mut self, simd: S) -> [f64; ROWS] {
+        self.end_piece(simd);
+        std::mem::replace(&mut self.pieces, [0.0; ROWS])
     }
 }
 
-/// The masses of a few rows on their way, each from its first block of 16 keys to the last.
+/// Entropies in nats, of sums by [`add_w_log_w`].
+#[inline(always)]
+pub(crate) fn entropies<const ROWS: usize>(sums: [f64; ROWS]) -> [f32; ROWS] {
+    // Adding 0.0 turns -0.0 into 0.0.
+    sums.map(|sum| (-sum * (LN_2 / SCALE)) as f32 + 0.0)
+}
+
+/// The masses of a few rows on their way, from the first block of 16 keys to the last.
 pub(crate) struct Masses<S: Simd, const ROWS: usize> {
     pub sums: RowSums<S, ROWS>,
-    /// The segments on their way.
-    segments: [usize; ROWS],
+    /// The segment on its way.
+    segment: usize,
 }
 
 impl<S: Simd, const ROWS: usize> Masses<S, ROWS> {
     /// No key yet.
     #[inline(always)]
     pub fn new(simd: S) -> Self {
-        Self { sums: RowSums::zero(simd), segments: [0; ROWS] }
+        Self { sums: RowSums::new(simd), segment: 0 }
     }
 
-    /// The block in which a row's segment on its way ends, maybe before its first key. All blocks before it
-    /// may be added to the sum.
+    /// The block in which the segment on its way ends, maybe before its first key. All blocks before it may
+    /// be added to the sums.
     #[inline(always)]
-    pub fn cut(&self, row: usize, segments: &Segments) -> usize {
-        segments.end(self.segments[row]) / LANES
+    pub fn cut(&self, segments: &Segments) -> usize {
+        segments.end(self.segment) / LANES
     }
 
-    /// Takes a block; segments may end in it.
+    /// Takes a block of each row; segments may end in it.
     #[inline(always)]
     pub fn add(
         &mut self,
         simd: S,
-        (row, number): (usize, usize),
-        mut weights: S::Floats,
+        number: usize,
+        mut weights: [S::Floats; ROWS],
         segments: &Segments,
         masses: &mut [f32],
     ) {
-        while number == self.cut(row, segments) {
-            let before = simd.keep_first(weights, segments.end(self.segments[row]) % LANES);
-            self.sums.lanes[row] = simd.add(self.sums.lanes[row], before);
-            weights = simd.sub(weights, before);
-            self.end_segment(simd, row, segments, masses);
+        while number == self.cut(segments) {
+            let keys = segments.end(self.segment) % LANES;
+            for (sum, weights) in self.sums.lanes.iter_mut().zip(&mut weights) {
+                let before = simd.keep_first(*weights, keys);
+                *sum = simd.add(*sum, before);
+                *weights = simd.sub(*weights, before);
+            }
+            self.end_segment(simd, segments, masses);
         }
-        self.sums.lanes[row] = simd.add(self.sums.lanes[row], weights);
+        for (sum, weights) in self.sums.lanes.iter_mut().zip(weights) {
+            *sum = simd.add(*sum, weights);
+        }
     }
 
     /// Ends a segment; those that never begin have no mass. `masses` are those of all rows.
     #[inline(always)]
-    pub fn end_segment(&mut self, simd: S, row: usize, segments: &Segments, masses: &mut [f32]) {
-        // Adding 0.0 turns -0.0 into 0.0.
-        masses[row * segments.count() + self.segments[row]] =
-            self.sums.finish(simd, row) as f32 + 0.0;
-        self.segments[row] += 1;
+    pub fn end_segment(&mut self, simd: S, segments: &Segments, masses: &mut [f32]) {
+        let rows = masses.chunks_exact_mut(segments.count());
+        for (masses, sum) in rows.zip(self.sums.finish(simd)) {
+            // Adding 0.0 turns -0.0 into 0.0.
+            masses[self.segment] = sum as f32 + 0.0;
+        }
+        self.segment += 1;
     }
 }
 
@@ -229,9 +194,9 @@ fn ln(weight: f32) -> f64 {
     let (exponent, mantissa) = split(weight);
     let mantissa = f64::from(mantissa);
     let s = (mantissa - 1.0) / (mantissa + 1.0);
-    let mut series = 0.0;
+    let (mut series, square) = (0.0, s * s);
     for n in (0..10).rev() {
-        series = series * s * s + 1.0 / f64::from(2 * n + 1);
+        series = series * square + 1.0 / f64::from(2 * n + 1);
     }
     f64::from(exponent) * LN_2 + 2.0 * s * series
 }

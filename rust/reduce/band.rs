@@ -186,7 +186,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         let selects = plan.combine == Combine::Each;
         let Given { received, detail, .. } = run.parts.marginals;
         if received || detail || !selects {
-            self.sum_rows(simd, head, query, run, rows)?;
+            self.sum_rows(simd, head, query, run, &rows)?;
         }
         let number = first_row + query;
         self.band.marginals.take(head, &(number..number + ROWS), view.position(query), &rows);
@@ -223,7 +223,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         head: usize,
         query: usize,
         run: &Run,
-        rows: [Row<'_, T>; ROWS],
+        rows: &[Row<'_, T>; ROWS],
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
         let Parts { edges, marginals: Given { received, detail, .. } } = run.parts;
@@ -248,7 +248,7 @@ impl<'a, T: Stored> Pass<'a, T> {
             simd.run(tile::Pass::<T, ROWS, false> { rows, position, sums })
         };
         if passed.bits > LARGEST {
-            self.refuse_unsound(head, query, &rows)?;
+            self.refuse_unsound(head, query, rows)?;
         }
         if detail {
             self.band.marginals.take_entropies(head, &numbers, &passed.entropies);

@@ -5,7 +5,7 @@
 //!     for each block of 16 keys: add the weights of each row to the columns, to the row's mass
 //!                                   and to the heads combined
 //!     for each row: add w · log2 w of its weights to its entropy
-//! for each row: the same with the keys that are left, one block or two
+//! the same with the keys that are left, one block or two, of which a row may have none
 //! ```
 //!
 //! 1. The rows share one running maximum of the bits, which tells whether all are sound; which of them is
@@ -13,11 +13,11 @@
 //! 2. A chunk stays in the cache while two loops read it. One loop for everything needs more registers than
 //!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 they
 //!    suffice, and it takes a tenth less, because what is asked for has the logarithms' time to come.
-//! 3. A block in which a segment ends is taken row by row, cut into its segments.
+//! 3. A block in which a segment ends is taken as one that is left, and cut into its segments.
 
 use std::ops::Range;
 
-use crate::marginals::{Entropies, Masses, PIECE, Segments, add_w_log_w};
+use crate::marginals::{Masses, PIECE, RowSums, Segments, add_w_log_w, entropies};
 use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 use crate::sparsify::Combine;
 
@@ -52,7 +52,8 @@ pub(super) struct Passed<const ROWS: usize> {
 /// The pass over rows that stand at `position` and after.
 #[derive(Debug)]
 pub(super) struct Pass<'a, T, const ROWS: usize, const DETAIL: bool> {
-    pub rows: [Row<'a, T>; ROWS],
+    /// Where they lie: copies of what was just written wait until it has reached the cache.
+    pub rows: &'a [Row<'a, T>; ROWS],
     pub position: usize,
     pub sums: Sums<'a>,
 }
@@ -64,19 +65,20 @@ impl<T: Stored, const ROWS: usize, const DETAIL: bool> Kernel for Pass<'_, T, RO
     fn run<S: Simd>(mut self, simd: S) -> Passed<ROWS> {
         let mut tile = Tile::<S, T, ROWS, DETAIL> {
             simd,
-            rows: &self.rows,
+            rows: self.rows,
             position: self.position,
             sums: &mut self.sums,
             bits: simd.splat(0.0),
             masses: Masses::new(simd),
-            entropies: Entropies::new(simd),
+            entropies: RowSums::new(simd),
         };
         let common = self.position.min(self.rows[0].keys()) / LANES;
         for begin in (0..common).step_by(CHUNK) {
             tile.add_chunk(begin..common.min(begin + CHUNK));
         }
-        for row in 0..ROWS {
-            tile.add_rest(row, common);
+        // No row has more keys than the last.
+        for number in common..self.rows[ROWS - 1].keys().div_ceil(LANES) {
+            tile.add_end(number);
         }
         tile.finish()
     }
@@ -90,7 +92,7 @@ struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const DETAIL: bool> {
     sums: &'a mut Sums<'b>,
     bits: S::Floats,
     masses: Masses<S, ROWS>,
-    entropies: Entropies<S, ROWS>,
+    entropies: RowSums<S, ROWS>,
 }
 
 impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, T, ROWS, DETAIL> {
@@ -98,21 +100,17 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
     #[inline(always)]
     fn add_chunk(&mut self, chunk: Range<usize>) {
         let mut begin = chunk.start;
-        while DETAIL && self.masses.cut(0, self.sums.segments) < chunk.end {
-            let cut = self.masses.cut(0, self.sums.segments);
+        while DETAIL && self.masses.cut(self.sums.segments) < chunk.end {
+            let cut = self.masses.cut(self.sums.segments);
             self.add_columns(begin..cut);
             self.add_cut(cut);
             begin = cut + 1;
         }
         self.add_columns(begin..chunk.end);
-        for row in 0..ROWS {
-            if DETAIL {
-                if !S::ONE_LOOP {
-                    self.entropies.add_blocks(self.simd, row, self.rows[row], chunk.clone());
-                }
-                self.end_piece(row, chunk.end);
-            }
+        if DETAIL && !S::ONE_LOOP {
+            self.add_entropies(chunk.clone());
         }
+        self.end_piece(chunk.end);
     }
 
     /// Adds blocks in which no segment ends to the columns and masses; in one loop, to the entropies too.
@@ -121,7 +119,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         let simd = self.simd;
         let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
         let mut masses = self.masses.sums.lanes;
-        let mut entropies = self.entropies.sums.lanes;
+        let mut entropies = self.entropies.lanes;
         for (blocks, row) in blocks.iter_mut().zip(self.rows) {
             *blocks = &row.blocks()[numbers.clone()];
         }
@@ -151,74 +149,97 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         }
         self.bits = bits;
         self.masses.sums.lanes = masses;
-        self.entropies.sums.lanes = entropies;
+        self.entropies.lanes = entropies;
     }
 
-    /// The same of a block in which a segment ends.
+    /// Adds blocks to the entropies, one row after the other.
+    #[inline(always)]
+    fn add_entropies(&mut self, numbers: Range<usize>) {
+        for (row, sum) in self.rows.iter().zip(&mut self.entropies.lanes) {
+            let mut lanes = *sum;
+            for (block, number) in row.blocks()[numbers.clone()].iter().zip(numbers.clone()) {
+                row.prefetch(self.simd, 1, number);
+                lanes = add_w_log_w(self.simd, lanes, T::load(self.simd, block));
+            }
+            *sum = lanes;
+        }
+    }
+
+    /// Adds a block that lies before all positions, in which a segment ends.
     #[inline(always)]
     fn add_cut(&mut self, number: usize) {
+        let mut blocks = [self.simd.splat(0.0); ROWS];
+        for (row, block) in self.rows.iter().zip(&mut blocks) {
+            *block = T::load(self.simd, &row.blocks()[number]);
+        }
+        self.add_block(number, blocks, blocks, S::ONE_LOOP);
+    }
+
+    /// Adds a block in which rows and segments may end.
+    #[inline(always)]
+    fn add_end(&mut self, number: usize) {
+        let key = number * LANES;
+        let mut blocks = [self.simd.splat(0.0); ROWS];
+        let mut before = blocks;
         for row in 0..ROWS {
-            let weights = T::load(self.simd, &self.rows[row].blocks()[number]);
-            self.add_block(row, number, weights, weights);
-            if S::ONE_LOOP {
-                self.entropies.add(self.simd, row, weights);
-            }
+            let earlier = (self.position + row).saturating_sub(key).min(LANES);
+            blocks[row] = self.rows[row].load_first(self.simd, key, LANES);
+            before[row] = self.simd.keep_first(blocks[row], earlier);
         }
+        self.end_piece(number);
+        self.add_block(number, blocks, before, true);
     }
 
-    /// Adds the blocks of one row from number `begin` on.
+    /// Adds a block of each row; `before` are the weights before its position.
     #[inline(always)]
-    fn add_rest(&mut self, row: usize, begin: usize) {
+    fn add_block(
+        &mut self,
+        number: usize,
+        blocks: [S::Floats; ROWS],
+        before: [S::Floats; ROWS],
+        to_entropies: bool,
+    ) {
         let simd = self.simd;
-        let keys = self.rows[row].keys();
-        for number in begin..keys.div_ceil(LANES) {
-            let key = number * LANES;
-            let weights = self.rows[row].load_first(simd, key, LANES);
-            let before = (self.position + row).saturating_sub(key).min(LANES);
-            if DETAIL {
-                self.end_piece(row, number);
-                self.entropies.add(simd, row, weights);
-            }
-            self.add_block(row, number, weights, simd.keep_first(weights, before));
-        }
-    }
-
-    /// Adds a block of one row to all but its entropy; `before` are the weights before its position.
-    #[inline(always)]
-    fn add_block(&mut self, row: usize, number: usize, weights: S::Floats, before: S::Floats) {
-        let simd = self.simd;
-        self.bits = simd.or_bits(self.bits, weights);
         let Sums { received, combined, combine: how, masses, segments } = &mut *self.sums;
         let received = &mut received.as_chunks_mut().0[number];
-        simd.store(simd.add(simd.load(received), before), received);
         let (combined, _) = combined.as_chunks_mut::<LANES>();
         let stride = combined.len() / ROWS;
-        combine(simd, *how, weights, &mut combined[row * stride + number]);
+        let (mut columns, mut bits) = (simd.load(received), self.bits);
+        for row in 0..ROWS {
+            self.rows[row].prefetch(simd, 1, number);
+            bits = simd.or_bits(bits, blocks[row]);
+            columns = simd.add(columns, before[row]);
+            combine(simd, *how, blocks[row], &mut combined[row * stride + number]);
+        }
+        simd.store(columns, received);
+        self.bits = bits;
+        if DETAIL && to_entropies {
+            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&blocks) {
+                *sum = add_w_log_w(simd, *sum, weights);
+            }
+        }
         if DETAIL {
-            self.masses.add(simd, (row, number), weights, segments, masses);
+            self.masses.add(simd, number, blocks, segments, masses);
         }
     }
 
     /// Ends a piece where one ends before a block.
     #[inline(always)]
-    fn end_piece(&mut self, row: usize, number: usize) {
-        if number.is_multiple_of(PIECE) {
-            self.masses.sums.end_piece(self.simd, row);
-            self.entropies.end_piece(self.simd, row);
+    fn end_piece(&mut self, number: usize) {
+        if DETAIL && number.is_multiple_of(PIECE) {
+            self.masses.sums.end_piece(self.simd);
+            self.entropies.end_piece(self.simd);
         }
     }
 
     #[inline(always)]
     fn finish(mut self) -> Passed<ROWS> {
-        let mut entropies = [0.0; ROWS];
+        let mut found = [0.0; ROWS];
         if DETAIL {
-            let Sums { masses, segments, .. } = &mut *self.sums;
-            for (row, entropy) in entropies.iter_mut().enumerate() {
-                self.masses.end_segment(self.simd, row, segments, masses);
-                *entropy = self.entropies.finish(self.simd, row);
-            }
+            self.masses.end_segment(self.simd, self.sums.segments, self.sums.masses);
+            found = entropies(self.entropies.finish(self.simd));
         }
-        Passed { bits: self.simd.largest_bits(self.bits), entropies }
+        Passed { bits: self.simd.largest_bits(self.bits), entropies: found }
     }
 }
 
