@@ -4,33 +4,41 @@
 //! from there on in float64. The logarithm is a polynomial, because a library call per weight would cost
 //! more than all the rest, and libraries differ in the last bit.
 
-use std::f64::consts::LN_2;
+use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
 use super::Segments;
-use crate::simd::{Kernel, LANES, MANTISSA, SQRT_HALF, Simd};
+use crate::simd::{Kernel, LANES, MANTISSA, Simd};
 
 /// Blocks of 16 keys that are summed in float32 before float64 takes over.
 pub(crate) const PIECE: usize = 64;
 
 /// Mean of ln(max(x, 2^-126)) in float64; 0 for none.
+///
+/// The logarithm of a product: that of each piece is within 2^±512, and off by less than 1024 roundings.
 pub(crate) struct MeanLog<'a>(pub &'a [f32]);
 
 impl Kernel for MeanLog<'_> {
     type Output = f32;
 
-    /// Nothing here is written for a set; the compiler makes vectors of the logarithms.
+    /// Nothing here is written for a set; the compiler makes vectors of the factors.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
-        let mut sums = [0.0; LANES];
-        for values in self.0.chunks(LANES) {
-            // The logarithm of 1.0 adds nothing.
-            let mut block = [1.0; LANES];
-            block[..values.len()].copy_from_slice(values);
-            for (sum, value) in sums.iter_mut().zip(block) {
-                *sum += ln(value.max(f32::MIN_POSITIVE));
+        let mut sum = 0.0;
+        for piece in self.0.chunks(PIECE * LANES) {
+            let (mut exponents, mut factors) = ([0; LANES], [1.0; LANES]);
+            for values in piece.chunks(LANES) {
+                // A factor of 1.0 changes nothing.
+                let mut block = [1.0; LANES];
+                block[..values.len()].copy_from_slice(values);
+                for (lane, value) in block.into_iter().enumerate() {
+                    let (exponent, mantissa) = split(value.max(f32::MIN_POSITIVE).into());
+                    exponents[lane] += exponent;
+                    factors[lane] *= mantissa;
+                }
             }
+            sum += exponents.iter().sum::<i64>() as f64 * LN_2;
+            sum += ln(factors.iter().product());
         }
-        let sum: f64 = sums.iter().sum();
         if self.0.is_empty() { 0.0 } else { (sum / self.0.len() as f64) as f32 }
     }
 }
@@ -180,25 +188,25 @@ fn scaled_log2<S: Simd>(simd: S, weights: S::Floats) -> S::Floats {
     simd.mul_add(x, p, exponent)
 }
 
-/// Exponent e and mantissa m in [√½, √2) with w = m · 2^e.
+/// Exponent e and mantissa m in [√½, √2) with x = m · 2^e, for normal x.
 #[inline(always)]
-fn split(weight: f32) -> (i32, f32) {
-    let bits = weight.to_bits().cast_signed();
-    let exponent = bits.wrapping_sub(SQRT_HALF) >> 23;
-    (exponent, f32::from_bits(bits.wrapping_sub(exponent << 23).cast_unsigned()))
+fn split(number: f64) -> (i64, f64) {
+    const SQRT_HALF: i64 = FRAC_1_SQRT_2.to_bits().cast_signed();
+    let bits = number.to_bits().cast_signed();
+    let exponent = bits.wrapping_sub(SQRT_HALF) >> (f64::MANTISSA_DIGITS - 1);
+    let mantissa = bits.wrapping_sub(exponent << (f64::MANTISSA_DIGITS - 1));
+    (exponent, f64::from_bits(mantissa.cast_unsigned()))
 }
 
-/// ln of a normal weight in float64, by 2 · atanh((m - 1) / (m + 1)): the same on every machine.
-#[inline(always)]
-fn ln(weight: f32) -> f64 {
-    let (exponent, mantissa) = split(weight);
-    let mantissa = f64::from(mantissa);
+/// ln of a normal number by 2 · atanh((m - 1) / (m + 1)): the same on every machine.
+fn ln(number: f64) -> f64 {
+    let (exponent, mantissa) = split(number);
     let s = (mantissa - 1.0) / (mantissa + 1.0);
     let (mut series, square) = (0.0, s * s);
     for n in (0..10).rev() {
         series = series * square + 1.0 / f64::from(2 * n + 1);
     }
-    f64::from(exponent) * LN_2 + 2.0 * s * series
+    exponent as f64 * LN_2 + 2.0 * s * series
 }
 
 #[cfg(test)]
@@ -207,6 +215,23 @@ mod tests {
 
     use super::*;
     use crate::simd::Plain;
+
+    #[test]
+    fn a_mean_of_logarithms_is_that_of_the_library() {
+        let weights: Vec<f32> =
+            (0..5000_u16).map(|n| (f32::from(n) * 0.731).sin().abs().powi(9)).collect();
+        for count in [0, 1, 15, 16, 17, 1023, 1024, 1025, 5000] {
+            let weights = &weights[..count];
+            let log = |&weight: &f32| f64::from(weight.max(f32::MIN_POSITIVE)).ln();
+            let wanted = weights.iter().map(log).sum::<f64>() / count.max(1) as f64;
+            let found = f64::from(MeanLog(weights).run(Plain));
+            assert!((found - wanted).abs() <= 6e-8 * wanted.abs(), "{found} {wanted} of {count}");
+        }
+        for (extreme, wanted) in [(0.0, -126.0 * LN_2), (f32::MAX, 128.0 * LN_2)] {
+            let found = f64::from(MeanLog(&[extreme; 3000]).run(Plain));
+            assert!((found - wanted).abs() <= 1e-5, "{found} {wanted}");
+        }
+    }
 
     #[test]
     fn logarithms_are_within_their_bounds() {
@@ -219,7 +244,7 @@ mod tests {
                 let wanted = f64::from(weight).ln();
                 let found = f64::from(log) / SCALE * LN_2;
                 assert!((found - wanted).abs() <= 1.4e-6 * wanted.abs(), "log2 of {weight:e}");
-                let error = (ln(weight) - wanted).abs();
+                let error = (ln(weight.into()) - wanted).abs();
                 assert!(error <= 1e-15 * wanted.abs() + 1e-16, "ln of {weight:e}");
             }
         }
