@@ -173,8 +173,8 @@ impl<T: Stored> Kernel for SelectTogether<'_, '_, T> {
         if known.iter().any(|known| known.chunks.top > LARGEST) {
             return selector.select_odd(simd, rows, edges);
         }
-        for known in &mut *known {
-            known.find_threshold(simd, rules, undecided);
+        for (known, row) in known.iter_mut().zip(&each) {
+            known.find_threshold(simd, rules, undecided, row.keys());
         }
         for known in &mut *known {
             known.list(simd, rules, undecided);

@@ -183,12 +183,15 @@ pub fn dtypes() -> impl Strategy<Value = Dtype> {
     prop::sample::select(DTYPES.to_vec())
 }
 
+/// Shares of the mass that sums of few weights meet exactly, or miss by little.
+const SHARES: [f64; 7] = [0.5, 0.75, 1.0, 0.99, 1.0 - 1e-6, 1.0 - 1e-11, 1.0 - 1e-15];
+
 /// Any combination of rules.
 pub fn rules() -> impl Strategy<Value = Wanted> {
     let combine = prop::sample::select(vec![Combine::Mean, Combine::Max, Combine::Each]);
     let top_k = prop::option::of(prop_oneof![1..20_usize, 1..200_usize]);
     let min_weight = prop::sample::select(vec![0.0, 0.25, 0.01, 1e-40]);
-    let share = prop_oneof![1e-6..=1.0, prop::sample::select(vec![0.5, 0.75, 1.0])];
+    let share = prop_oneof![1e-6..=1.0, prop::sample::select(SHARES.to_vec())];
     (top_k, min_weight, prop::option::of(share), combine).prop_map(
         |(top_k, min_weight, top_mass, combine)| Wanted { top_k, min_weight, top_mass, combine },
     )

@@ -30,7 +30,13 @@ impl Known {
 
     /// Finds a threshold.
     #[inline(always)]
-    pub fn find_threshold<S: Simd>(&mut self, simd: S, rules: &Rules, undecided: &mut [f32]) {
+    pub fn find_threshold<S: Simd>(
+        &mut self,
+        simd: S,
+        rules: &Rules,
+        undecided: &mut [f32],
+        keys: usize,
+    ) {
         let floor = rules.floor();
         let [even, odd] = [simd.load(&self.chunks.lanes[0]), simd.load(&self.chunks.lanes[1])];
         self.threshold = match rules.top_k() {
@@ -41,6 +47,9 @@ impl Known {
                 self.refine(simd, k, floor, undecided)
             }
             _ => floor,
+        };
+        if let Some(share) = rules.top_mass() {
+            self.threshold = self.threshold.max(mass::least(share, self.chunks.mass, keys));
         }
     }
 
@@ -96,12 +105,13 @@ impl Known {
                 self.keep_top(simd, k, undecided);
             }
             if let Some(share) = top_mass {
-                mass::keep(simd, &mut self.found, undecided, row, share);
+                mass::keep(simd, &mut self.found, undecided, row, (share, self.threshold));
             }
             self.found.write_to(edges);
             self.found.count
         };
-        let is_whole = self.threshold.to_bits() == 1 && count == candidates;
+        let all = if self.threshold.to_bits() == 1 { candidates } else { row.keys() };
+        let is_whole = count == all;
         edges.close_row(count, if is_whole { 0.0 } else { self.chunks.mass });
     }
 

@@ -17,6 +17,18 @@ use super::{Candidates, LANES, Row, Simd, Stored};
 /// The cut that keeps all.
 const ALL: Cut = Cut { from: f32::from_bits(1), tie: 0.0, ties: 0 };
 
+/// What every weight of the prefix reaches, of a row of some mass, nearly, and so many keys.
+///
+/// Were the last of them less than `(1 - share) · mass / keys`, it and what follows would have less than that
+/// of the mass, and those before it would have been enough. An eighth less, and a share of what float64 makes of
+/// so many sums, is beyond what roundings add up to.
+#[inline(always)]
+pub(super) fn least(share: f64, mass: f64, keys: usize) -> f32 {
+    let rest = (1.0 - share - 1e-14 * keys as f64).max(0.0);
+    let least = 0.875 * rest * mass / keys as f64;
+    if least.is_finite() { least as f32 } else { 0.0 }
+}
+
 /// Cuts candidates, which are the largest weights of the row, to the shortest prefix.
 #[inline(always)]
 pub(super) fn keep<S: Simd, T: Stored>(
@@ -24,7 +36,7 @@ pub(super) fn keep<S: Simd, T: Stored>(
     found: &mut Candidates,
     room: &mut [f32],
     row: Row<'_, T>,
-    share: f64,
+    (share, threshold): (f64, f32),
 ) {
     if found.count == 0 {
         return;
@@ -32,24 +44,31 @@ pub(super) fn keep<S: Simd, T: Stored>(
     let goal = share * row.sum(simd);
     let margin = goal * (2 * row.keys() + 16) as f64 * f64::EPSILON;
     let undecided = Undecided::new(room, found.blocks());
-    let cut = bisect(simd, undecided, goal, margin);
+    let cut = bisect(simd, undecided, threshold, goal, margin);
     found.keep(simd, cut.unwrap_or_else(|| sorted_cut(found, row, share)));
 }
 
-/// `None` where the margin leaves it open.
+/// `None` where the margin leaves it open. All weights reach `threshold`.
 #[inline(always)]
-fn bisect<S: Simd>(simd: S, mut undecided: Undecided<'_>, goal: f64, margin: f64) -> Option<Cut> {
+#[expect(clippy::cast_sign_loss, reason = "there is one tie at least")]
+fn bisect<S: Simd>(
+    simd: S,
+    mut undecided: Undecided<'_>,
+    threshold: f32,
+    goal: f64,
+    margin: f64,
+) -> Option<Cut> {
     let mut top = simd.splat(0.0);
     for block in undecided.blocks() {
         top = simd.max_bits(top, simd.load(block));
     }
     let is_enough = |sum: f64| ((sum - goal).abs() > margin).then_some(sum > goal);
-    if !is_enough(sum(simd, undecided.blocks(), f32::from_bits(1)))? {
+    if !is_enough(sum(simd, undecided.blocks(), threshold))? {
         return Some(ALL);
     }
     // The weights from `low` on reach the goal, those from `above` on do not; `gone` is the sum of what
     // is left out of those.
-    let (mut low, mut above) = (1, simd.largest_bits(top) + 1);
+    let (mut low, mut above) = (threshold.to_bits(), simd.largest_bits(top) + 1);
     let (mut exceeding, mut gone) = (0.0, 0.0);
     let mut steps = 0_u32;
     while above - low > 1 {
@@ -67,11 +86,11 @@ fn bisect<S: Simd>(simd: S, mut undecided: Undecided<'_>, goal: f64, margin: f64
             (low, above) = undecided.span(simd);
         }
     }
-    let (tie, mut ties) = (f32::from_bits(low), 1);
-    while !is_enough(exceeding + ties as f64 * f64::from(tie))? {
-        ties += 1;
-    }
-    Some(Cut { from: f32::from_bits(above), tie, ties })
+    let tie = f32::from_bits(low);
+    let ties = ((goal - exceeding) / f64::from(tie)).ceil();
+    let are_enough = |ties| is_enough(exceeding + ties * f64::from(tie));
+    let is_least = !are_enough(ties - 1.0)? && are_enough(ties)?;
+    is_least.then_some(Cut { from: f32::from_bits(above), tie, ties: ties as usize })
 }
 
 /// The sum of the weights that reach a threshold, which is positive.
