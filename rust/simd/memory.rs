@@ -139,14 +139,13 @@ impl<'a, T: Stored> Row<'a, T> {
     #[inline(always)]
     pub fn load_first<S: Simd>(self, simd: S, key: usize, count: usize) -> S::Floats {
         let count = count.min(self.keys.saturating_sub(key));
-        let end;
-        let lanes = if let Some(lanes) = self.memory[key..].first_chunk() {
-            lanes
-        } else {
-            end = self.end::<LANES>(key);
-            &end
-        };
-        simd.keep_first(T::load(simd, lanes), count)
+        let memory = &self.memory[key..];
+        if let Some(lanes) = memory.first_chunk::<LANES>() {
+            return simd.keep_first(T::load(simd, lanes), count);
+        }
+        let mut lanes = [T::default(); LANES];
+        lanes[..count].copy_from_slice(&memory[..count]);
+        T::load(simd, &lanes)
     }
 
     /// The four blocks from a key on, of which the row has at most 64 from there; 0.0 in the lanes beyond it.
@@ -157,19 +156,18 @@ impl<'a, T: Stored> Row<'a, T> {
         let four = if let Some(four) = self.memory[key..].first_chunk::<{ 4 * LANES }>() {
             four
         } else {
-            end = self.end::<{ 4 * LANES }>(key);
+            end = self.end(key);
             &end
         };
         let four = four.as_chunks().0.first_chunk().expect("four blocks");
         simd.keep_first_of_four(load_four(simd, four), count)
     }
 
-    /// The keys from one on, and zeros, where the memory ends within `N`.
+    /// The keys from one on, and zeros, where the memory ends.
     #[cold]
-    fn end<const N: usize>(self, key: usize) -> [T; N] {
-        let mut lanes = [T::default(); N];
-        let rest = &self.memory[key..self.keys.max(key)];
-        lanes[..rest.len()].copy_from_slice(rest);
+    fn end(self, key: usize) -> [T; 4 * LANES] {
+        let mut lanes = [T::default(); 4 * LANES];
+        lanes[..self.keys - key].copy_from_slice(&self.memory[key..self.keys]);
         lanes
     }
 
