@@ -183,7 +183,9 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         let mut before = blocks;
         for row in 0..ROWS {
             let earlier = (self.position + row).saturating_sub(key).min(LANES);
-            blocks[row] = self.rows[row].load_first(self.simd, key, LANES);
+            // Of a row that has ended, nothing.
+            let begin = key.min(self.rows[row].keys());
+            blocks[row] = self.rows[row].load_first(self.simd, begin, LANES);
             before[row] = self.simd.keep_first(blocks[row], earlier);
         }
         self.end_piece(number);

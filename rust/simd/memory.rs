@@ -135,10 +135,10 @@ impl<'a, T: Stored> Row<'a, T> {
         (block * size_of::<[T; LANES]>()).is_multiple_of(LINE)
     }
 
-    /// The first `count` of 16 keys, fewer where the row ends, or has ended; 0.0 in the other lanes.
+    /// The first `count` of 16 keys, fewer where the row ends; 0.0 in the other lanes.
     #[inline(always)]
     pub fn load_first<S: Simd>(self, simd: S, key: usize, count: usize) -> S::Floats {
-        let count = count.min(self.keys.saturating_sub(key));
+        let count = count.min(self.keys - key);
         let memory = &self.memory[key..];
         if let Some(lanes) = memory.first_chunk::<LANES>() {
             return simd.keep_first(T::load(simd, lanes), count);
