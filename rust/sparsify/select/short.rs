@@ -102,10 +102,16 @@ impl Selector {
         let count = found.count;
         if count > LANES {
             let blocks = &self.blocks[..blocks];
-            let above = self::count(simd, blocks, bound.next_up());
-            // Where fewer than k exceed the bound, it is the k-th largest.
-            let tied = WithTies { blocks, last: bound, above, k, edges };
-            return if above < k { Some(simd.run(tied)) } else { None };
+            let next = simd.splat(bound.next_up());
+            let mut above = 0;
+            for block in blocks {
+                above += simd.at_least(simd.load(block), next).count_ones() as usize;
+                if above >= k {
+                    return None;
+                }
+            }
+            // Fewer than k exceed the bound, so it is the k-th largest.
+            return Some(simd.run(WithTies { blocks, last: bound, above, k, edges }));
         }
         candidates.count = count;
         let block = candidates.gather(simd, self.blocks.as_flattened(), 0);
