@@ -1,4 +1,4 @@
-"""hallutrace beside torch, in one process: top-8 of each head, and everything in one pass.
+"""hallutrace beside torch, in one process: top-8, a share of the mass, and everything in one pass.
 
 python benches/compare/sparsify.py [--json] [--threads 2] [--sizes 112 512 2048] [--seconds 1.0]
                                    [--sets avx2 plain] [--rows softmax flat ...] [--turn 20]
