@@ -11,7 +11,7 @@
 //!
 //! 1. Where k lanes have the largest weight it is the k-th largest, and the first k that reach it are the
 //!    edges: rows that are flat or full of ties.
-//! 2. Ranks give way to the network where more than 16 are collected.
+//! 2. Ranks give way to the network where more than 16 are collected, unless those are ties of the bound.
 //! 3. Keys alone are collected, and their weights looked up: collecting takes twice as long with both.
 
 use super::candidates::Collector;
@@ -102,15 +102,8 @@ impl Selector {
         let count = found.count;
         if count > LANES {
             let blocks = &self.blocks[..blocks];
-            let next = simd.splat(bound.next_up());
-            let mut above = 0;
-            for block in blocks {
-                above += simd.at_least(simd.load(block), next).count_ones() as usize;
-                if above >= k {
-                    return None;
-                }
-            }
-            // Fewer than k exceed the bound, so it is the k-th largest.
+            // Where fewer than k exceed the bound, it is the k-th largest.
+            let above = fewer_above(simd, blocks, bound, k)?;
             return Some(simd.run(WithTies { blocks, last: bound, above, k, edges }));
         }
         candidates.count = count;
@@ -149,6 +142,20 @@ impl Selector {
         }
         count.min(k)
     }
+}
+
+/// How many weights exceed a bound, where fewer than k do.
+#[inline(always)]
+fn fewer_above<S: Simd>(simd: S, blocks: &[[f32; LANES]], bound: f32, k: usize) -> Option<usize> {
+    let next = simd.splat(bound.next_up());
+    let mut above = 0;
+    for block in blocks {
+        above += simd.at_least(simd.load(block), next).count_ones() as usize;
+        if above >= k {
+            return None;
+        }
+    }
+    Some(above)
 }
 
 /// The edges of a row where more than k weights reach the k-th largest.
