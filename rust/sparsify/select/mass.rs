@@ -7,7 +7,8 @@
 //! ```
 //!
 //! 1. Every few halvings, what has been decided is left out, as in [`super::cut::bisect`].
-//! 2. The rule is defined by sums in descending order, for which rows would have to be sorted. A sum in
+//! 2. What is less than [`least`] is never kept: it is not collected, and the halvings begin there.
+//! 3. The rule is defined by sums in descending order, for which rows would have to be sorted. A sum in
 //!    any order differs from that by less than a margin; only where a sum comes that near the goal is
 //!    the row sorted.
 
@@ -19,9 +20,9 @@ const ALL: Cut = Cut { from: f32::from_bits(1), tie: 0.0, ties: 0 };
 
 /// What every weight of the prefix reaches, of a row of some mass, nearly, and so many keys.
 ///
-/// Were the last of them less than `(1 - share) · mass / keys`, it and what follows would have less than that
-/// of the mass, and those before it would have been enough. An eighth less, and a share of what float64 makes of
-/// so many sums, is beyond what roundings add up to.
+/// Were the last of them less than `(1 - share) · mass / keys`, it and what follows would have less than
+/// `(1 - share) · mass`, and those before it would have been enough. An eighth of it, and what float64 may
+/// lose in so many sums, is left for roundings.
 #[inline(always)]
 pub(super) fn least(share: f64, mass: f64, keys: usize) -> f32 {
     let rest = (1.0 - share - 1e-14 * keys as f64).max(0.0);
