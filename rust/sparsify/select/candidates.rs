@@ -94,9 +94,8 @@ impl Candidates {
         if first.count_ones() as usize > count {
             // The last has an equal that is not among them.
             let tie = simd.least_below(block, ranks, limit);
-            let from = tie.next_up();
-            let ties = count - simd.at_least(block, simd.splat(from)).count_ones() as usize;
-            first = Cut { from, tie, ties }.begin(simd).kept(simd, block);
+            let above = simd.at_least(block, simd.splat(tie.next_up())).count_ones() as usize;
+            first = Cut::above(tie, count - above).begin(simd).kept(simd, block);
         }
         let (to_keys, to_weights) = edges.room(LANES);
         simd.compress_ints(keys, first, window(to_keys, 0));

@@ -20,6 +20,12 @@ pub(super) struct Cutting<S: Simd> {
 }
 
 impl Cut {
+    /// What exceeds a weight, and the first `ties` of those equal to it.
+    #[inline(always)]
+    pub fn above(tie: f32, ties: usize) -> Self {
+        Self { from: tie.next_up(), tie, ties }
+    }
+
     /// Begins to cut.
     #[inline(always)]
     pub fn begin<S: Simd>(self, simd: S) -> Cutting<S> {
@@ -110,8 +116,7 @@ pub(super) fn cut_at<S: Simd>(simd: S, blocks: &[[f32; LANES]], last: f32, k: us
     if count(simd, blocks, last) == k {
         return Cut { from: last, tie: last, ties: 0 };
     }
-    let from = last.next_up();
-    Cut { from, tie: last, ties: k - count(simd, blocks, from) }
+    Cut::above(last, k - count(simd, blocks, last.next_up()))
 }
 
 /// The cut that keeps k of weights of which k reach `low` and none exceeds `high`, both as bits.

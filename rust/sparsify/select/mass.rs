@@ -118,7 +118,7 @@ fn sorted_cut<T: Stored>(found: &Candidates, row: Row<'_, T>, share: f64) -> Cut
     });
     let Some(last) = last else { return ALL };
     let ties = found[..=last].iter().filter(|&&weight| weight.to_bits() == found[last].to_bits());
-    Cut { from: found[last].next_up(), tie: found[last], ties: ties.count() }
+    Cut::above(found[last], ties.count())
 }
 
 fn descending(weights: impl Iterator<Item = f32>) -> Vec<f32> {

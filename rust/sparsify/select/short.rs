@@ -104,7 +104,8 @@ impl Selector {
             let blocks = &self.blocks[..blocks];
             // Where fewer than k exceed the bound, it is the k-th largest.
             let above = fewer_above(simd, blocks, bound, k)?;
-            return Some(simd.run(WithTies { blocks, last: bound, above, k, edges }));
+            let cut = Cut::above(bound, k - above);
+            return Some(simd.run(WithTies { blocks, cut, edges }));
         }
         candidates.count = count;
         let block = candidates.gather(simd, self.blocks.as_flattened(), 0);
@@ -138,7 +139,7 @@ impl Selector {
         }
         if count > k && last < top {
             let above = self::count(simd, blocks, last.next_up());
-            count = simd.run(WithTies { blocks, last, above, k, edges });
+            count = simd.run(WithTies { blocks, cut: Cut::above(last, k - above), edges });
         }
         count.min(k)
     }
@@ -161,10 +162,7 @@ fn fewer_above<S: Simd>(simd: S, blocks: &[[f32; LANES]], bound: f32, k: usize) 
 /// The edges of a row where more than k weights reach the k-th largest.
 struct WithTies<'a> {
     blocks: &'a [[f32; LANES]],
-    last: f32,
-    /// Weights above it.
-    above: usize,
-    k: usize,
+    cut: Cut,
     edges: &'a mut EdgeBand,
 }
 
@@ -173,8 +171,7 @@ impl Kernel for WithTies<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> usize {
-        let cut = Cut { from: self.last.next_up(), tie: self.last, ties: self.k - self.above };
-        let mut cutting = cut.begin(simd);
+        let mut cutting = self.cut.begin(simd);
         let (keys, weights) = self.edges.room(ROOM);
         let mut found = Collector::new(weights, keys);
         for (number, block) in self.blocks.iter().enumerate() {
