@@ -9,9 +9,11 @@
 //! ```
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use crate::reused::Reused;
 use crate::simd::{Row, Simd};
+use crate::threads::together;
 
 /// The edges of one attention matrix: CSR over the rows (head, query) in that order.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,8 +95,8 @@ impl EdgeList {
     }
 }
 
-/// Edges from which on a second thread is worth waking to copy them: one takes some 0.3 ms.
-const MANY: usize = 200_000;
+/// Edges from which on a second thread is worth having to copy them: one takes some 50 microseconds.
+const MANY: usize = 100_000;
 
 /// Edges for which there is room beyond what is asked for: a row may write more than it keeps.
 const SPARE: usize = 64;
@@ -225,26 +227,7 @@ impl EdgeBands {
                 parts.push((band, list.append_rows(band, graph, taken)));
             }
         }
-        let EdgeList { keys, weights, .. } = &mut list;
-        let mut copy_keys = || {
-            for (band, edges) in &parts {
-                keys.extend_from_slice(&band.keys[edges.clone()]);
-            }
-        };
-        let mut copy_weights = || {
-            for (band, edges) in &parts {
-                weights.extend_from_slice(&band.weights[edges.clone()]);
-            }
-        };
-        if edges < MANY {
-            copy_keys();
-            copy_weights();
-        } else {
-            rayon::in_place_scope(|scope| {
-                scope.spawn(|_| copy_keys());
-                copy_weights();
-            });
-        }
+        list.append_edges(&parts);
         list
     }
 }
@@ -255,12 +238,36 @@ impl EdgeList {
         let rows = graph * band.rows..(graph + 1) * band.rows;
         let begin = *taken;
         let mut end = self.indptr.last().copied().unwrap_or(0);
-        for &count in &band.counts[rows.clone()] {
+        self.indptr.extend(band.counts[rows.clone()].iter().map(|&count| {
             *taken += count as usize;
             end += i64::from(count);
-            self.indptr.push(end);
-        }
+            end
+        }));
         self.retained.extend_from_slice(&band.retained[rows]);
         begin..*taken
+    }
+
+    /// Appends edges of bands; of many, keys and weights by a thread each.
+    fn append_edges(&mut self, parts: &[(&EdgeBand, Range<usize>)]) {
+        let Self { keys, weights, .. } = self;
+        let threads = if keys.capacity() < MANY { 1 } else { 2 };
+        let mut copy_keys = || {
+            for (band, edges) in parts {
+                keys.extend_from_slice(&band.keys[edges.clone()]);
+            }
+        };
+        let mut copy_weights = || {
+            for (band, edges) in parts {
+                weights.extend_from_slice(&band.weights[edges.clone()]);
+            }
+        };
+        let copies: [&mut (dyn FnMut() + Send); 2] = [&mut copy_keys, &mut copy_weights];
+        let copies = Mutex::new(copies.into_iter());
+        let next = || copies.lock().ok()?.next();
+        together(threads, || {
+            while let Some(copy) = next() {
+                copy();
+            }
+        });
     }
 }

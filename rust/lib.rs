@@ -17,5 +17,6 @@ mod reused;
 pub mod shard;
 pub mod simd;
 pub mod sparsify;
+mod threads;
 
 pub use error::{Error, Result};

@@ -11,6 +11,7 @@ use super::band::{Band, Block, reduce_band};
 use super::runs::TILE_ROWS;
 use crate::error::InputError;
 use crate::simd::InstructionSet;
+use crate::threads::together;
 
 /// Work from which on a second thread is worth waking, in weights: some 0.2 ms.
 const PARALLEL: usize = 150_000;
@@ -39,24 +40,17 @@ pub(super) fn sweep(blocks: &[Block<'_>]) -> Result<Vec<(usize, Band)>, InputErr
 
 /// Does tasks on this thread and those of the pool, and gives their results in order.
 ///
-/// The thread that called works too: for small blocks the others hardly wake in time. The last tasks
-/// come first, because causal rows are longer and longer.
+/// The last tasks come first, because causal rows are longer and longer.
 fn share<R: Send + Sync>(
     tasks: usize,
     run: impl Fn(usize) -> Result<R, InputError> + Sync,
 ) -> Result<Vec<R>, InputError> {
     let done: Vec<OnceLock<Result<R, InputError>>> = (0..tasks).map(|_| OnceLock::new()).collect();
     let taken = AtomicUsize::new(0);
-    let work = || {
+    together(tasks, || {
         while let Some(task) = tasks.checked_sub(1 + taken.fetch_add(1, Ordering::Relaxed)) {
             done[task].get_or_init(|| run(task));
         }
-    };
-    rayon::in_place_scope(|scope| {
-        for _ in 1..rayon::current_num_threads().min(tasks) {
-            scope.spawn(|_| work());
-        }
-        work();
     });
     // In order, so that the error is always the same.
     done.into_iter().filter_map(OnceLock::into_inner).collect()
