@@ -95,8 +95,8 @@ impl EdgeList {
     }
 }
 
-/// Edges from which on a second thread is worth having to copy them: one takes some 50 microseconds.
-const MANY: usize = 100_000;
+/// Edges from which on a second thread is worth waking to copy them: one takes some 0.1 ms.
+const MANY: usize = 200_000;
 
 /// Edges for which there is room beyond what is asked for: a row may write more than it keeps.
 const SPARE: usize = 64;
@@ -264,7 +264,7 @@ impl EdgeList {
         let copies: [&mut (dyn FnMut() + Send); 2] = [&mut copy_keys, &mut copy_weights];
         let copies = Mutex::new(copies.into_iter());
         let next = || copies.lock().ok()?.next();
-        together(threads, || {
+        together(threads, false, || {
             while let Some(copy) = next() {
                 copy();
             }

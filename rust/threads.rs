@@ -2,21 +2,29 @@
 //!
 //! 1. The thread that called works too, because for small tasks the others hardly wake in time. So there is
 //!    one helper fewer than there are threads: one too many looked for work on a core where others did it.
-//! 2. Who waits stays awake for a while, because waking takes as long as a small task: the thread that called
-//!    until its helpers have ended, and helpers until the next call. It leaves the core to any other that
-//!    wants it.
+//! 2. Waking a thread takes as long as a small call. Where calls come in a row, who waits stays awake: the
+//!    thread that called until its helpers have ended, and helpers until the next call. They leave the core
+//!    to any other that wants it.
+//! 3. Elsewhere the threads of others hold the cores for a while after their work, as torch's do. A thread
+//!    that sleeps leaves its core to a helper that has none.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::{Scope, ThreadPool, ThreadPoolBuilder};
 
-/// How long to stay awake: some times as long as waking takes.
-const PATIENCE: Duration = Duration::from_micros(100);
+/// How long to stay awake, and how soon after the last a call comes in a row.
+const PATIENCE: Duration = Duration::from_micros(200);
 
-/// How many calls there were.
+/// How many times threads worked together.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// Times are counted from here.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// When the last call ended, in nanoseconds.
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 static HELPERS: LazyLock<Option<Helpers>> = LazyLock::new(Helpers::new);
 
@@ -43,37 +51,61 @@ impl Helpers {
     }
 }
 
-/// Runs `work` on `most` threads at most, of which this is one, until all have returned.
+/// Whether another call has only just ended.
+pub(crate) fn in_a_row() -> bool {
+    nanoseconds().saturating_sub(ENDED.load(Ordering::Relaxed)) < PATIENCE.as_nanos() as u64
+}
+
+/// Tells that a call has ended.
+pub(crate) fn end_call() {
+    ENDED.store(nanoseconds(), Ordering::Relaxed);
+}
+
+fn nanoseconds() -> u64 {
+    START.elapsed().as_nanos() as u64
+}
+
+/// Runs `work` on `most` threads at most, of which this is one, until all have returned; who waits may stay
+/// awake.
 ///
 /// The others belong to the pool that this thread belongs to, if any.
-pub(crate) fn together(most: usize, work: impl Fn() + Sync) {
+pub(crate) fn together(most: usize, awake: bool, work: impl Fn() + Sync) {
     if most < 2 {
         work();
     } else if rayon::current_thread_index().is_some() {
         let working = AtomicUsize::new((rayon::current_num_threads() - 1).min(most - 1));
-        rayon::in_place_scope(|scope| help(scope, &working, &work));
+        rayon::in_place_scope(|scope| help(scope, &working, awake, &work));
     } else if let Some(Helpers { pool, process }) = &*HELPERS
         && *process == std::process::id()
     {
         let working = AtomicUsize::new(pool.current_num_threads().min(most - 1));
-        pool.in_place_scope(|scope| help(scope, &working, &work));
+        pool.in_place_scope(|scope| help(scope, &working, awake, &work));
     } else {
         work();
     }
 }
 
 /// Works beside so many helpers.
-fn help<'a>(scope: &Scope<'a>, working: &'a AtomicUsize, work: &'a (impl Fn() + Sync)) {
+fn help<'a>(
+    scope: &Scope<'a>,
+    working: &'a AtomicUsize,
+    awake: bool,
+    work: &'a (impl Fn() + Sync),
+) {
     let call = 1 + CALLS.fetch_add(1, Ordering::Relaxed);
     for _ in 0..working.load(Ordering::Relaxed) {
         scope.spawn(move |_| {
             work();
-            rayon::spawn(move || stay_awake_while(|| CALLS.load(Ordering::Relaxed) == call));
+            if awake {
+                rayon::spawn(move || stay_awake_while(|| CALLS.load(Ordering::Relaxed) == call));
+            }
             working.fetch_sub(1, Ordering::Release);
         });
     }
     work();
-    stay_awake_while(|| working.load(Ordering::Acquire) > 0);
+    if awake {
+        stay_awake_while(|| working.load(Ordering::Acquire) > 0);
+    }
 }
 
 /// Waits while something holds, for a while at most.
@@ -91,15 +123,15 @@ mod tests {
     #[test]
     fn all_have_returned_and_are_no_more_than_asked_for() {
         for threads in [1, 2, 5] {
-            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            for most in [1, 2, 3, 9] {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            for (most, awake) in [(1, true), (2, true), (3, false), (9, true)] {
                 let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
                 let work = || {
                     begun.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(2 * PATIENCE);
                     ended.fetch_add(1, Ordering::Relaxed);
                 };
-                pool.install(|| together(most, work));
+                pool.install(|| together(most, awake, work));
                 assert_eq!(begun.into_inner(), threads.min(most));
                 assert_eq!(ended.into_inner(), threads.min(most));
             }

@@ -1,7 +1,8 @@
 //! Bands of rows, shared between threads.
 //!
 //! Bands are a function of the shape alone and are joined in order, so the result does not depend on the
-//! number of threads. A small block stays on the thread that called: waking another costs more.
+//! number of threads. A small block stays on the thread that called: waking another costs more, see
+//! [`threads`](crate::threads).
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -11,10 +12,13 @@ use super::band::{Band, Block, reduce_band};
 use super::runs::TILE_ROWS;
 use crate::error::InputError;
 use crate::simd::InstructionSet;
-use crate::threads::together;
+use crate::threads::{end_call, in_a_row, together};
 
-/// Work from which on a second thread is worth waking, in weights: some 0.2 ms.
+/// Work from which on a second thread that is awake is worth having, in weights: some 0.1 ms.
 const PARALLEL: usize = 150_000;
+
+/// Work from which on a second thread is worth waking, in weights: some 0.4 ms.
+const LARGE: usize = 1_000_000;
 
 /// What selecting the edges of a row costs beside reading it, in weights.
 const SELECTION: usize = 64;
@@ -32,22 +36,25 @@ pub(super) fn sweep(blocks: &[Block<'_>]) -> Result<Vec<(usize, Band)>, InputErr
         reduce_band(set, &blocks[number], rows).map(|band| (number, band))
     };
     let work: usize = blocks.iter().map(Block::work).sum();
-    if work < PARALLEL || tasks.len() < 2 {
-        return (0..tasks.len()).map(reduce).collect();
-    }
-    share(tasks.len(), reduce)
+    let in_a_row = in_a_row();
+    let alone = work < if in_a_row { PARALLEL } else { LARGE };
+    let bands = share(tasks.len(), if alone { 1 } else { tasks.len() }, in_a_row, reduce);
+    end_call();
+    bands
 }
 
-/// Does tasks on this thread and those of the pool, and gives their results in order.
+/// Does tasks on so many threads at most, and gives their results in order.
 ///
 /// The last tasks come first, because causal rows are longer and longer.
 fn share<R: Send + Sync>(
     tasks: usize,
+    threads: usize,
+    awake: bool,
     run: impl Fn(usize) -> Result<R, InputError> + Sync,
 ) -> Result<Vec<R>, InputError> {
     let done: Vec<OnceLock<Result<R, InputError>>> = (0..tasks).map(|_| OnceLock::new()).collect();
     let taken = AtomicUsize::new(0);
-    together(tasks, || {
+    together(threads, awake, || {
         while let Some(task) = tasks.checked_sub(1 + taken.fetch_add(1, Ordering::Relaxed)) {
             done[task].get_or_init(|| run(task));
         }
