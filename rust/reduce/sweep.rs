@@ -23,6 +23,9 @@ const LARGE: usize = 1_000_000;
 /// What selecting the edges of a row costs beside reading it, in weights.
 const SELECTION: usize = 64;
 
+/// The same with a share of the mass.
+const SHARE: usize = 512;
+
 /// Reduces blocks, and gives (number of the block, band) in order.
 pub(super) fn sweep(blocks: &[Block<'_>]) -> Result<Vec<(usize, Band)>, InputError> {
     let set = InstructionSet::current()?;
@@ -75,6 +78,6 @@ impl Block<'_> {
         let rows = 0..self.view.queries();
         let selected = self.plan.combine.graphs(self.view.heads()) * rows.len();
         let read = self.view.heads() * rows.map(|query| self.view.readable(query)).sum::<usize>();
-        read + SELECTION * selected
+        read + selected * if self.plan.rules.top_mass().is_some() { SHARE } else { SELECTION }
     }
 }
