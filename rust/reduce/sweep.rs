@@ -40,8 +40,9 @@ pub(super) fn sweep(blocks: &[Block<'_>]) -> Result<Vec<(usize, Band)>, InputErr
     };
     let work: usize = blocks.iter().map(Block::work).sum();
     let in_a_row = in_a_row();
-    let alone = work < if in_a_row { PARALLEL } else { LARGE };
-    let bands = share(tasks.len(), if alone { 1 } else { tasks.len() }, in_a_row, reduce);
+    let least = if in_a_row { PARALLEL } else { LARGE };
+    let threads = if work < least { 1 } else { tasks.len() };
+    let bands = share(tasks.len(), threads, in_a_row, reduce);
     end_call();
     bands
 }
