@@ -129,10 +129,11 @@ impl<'a, T: Stored> Row<'a, T> {
         simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(block * LANES));
     }
 
-    /// Whether a block is the first of a cache line, where rows begin with one.
+    /// Asks for a cache line of a row that is read some rows later.
     #[inline(always)]
-    pub fn is_first_of_line(block: usize) -> bool {
-        (block * size_of::<[T; LANES]>()).is_multiple_of(LINE)
+    pub fn prefetch_line<S: Simd>(self, simd: S, rows: usize, line: usize) {
+        let begin = line * (LINE / size_of::<T>());
+        simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(begin));
     }
 
     /// The first `count` of 16 keys, fewer where the row ends; 0.0 in the other lanes.

@@ -62,7 +62,7 @@ pub(super) fn scan<S: Simd, T: Stored>(
     for number in 0..common {
         for at in 0..TOGETHER {
             let blocks = &blocks[at][number];
-            maxima[at][number] = scans[at].add_chunk(simd, rows[at], number, blocks);
+            maxima[at][number] = scans[at].add_blocks(simd, load_four(simd, blocks));
         }
         if ends_piece(number) {
             for scan in &mut scans {
@@ -87,21 +87,6 @@ impl<S: Simd> Scan<S> {
     fn begin(simd: S) -> Self {
         let none = simd.splat(0.0);
         Self { lanes: [none; 2], sums: none, mass: 0.0 }
-    }
-
-    /// Adds a chunk, gives its maxima, and asks for the same of a row that is read later.
-    #[inline(always)]
-    fn add_chunk<T: Stored>(
-        &mut self,
-        simd: S,
-        row: Row<'_, T>,
-        number: usize,
-        blocks: &[[T; LANES]; CHUNK],
-    ) -> [f32; LANES] {
-        for at in (0..CHUNK).filter(|&at| Row::<T>::is_first_of_line(at)) {
-            row.prefetch(simd, TOGETHER, number * CHUNK + at);
-        }
-        self.add_blocks(simd, load_four(simd, blocks))
     }
 
     /// Adds the blocks of a chunk, and gives its maxima.
@@ -182,7 +167,7 @@ impl Chunks {
         self.whole = whole.len();
         let maxima = self.room(whole.len() + GROUP);
         for number in begin..whole.len() {
-            maxima[number] = scan.add_chunk(simd, row, number, &whole[number]);
+            maxima[number] = scan.add_blocks(simd, load_four(simd, &whole[number]));
             if ends_piece(number) {
                 scan.end_piece(simd);
             }
