@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use crate::error::InputError;
 use crate::reused::Reused;
-use crate::simd::{LANES, Row, Stored};
+use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
 pub(crate) use sums::{Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies};
 
 /// The marginals of one matrix, row-major, one row of everything per head.
@@ -184,27 +184,21 @@ impl MarginalBand {
     }
 }
 
-/// The marginals of a whole matrix, filled band by band.
+/// The marginals of a whole matrix on their way: the bands that came so far.
 #[derive(Debug)]
 pub(crate) struct MarginalSums {
     rows: MarginalRows,
+    heads: usize,
     keys: usize,
     received: Vec<f64>,
-    values: Marginals,
+    /// All but `received`, band by band.
+    values: Vec<Marginals>,
 }
 
 impl MarginalSums {
-    /// Room for the rows wanted.
+    /// Nothing yet of the rows wanted.
     pub fn new(rows: MarginalRows, heads: usize, keys: usize) -> Self {
-        let details = heads * rows.detail.len();
-        let values = Marginals {
-            diagonal: vec![0.0; heads * rows.diagonal.len()],
-            previous: vec![0.0; details],
-            received: Vec::new(),
-            entropy: vec![0.0; details],
-            mass: vec![0.0; details * rows.segments.count()],
-        };
-        Self { rows, keys, received: vec![0.0; heads * keys], values }
+        Self { rows, heads, keys, received: vec![0.0; heads * keys], values: Vec::new() }
     }
 
     /// The rows that were asked for.
@@ -213,23 +207,11 @@ impl MarginalSums {
     }
 
     /// Takes the band that follows.
-    pub fn add(&mut self, band: &MarginalBand) {
-        let (rows, values, new) = (&self.rows, &mut self.values, &band.values);
-        let diagonal = (&rows.diagonal, &band.diagonal_rows);
-        let detail = (&rows.detail, &band.detail_rows);
-        let segments = rows.segments.count();
-        copy_rows(&mut values.diagonal, &new.diagonal, diagonal, 1);
-        copy_rows(&mut values.previous, &new.previous, detail, 1);
-        copy_rows(&mut values.entropy, &new.entropy, detail, 1);
-        copy_rows(&mut values.mass, &new.mass, detail, segments);
+    pub fn add(&mut self, set: InstructionSet, band: MarginalBand) {
         if band.received_keys > 0 {
-            let sums = self.received.chunks_exact_mut(self.keys);
-            for (sums, new) in sums.zip(band.received.chunks_exact(band.received_keys)) {
-                for (sum, &new) in sums.iter_mut().zip(new) {
-                    *sum += f64::from(new);
-                }
-            }
+            set.run(AddColumns { sums: &mut self.received, keys: self.keys, band: &band });
         }
+        self.values.push(band.values);
     }
 
     /// The marginals, `received` divided by `count(key)`.
@@ -239,13 +221,49 @@ impl MarginalSums {
         for sums in self.received.chunks_exact(self.keys.max(1)) {
             received.extend(sums.iter().zip(&counts).map(|(sum, count)| (sum / count) as f32));
         }
-        Marginals { received, ..self.values }
+        let join = |of: fn(&Marginals) -> &[f32]| join(self.heads, self.values.iter().map(of));
+        Marginals {
+            diagonal: join(|values| &values.diagonal),
+            previous: join(|values| &values.previous),
+            received,
+            entropy: join(|values| &values.entropy),
+            mass: join(|values| &values.mass),
+        }
     }
 }
 
-/// Where (head, row) lies among the rows kept.
-fn slot(kept: &Range<usize>, head: usize, row: usize) -> usize {
-    head * kept.len() + row - kept.start
+/// Values of bands, head by head, from those of each band, head by head.
+fn join<'a>(heads: usize, bands: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f32> {
+    let mut all = Vec::with_capacity(bands.clone().map(<[f32]>::len).sum());
+    for head in 0..heads {
+        for values in bands.clone() {
+            let width = values.len() / heads;
+            all.extend_from_slice(&values[head * width..(head + 1) * width]);
+        }
+    }
+    all
+}
+
+/// Adds the columns of a band, which has some, to those of all.
+struct AddColumns<'a> {
+    sums: &'a mut [f64],
+    keys: usize,
+    band: &'a MarginalBand,
+}
+
+impl Kernel for AddColumns<'_> {
+    type Output = ();
+
+    /// The compiler makes vectors.
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let new = self.band.received.chunks_exact(self.band.received_keys);
+        for (sums, new) in self.sums.chunks_exact_mut(self.keys).zip(new) {
+            for (sum, &new) in sums.iter_mut().zip(new) {
+                *sum += f64::from(new);
+            }
+        }
+    }
 }
 
 /// What rows of a head have in values of some width, of which the rows kept have all or none.
@@ -260,7 +278,7 @@ fn values_of<'a>(
     if !kept.contains(&rows.start) {
         return &mut [];
     }
-    let begin = slot(kept, head, rows.start) * width;
+    let begin = (head * kept.len() + rows.start - kept.start) * width;
     &mut values[begin..begin + rows.len() * width]
 }
 
@@ -268,21 +286,4 @@ fn values_of<'a>(
 fn intersect(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
     let start = one.start.max(other.start);
     start..one.end.min(other.end).max(start)
-}
-
-/// Copies the rows of a band, `width` values each, to their place in all rows, head by head.
-fn copy_rows(
-    all: &mut [f32],
-    band: &[f32],
-    (all_rows, band_rows): (&Range<usize>, &Range<usize>),
-    width: usize,
-) {
-    if band_rows.is_empty() {
-        return;
-    }
-    let heads = band.chunks_exact(band_rows.len() * width).enumerate();
-    for (head, values) in heads {
-        let begin = slot(all_rows, head, band_rows.start) * width;
-        all[begin..begin + values.len()].copy_from_slice(values);
-    }
 }

@@ -1,10 +1,10 @@
 //! Arrays of numpy, borrowed for reading and made from vectors.
 
 use half::{bf16, f16};
+use numpy::ndarray::{Array, Dimension, IntoDimension};
 use numpy::npyffi::NPY_TYPES;
-use numpy::{
-    Element, PyArray, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
-};
+use numpy::{Element, PyArray, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::attention::{AttentionView, BatchView, Elements, Layout};
@@ -123,10 +123,13 @@ fn layout([heads, queries, keys, head_stride, query_stride]: [usize; 5]) -> Layo
 }
 
 /// A numpy array of a vector, which is moved, not copied.
-pub(super) fn array<T: Element, D: numpy::ndarray::Dimension>(
+pub(super) fn array<T: Element, D: Dimension>(
     py: Python<'_>,
     values: Vec<T>,
-    shape: impl numpy::ndarray::IntoDimension<Dim = D>,
+    shape: impl IntoDimension<Dim = D>,
 ) -> PyResult<Bound<'_, PyArray<T, D>>> {
-    numpy::PyArray1::from_vec(py, values).reshape(shape)
+    // A vector reshaped afterwards would be two objects of Python.
+    let array = Array::from_shape_vec(shape.into_dimension(), values);
+    let array = array.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(PyArray::from_owned_array(py, array))
 }

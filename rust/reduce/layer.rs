@@ -48,6 +48,7 @@ pub struct LayerReduction {
 /// Reduces one layer of a batch; made anew for each batch and layer.
 #[derive(Debug)]
 pub struct LayerReducer {
+    set: InstructionSet,
     heads: usize,
     shapes: Vec<SequenceShape>,
     reductions: Vec<Reduction>,
@@ -89,7 +90,7 @@ impl LayerReducer {
             Ok(Reduction::new(plan, heads, tokens))
         };
         let reductions = shapes.iter().enumerate().map(plan).collect::<Result<_, _>>()?;
-        Ok(Self { heads, shapes, reductions, rows: 0 })
+        Ok(Self { set: InstructionSet::current()?, heads, shapes, reductions, rows: 0 })
     }
 
     /// Takes the block of rows that follows; its row r is token `first_query + r` of every sequence.
@@ -115,8 +116,8 @@ impl LayerReducer {
             let plan = &self.reductions[sequence].plan;
             blocks.push(Block { sequence: Some(sequence), view, first_row: first_query, plan });
         }
-        for (sequence, band) in sweep(&blocks)? {
-            self.reductions[sequence].push(band);
+        for (sequence, band) in sweep(self.set, &blocks)? {
+            self.reductions[sequence].push(self.set, band);
         }
         self.rows += rows;
         Ok(())
@@ -133,16 +134,16 @@ impl LayerReducer {
             if rows < tokens {
                 return Err(InputError::MissingRows { sequence, tokens, rows });
             }
-            finish(reduction, sequence, shape, self.heads)
+            finish(self.set, reduction, (sequence, shape), self.heads)
         });
         reductions.collect()
     }
 }
 
 fn finish(
+    set: InstructionSet,
     reduction: Reduction,
-    sequence: usize,
-    shape: &SequenceShape,
+    (sequence, shape): (usize, &SequenceShape),
     heads: usize,
 ) -> Result<LayerReduction, InputError> {
     let SequenceShape { tokens, prompt, .. } = *shape;
@@ -151,7 +152,6 @@ fn finish(
     // Row i stands at position i, and the last row produced nothing.
     let later_rows = |key: usize| tokens.saturating_sub(2 + key).max(1) as f64;
     let marginals = reduction.marginals.finish(later_rows);
-    let set = InstructionSet::current()?;
     let mean_log = |values| set.run(MeanLog(values));
     let parts = marginals.diagonal.chunks_exact(tokens).map(|row| row.split_at(prompt));
     let log_diagonal =

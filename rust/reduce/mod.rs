@@ -27,6 +27,7 @@ pub use whole::{marginals, sparsify};
 
 use crate::edges::EdgeBands;
 use crate::marginals::{MarginalRows, MarginalSums};
+use crate::simd::InstructionSet;
 use crate::sparsify::{Combine, Rules};
 use band::Band;
 
@@ -56,8 +57,8 @@ impl Reduction {
     }
 
     /// Takes the band that follows.
-    fn push(&mut self, band: Band) {
+    fn push(&mut self, set: InstructionSet, band: Band) {
         self.edges.push(band.edges);
-        self.marginals.add(&band.marginals);
+        self.marginals.add(set, band.marginals);
     }
 }

@@ -27,8 +27,10 @@ const SELECTION: usize = 64;
 const SHARE: usize = 512;
 
 /// Reduces blocks, and gives (number of the block, band) in order.
-pub(super) fn sweep(blocks: &[Block<'_>]) -> Result<Vec<(usize, Band)>, InputError> {
-    let set = InstructionSet::current()?;
+pub(super) fn sweep(
+    set: InstructionSet,
+    blocks: &[Block<'_>],
+) -> Result<Vec<(usize, Band)>, InputError> {
     let tasks: Vec<(usize, Range<usize>)> = blocks
         .iter()
         .enumerate()

@@ -7,6 +7,7 @@ use crate::attention::AttentionView;
 use crate::edges::EdgeList;
 use crate::error::InputError;
 use crate::marginals::{MarginalRows, Marginals, Segments};
+use crate::simd::InstructionSet;
 use crate::sparsify::{Combine, Rules};
 
 /// The edges of one matrix, ordered by head, query, key.
@@ -51,10 +52,11 @@ pub fn marginals(view: &AttentionView<'_>, segments: Segments) -> Result<Margina
 }
 
 fn reduce(view: &AttentionView<'_>, plan: Plan) -> Result<Reduction, InputError> {
+    let set = InstructionSet::current()?;
     let mut reduction = Reduction::new(plan, view.heads(), view.keys());
     let block = Block { sequence: None, view: *view, first_row: 0, plan: &reduction.plan };
-    for (_, band) in sweep(&[block])? {
-        reduction.push(band);
+    for (_, band) in sweep(set, &[block])? {
+        reduction.push(set, band);
     }
     Ok(reduction)
 }
