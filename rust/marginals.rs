@@ -221,7 +221,7 @@ impl MarginalSums {
         for sums in self.received.chunks_exact(self.keys.max(1)) {
             received.extend(sums.iter().zip(&counts).map(|(sum, count)| (sum / count) as f32));
         }
-        let join = |of: fn(&Marginals) -> &[f32]| join(self.heads, self.values.iter().map(of));
+        let join = |of: fn(&Marginals) -> &[f32]| join(self.heads, &self.values, of);
         Marginals {
             diagonal: join(|values| &values.diagonal),
             previous: join(|values| &values.previous),
@@ -232,11 +232,11 @@ impl MarginalSums {
     }
 }
 
-/// Values of bands, head by head, from those of each band, head by head.
-fn join<'a>(heads: usize, bands: impl Iterator<Item = &'a [f32]> + Clone) -> Vec<f32> {
-    let mut all = Vec::with_capacity(bands.clone().map(<[f32]>::len).sum());
+/// One kind of values, head by head, from those of each band, head by head.
+fn join(heads: usize, bands: &[Marginals], of: fn(&Marginals) -> &[f32]) -> Vec<f32> {
+    let mut all = Vec::with_capacity(bands.iter().map(|band| of(band).len()).sum());
     for head in 0..heads {
-        for values in bands.clone() {
+        for values in bands.iter().map(of) {
             let width = values.len() / heads;
             all.extend_from_slice(&values[head * width..(head + 1) * width]);
         }

@@ -129,6 +129,12 @@ impl<'a, T: Stored> Row<'a, T> {
         simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(block * LANES));
     }
 
+    /// How many cache lines it fills.
+    #[inline(always)]
+    pub fn lines(self) -> usize {
+        self.keys.div_ceil(LINE / size_of::<T>())
+    }
+
     /// Asks for a cache line of a row that is read some rows later.
     #[inline(always)]
     pub fn prefetch_line<S: Simd>(self, simd: S, rows: usize, line: usize) {

@@ -176,7 +176,7 @@ impl<T: Stored> Kernel for SelectTogether<'_, '_, T> {
         if known.iter().any(|known| known.chunks.top > LARGEST) {
             return selector.select_odd(simd, rows, edges);
         }
-        let mut next = Next { rows: &each, line: 0 };
+        let mut next = Next { rows: &each, line: 0, lines: each[0].lines() };
         for (known, row) in known.iter_mut().zip(&each) {
             known.find_threshold(simd, rules, undecided, row.keys());
             next.ask(simd, 1);
@@ -202,12 +202,17 @@ struct Next<'a, 'b, T> {
     rows: &'a [Row<'b, T>; TOGETHER],
     /// The first line that has not been asked for.
     line: usize,
+    /// How many lines a row has.
+    lines: usize,
 }
 
 impl<T: Stored> Next<'_, '_, T> {
     /// Asks for some more lines of each.
     #[inline(always)]
     fn ask<S: Simd>(&mut self, simd: S, lines: usize) {
+        if self.line >= self.lines {
+            return;
+        }
         for line in self.line..self.line + lines {
             for row in self.rows {
                 row.prefetch_line(simd, TOGETHER, line);
