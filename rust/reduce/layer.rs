@@ -63,7 +63,7 @@ impl LayerReducer {
     ///
     /// # Errors
     /// [`InputError::Sequence`] without prompt or answer, [`InputError::Segments`],
-    /// [`InputError::Keys`].
+    /// [`InputError::Keys`], [`InputError::InstructionSet`].
     pub fn new(
         heads: usize,
         shapes: Vec<SequenceShape>,
