@@ -129,17 +129,16 @@ impl<'a, T: Stored> Row<'a, T> {
         simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(block * LANES));
     }
 
+    /// The same of a cache line.
+    #[inline(always)]
+    pub fn prefetch_line<S: Simd>(self, simd: S, rows: usize, line: usize) {
+        self.prefetch(simd, rows, line * (LINE / size_of::<[T; LANES]>()));
+    }
+
     /// How many cache lines it fills.
     #[inline(always)]
     pub fn lines(self) -> usize {
         self.keys.div_ceil(LINE / size_of::<T>())
-    }
-
-    /// Asks for a cache line of a row that is read some rows later.
-    #[inline(always)]
-    pub fn prefetch_line<S: Simd>(self, simd: S, rows: usize, line: usize) {
-        let begin = line * (LINE / size_of::<T>());
-        simd.prefetch(self.memory, rows.wrapping_mul(self.ahead).wrapping_add(begin));
     }
 
     /// The first `count` of 16 keys, fewer where the row ends; 0.0 in the other lanes.

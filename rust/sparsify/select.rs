@@ -199,10 +199,11 @@ impl<T: Stored> Kernel for SelectTogether<'_, '_, T> {
 
 /// The rows after those that are selected.
 struct Next<'a, 'b, T> {
+    /// Those that are.
     rows: &'a [Row<'b, T>; TOGETHER],
     /// The first line that has not been asked for.
     line: usize,
-    /// How many lines a row has.
+    /// How many lines a row has: asked anew each time, 2% more instructions for top-100 of 112 keys.
     lines: usize,
 }
 
