@@ -190,6 +190,7 @@ pub(crate) struct MarginalSums {
     rows: MarginalRows,
     heads: usize,
     keys: usize,
+    /// Empty until a band has some.
     received: Vec<f64>,
     /// All but `received`, band by band.
     values: Vec<Marginals>,
@@ -198,7 +199,7 @@ pub(crate) struct MarginalSums {
 impl MarginalSums {
     /// Nothing yet of the rows wanted.
     pub fn new(rows: MarginalRows, heads: usize, keys: usize) -> Self {
-        Self { rows, heads, keys, received: vec![0.0; heads * keys], values: Vec::new() }
+        Self { rows, heads, keys, received: Vec::new(), values: Vec::new() }
     }
 
     /// The rows that were asked for.
@@ -209,13 +210,15 @@ impl MarginalSums {
     /// Takes the band that follows.
     pub fn add(&mut self, set: InstructionSet, band: MarginalBand) {
         if band.received_keys > 0 {
+            self.received.resize(self.heads * self.keys, 0.0);
             set.run(AddColumns { sums: &mut self.received, keys: self.keys, band: &band });
         }
         self.values.push(band.values);
     }
 
     /// The marginals, `received` divided by `count(key)`.
-    pub fn finish(self, count: impl Fn(usize) -> f64) -> Marginals {
+    pub fn finish(mut self, count: impl Fn(usize) -> f64) -> Marginals {
+        self.received.resize(self.heads * self.keys, 0.0);
         let counts: Vec<f64> = (0..self.keys).map(count).collect();
         let mut received = Vec::with_capacity(self.received.len());
         for sums in self.received.chunks_exact(self.keys.max(1)) {

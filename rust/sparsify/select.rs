@@ -176,7 +176,9 @@ impl<T: Stored> Kernel for SelectTogether<'_, '_, T> {
         if known.iter().any(|known| known.chunks.top > LARGEST) {
             return selector.select_odd(simd, rows, edges);
         }
-        let mut next = Next { rows: &each, line: 0, lines: each[0].lines() };
+        // Rows that come alone are combined heads, or the last of a band: the next lie elsewhere.
+        let lines = if known.len() == TOGETHER { each[0].lines() } else { 0 };
+        let mut next = Next { rows: &each, line: 0, lines };
         for (known, row) in known.iter_mut().zip(&each) {
             known.find_threshold(simd, rules, undecided, row.keys());
             next.ask(simd, 1);
