@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hallutrace.models import Loaded
+from hallutrace.transformers_compat import cache_argument
 
 
 class InPlaceLayer(DynamicLayer):  # type: ignore[misc]
@@ -149,7 +150,7 @@ def prepare(
     inputs = loaded.model.prepare_inputs_for_generation(
         ids[:, :before],
         attention_mask=mask[:, :before],
-        past_key_values=cache,
+        **cache_argument(cache),
         use_cache=True,
         is_first_iteration=True,
         **({"position_ids": positions} if "position_ids" in accepted else {}),

@@ -12,6 +12,7 @@ import torch
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError
 from hallutrace.models import Loaded
+from hallutrace.transformers_compat import cache_argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,9 @@ def generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            past_key_values=cache.prepare(loaded, ids, mask, copies, decoding.max_new_tokens),
+            **cache_argument(
+                cache.prepare(loaded, ids, mask, copies, decoding.max_new_tokens)
+            ),
             **extra,
         )
     made = out[:, ids.shape[1] :].tolist()

@@ -11,6 +11,7 @@ import torch
 from hallutrace.attention import capturing
 from hallutrace.errors import ModelError
 from hallutrace.models import Loaded
+from hallutrace.transformers_compat import cache_argument, cache_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,10 @@ def probe(loaded: Loaded, tokens: int = 12) -> AttentionFacts:
                 "(llama, qwen, mistral, gemma, phi, gpt2 ...)"
             )
         half = tokens // 2
-        cache = model(input_ids=ids[:, :half], use_cache=True).past_key_values
+        cache = cache_of(model(input_ids=ids[:, :half], use_cache=True))
         with capturing(model, compare):
             for at in range(half, tokens):
-                model(input_ids=ids[:, at : at + 1], past_key_values=cache, use_cache=True)
+                model(input_ids=ids[:, at : at + 1], use_cache=True, **cache_argument(cache))
     layers = sorted(whole)
     return AttentionFacts(
         layers=layers,

@@ -71,7 +71,7 @@ def attention(architecture: str) -> list[torch.Tensor]:
 
 def test_architectures_are_those_of_the_design() -> None:
     assert len(ARCHITECTURES) == 23
-    assert UNSUPPORTED == ("bloom", "falcon", "gptj", "mpt")
+    assert UNSUPPORTED == ("bloom", "falcon", "mpt")
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, MULTIMODAL])

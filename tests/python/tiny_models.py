@@ -137,12 +137,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "starcoder2": DERIVED | {"sliding_window": WINDOW},
     "bloom": SPECIAL | {"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4},
     "falcon": UNGROUPED | {"num_hidden_layers": 2, "new_decoder_architecture": False},
-    "gptj": GPT | {"n_layer": 2, "rotary_dim": 8},
     "mpt": SPECIAL
     | {"vocab_size": VOCABULARY, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 256},
 }
 
-UNSUPPORTED: tuple[str, ...] = ("bloom", "falcon", "gptj", "mpt")
+UNSUPPORTED: tuple[str, ...] = ("bloom", "falcon", "mpt")
 """Architectures whose attention does not go through the interface: nothing can be captured."""
 
 ARCHITECTURES: tuple[str, ...] = tuple(name for name in CONFIGS if name not in UNSUPPORTED)
