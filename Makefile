@@ -3,16 +3,26 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install check test bench demo-model demo-figures fuzz instructions clean
+.PHONY: help install lock check test test-lowest test-newest bench demo-model demo-figures fuzz instructions clean
+
+# The versions that were tested, for whatever pip installs and for what it builds with.
+TESTED := PIP_CONSTRAINT=requirements/tested.txt PIP_BUILD_CONSTRAINT=requirements/tested.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 install: $(BIN)/python  ## build and install the package, with what tests and checks need, into .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check ".[dev]"
+	$(TESTED) $(BIN)/python $(PIP_INSTALL) ".[dev]"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-annotate pyproject.toml
+lock: $(BIN)/python  ## write the versions to test with anew: the newest and the lowest within the bounds
+	$(BIN)/python $(PIP_INSTALL) uv
+	$(LOCK) --extra dev --upgrade --output-file requirements/tested.txt
+	$(LOCK) --extra test --upgrade --resolution lowest-direct --output-file requirements/lowest.txt
 
 check: install  ## formatting, lints, types, and the stub against the extension
 	cargo fmt --check
@@ -27,10 +37,20 @@ test: install  ## all tests, of Rust and of Python; needs no network once instal
 	cargo test --quiet
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
+test-lowest:  ## the tests of Python with the lowest versions of what is needed (Python 3.10 or 3.11), in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	PIP_CONSTRAINT=requirements/lowest.txt .venv-lowest/bin/python $(PIP_INSTALL) ".[test]"
+	HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest
+
+test-newest:  ## the same with the newest versions within the bounds, in .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager ".[test]"
+	HF_HUB_OFFLINE=1 .venv-newest/bin/python -m pytest
+
 bench: install  ## criterion, then all comparisons; appends to benches/record (an hour)
 	cargo bench
 	$(BIN)/python benches/all.py
-	$(BIN)/pip install --quiet --disable-pip-version-check matplotlib
+	$(TESTED) $(BIN)/python $(PIP_INSTALL) matplotlib
 	$(BIN)/python benches/plot.py
 
 demo-model: install  ## train the small model anew (minutes) and measure it
@@ -48,4 +68,4 @@ fuzz:  ## fuzz the reader and the journal (needs cargo-fuzz and a nightly toolch
 	cargo +nightly fuzz run -s none journal -- -max_len=4096 -max_total_time=$(FUZZ_SECONDS)
 
 clean:  ## remove what was built
-	rm -rf target $(VENV) python/hallutrace/*.so
+	rm -rf target $(VENV) .venv-lowest .venv-newest python/hallutrace/*.so
