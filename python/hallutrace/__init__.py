@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hallutrace.cpu_threads import limit_spinning
 from hallutrace.errors import HallutraceError
+
+limit_spinning()
 
 if TYPE_CHECKING:
     from hallutrace.config import ExtractConfig

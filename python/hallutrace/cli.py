@@ -24,6 +24,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        import hallutrace
+
+        print(f"hallutrace {hallutrace.__version__}")
+        raise typer.Exit
+
+
 Preset = Annotated[
     Optional[str],
     typer.Option(help="named settings of a whole experiment: triviaqa-qwen3-4b", metavar="NAME"),
@@ -34,10 +44,21 @@ ConfigFile = Annotated[
         "--config", help="YAML file with options by name; options given here win", metavar="FILE"
     ),
 ]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", help="print the version and exit", callback=_print_version, is_eager=True
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines: JSON on standard output")]
 RunFolder = Annotated[
     Path, typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN")
 ]
+
+
+@app.callback()
+def about(version: Version = False) -> None:
+    """Holds the options of no command."""
 
 
 @app.command()
