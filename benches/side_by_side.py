@@ -21,9 +21,7 @@ import tempfile
 from pathlib import Path
 
 
-def start(
-    out: Path, questions: str, spins: str | None, more: list[str]
-) -> subprocess.Popen[str]:
+def start(out: Path, questions: str, spins: str | None, more: list[str]) -> subprocess.Popen[str]:
     """Starts an extraction as a process of its own."""
     command = [sys.executable, "-m", "hallutrace", "extract", "--questions", questions]
     command += ["--out", str(out), "--json", *more]

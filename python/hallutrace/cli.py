@@ -25,7 +25,6 @@ app = typer.Typer(
 )
 
 
-
 def _print_version(is_asked: bool) -> None:
     if is_asked:
         import hallutrace

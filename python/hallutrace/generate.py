@@ -138,9 +138,7 @@ def generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            **cache_argument(
-                cache.prepare(loaded, ids, mask, copies, decoding.max_new_tokens)
-            ),
+            **cache_argument(cache.prepare(loaded, ids, mask, copies, decoding.max_new_tokens)),
             **extra,
         )
     made = out[:, ids.shape[1] :].tolist()

@@ -1,4 +1,4 @@
-"""No command warns, and none prints a line that is not for the user, with every warning an error."""
+"""With every warning an error, no command warns or prints a line that is not for the user."""
 
 from __future__ import annotations
 
