@@ -1,6 +1,6 @@
 """Differences between the versions of transformers that hallutrace runs with, all in one place.
 
-Tried with 5.2 to 5.24; the bounds in ``pyproject.toml`` say the same.
+Tried with 5.6 to 5.24; the bounds in ``pyproject.toml`` say the same.
 """
 
 from __future__ import annotations
