@@ -13,6 +13,7 @@ from hallutrace.presets import PRESETS
 
 Count = Annotated[int, Field(ge=1)]
 
+COLUMN_OFF = "none"  # as a column: the field is left out, whatever the source has
 LARGEST_SHARD = 30_000  # traces; a header of safetensors has at most 100 MB
 
 
@@ -33,8 +34,8 @@ class ExtractConfig(BaseModel):
     questions: str = _option(
         "Questions",
         "demo",
-        "demo (400 questions of the small model), demo:all, demo:N, a .jsonl, .csv or .parquet "
-        "file, or hf:REPO/CONFIG/SPLIT",
+        "demo (400 questions of the small model), demo:all, demo:N, a .jsonl, .json, .csv, .tsv "
+        "or .parquet file, or hf:REPO/CONFIG/SPLIT",
     )
     responses: Path | None = _option(
         "Questions",
@@ -46,11 +47,19 @@ class ExtractConfig(BaseModel):
         "auto",
         "end responses with an end-of-sequence token: auto does so for text, not for token ids",
     )
-    id_column: str | None = _option("Questions", None, "column of the question's id")
+    id_column: str | None = _option(
+        "Questions", None, "column of the question's id; none makes ids of question and context"
+    )
     question_column: str | None = _option("Questions", None, "column of the question")
-    answers_column: str | None = _option("Questions", None, "column of the right answers")
-    context_column: str | None = _option("Questions", None, "column of the context")
-    group_column: str | None = _option("Questions", None, "column that splits go by")
+    answers_column: str | None = _option(
+        "Questions", None, "column of the right answers; none leaves them out"
+    )
+    context_column: str | None = _option(
+        "Questions", None, "column of the context; none leaves it out"
+    )
+    group_column: str | None = _option(
+        "Questions", None, "column that splits go by; none takes the id"
+    )
     response_column: str | None = _option("Questions", None, "column of the responses")
     limit: Count | None = _option("Questions", None, "stop after so many questions; may grow later")
 
@@ -173,6 +182,13 @@ class ExtractConfig(BaseModel):
             number, _, count = value.partition("/")
             if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
                 raise ValueError("i/n with i from 0 to n - 1, such as 0/4")
+        return value
+
+    @field_validator("question_column", "response_column")
+    @classmethod
+    def _needed_columns_are_on(cls, value: str | None) -> str | None:
+        if value == COLUMN_OFF:
+            raise ValueError("the name of a column, which cannot be left out")
         return value
 
     @field_validator("prompt")

@@ -12,7 +12,7 @@ from hallutrace.claims import UNTOLD, Holder, claim
 from hallutrace.config import ExtractConfig
 from hallutrace.environment import environment
 from hallutrace.errors import InputError
-from hallutrace.failures import RETRIED_STAGES, Failure
+from hallutrace.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.models import Loaded, default_prompt, load
 from hallutrace.patience import Patience
 from hallutrace.probe import probe
@@ -53,6 +53,8 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
     reporter = reporter or Silent()
     patience = Patience(reporter.note)
     source = open_source(config, patience)
+    for line in source.understood():
+        reporter.note(line)
     run = Run(config.out or Path("runs") / source.name)
     run.check_ours()
     loaded = load(config, patience)
@@ -182,7 +184,7 @@ class Extraction:
             if isinstance(row, BadRow):
                 # Every worker meets every row, and one of them records it.
                 if (self._config.worker or "0/1").startswith("0/"):
-                    self._run.failures.add(Failure(row.id, None, row.index, "question", row.error))
+                    self._run.failures.add(Failure(row.id, None, row.index, BAD_ROW, row.error))
                 continue
             yield row
             taken += 1
@@ -290,10 +292,22 @@ class Extraction:
             )
 
     def _failures(self, records: Iterable[CommitRecord]) -> list[Failure]:
-        """The failures that no later attempt has made good."""
+        """The failures that no later attempt has made good.
+
+        A bad row may have the id of another one that has a trace, which makes it no better.
+        """
+        records = list(records)
         done = {(key[0], key[1]) for record in records for key in record.keys}
-        failures = self._run.failures.read()
-        return [failed for failed in failures if (failed.id, failed.sample or 0) not in done]
+        rows = {index for record in records for index in record.indices}
+        return [
+            failed
+            for failed in self._run.failures.read()
+            if (
+                failed.index not in rows
+                if failed.stage == BAD_ROW
+                else (failed.id, failed.sample or 0) not in done
+            )
+        ]
 
     def _summary(self, seconds: float) -> Summary:
         records = self._run.records()

@@ -11,6 +11,7 @@ from typing import Any
 
 from hallutrace.canonical import canonical
 
+BAD_ROW = "question"  # the stage of a row that is no question, or contradicts another
 RETRIED_STAGES = ("memory", "replay", "write")  # where another attempt may end otherwise
 
 

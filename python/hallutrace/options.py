@@ -67,6 +67,9 @@ def flag_of(name: str) -> str:
 
 
 def _may_be_none(name: str) -> bool:
+    # Of a column, `none` is a choice of its own; what is not given is found by its name.
+    if name.endswith("_column"):
+        return False
     return type(None) in _alternatives(ExtractConfig.model_fields[name].annotation)
 
 

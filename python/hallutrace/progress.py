@@ -72,7 +72,8 @@ class Live:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, highlight=False)
+        # Notes name what users named: columns, files, folders. None of it is markup.
+        self._console.print(text, highlight=False, markup=False)
 
     def begin(self, total: int | None, done: int) -> None:
         """Starts the clock, and the bar on a terminal."""

@@ -27,6 +27,7 @@ from hallutrace.questions import (
 )
 from hallutrace.questions.hub import parse
 from hallutrace.questions.rows import BY_SCHEMA
+from hallutrace.questions.schema import default_id
 
 GOOD = {"id": "good", "question": "who?", "answers": ["me"]}
 
@@ -106,7 +107,8 @@ def test_secret_answers_of_triviaqa_are_no_references() -> None:
 
 def test_nq_open() -> None:
     row = {"question": "when did they win", "answer": ["1988", "in 1988"]}
-    assert one(row) == Question("row-0", "when did they win", ("1988", "in 1988"), None, 0, "row-0")
+    made = default_id("when did they win", None)
+    assert one(row) == Question(made, "when did they win", ("1988", "in 1988"), None, 0, made)
 
 
 def test_squad() -> None:
@@ -127,7 +129,8 @@ def test_halueval() -> None:
         "right_answer": "r",
         "hallucinated_answer": "h",
     }
-    assert one(row) == Question("row-0", "q", ("r",), "k", 0, "row-0")
+    made = default_id("q", "k")
+    assert one(row) == Question(made, "q", ("r",), "k", 0, made)
 
 
 @pytest.mark.parametrize("name", ["question", "query", "prompt"])
@@ -194,8 +197,8 @@ def test_jsonl_skips_blank_lines_and_a_byte_order_mark() -> None:
     )
     source = open_questions("q.jsonl")
     assert [(q.id, q.question, q.index) for q in questions(source)] == [
-        ("row-0", "a", 0),
-        ("row-1", "bé", 1),
+        (default_id("a", None), "a", 0),
+        (default_id("bé", None), "bé", 1),
     ]
     assert source.total == 2
 
@@ -210,9 +213,10 @@ def test_csv() -> None:
         ]
     )
     source = open_questions("q.csv")
+    made = default_id("plain?", "c")
     assert questions(source) == [
         Question("1", "two\nlines?", ("x", "y"), None, 0, "1"),
-        Question("row-1", "plain?", ("z, not a list",), "c", 1, "row-1"),
+        Question(made, "plain?", ("z, not a list",), "c", 1, made),
         Question("3", "squad?", ("w",), None, 2, "3"),
     ]
     assert source.total is None
@@ -220,27 +224,28 @@ def test_csv() -> None:
 
 def test_csv_bad_rows_name_the_line_they_begin_on() -> None:
     Path("q.csv").write_bytes(
-        b'question,answers\n\n"a\nb",x\nc,x,y\nd\xff,x\ne,"[\'x\']"\n,x\nf,\xff\n'
+        b'question,answers\n\n"a\nb",x\nc,x,y\nd\xff,x\ne,"[\'x"\n,x\nf,\xff\n'
         + b'"'
         + b"g" * 140_000
-        + b'",x\nlast,x\n'
+        + b'",x\nlast,x,,\n'
     )
     found = list(open_questions("q.csv"))
-    assert [q.question for q in found if isinstance(q, Question)] == ["a\nb", "last"]
+    asked = [q.question for q in found if isinstance(q, Question)]
+    assert asked == ["a\nb", "g" * 140_000, "last"]
     assert [row.error for row in found if isinstance(row, BadRow)] == [
         "Expected 2 cells, as in the header, got 3, in q.csv, line 5 - "
-        "put text with commas or line breaks into quotes",
+        "put text with delimiters or line breaks into quotes",
         "Expected text in UTF-8 in column `question`, got a character or byte that is none at "
-        "position 1, in q.csv, line 6 - save the file as UTF-8 or mend the row",
-        "Expected JSON in column `answers`, as the cell begins with `[`, got the text "
-        '"[\'x\']", in q.csv, line 7 - write it as in ["one", "two"]',
+        "position 1, in q.csv, line 6 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, "
+        "or mend the row",
+        "Expected a list or an object in column `answers`, as the text begins with `[`, got the "
+        'text "[\'x", in q.csv, line 7 - write a list as ["one", "two"]; a text between '
+        "brackets is a list of one text",
         "Expected a question in column `question`, got nothing, in q.csv, line 8 - "
         "write one or remove the row",
         "Expected text in UTF-8 in column `answers`, got a character or byte that is none at "
-        "position 0, in q.csv, line 9 - save the file as UTF-8 or mend the row",
-        "Expected a row of CSV, got what cannot be read (field larger than field limit "
-        "(131072)), in q.csv, line 10 - close the quotes; long texts are safer in .jsonl or "
-        ".parquet",
+        "position 0, in q.csv, line 9 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, "
+        "or mend the row",
     ]
 
 
@@ -315,13 +320,14 @@ def test_parquet_that_is_none() -> None:
     [
         (
             "q.txt",
-            "Expected `demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or a .jsonl, .csv or "
-            ".parquet file, got `q.txt`, in --questions - rename or convert the file",
+            "Expected `demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or a .jsonl, .json, "
+            ".csv, .tsv or .parquet file, got `q.txt`, in --questions - write one JSON object a "
+            'line, such as {"question": "who?"}, and name it .jsonl',
         ),
         (
             "demos",
-            "Expected `demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or a .jsonl, .csv or "
-            ".parquet file, got `demos`, in --questions - rename or convert the file",
+            "Expected `demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or a .jsonl, .json, "
+            ".csv, .tsv or .parquet file, got `demos`, in --questions - rename or convert the file",
         ),
         (
             "no.jsonl",
@@ -360,8 +366,8 @@ def test_no_question_column_is_one_error() -> None:
     with pytest.raises(InputError) as caught:
         open_questions("q.jsonl")
     assert str(caught.value) == (
-        "Expected a column `question` or `query` or `prompt`, got the columns `text`, `gold`, "
-        "in q.jsonl - name one of those with --question-column"
+        "Expected a column `question` or `query` or `prompt` or `question_stem`, got the columns "
+        "`text`, `gold`, in q.jsonl - name one of those with --question-column"
     )
 
 
@@ -420,42 +426,39 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         (
             {"question": "q", "id": True},
             "Expected text or a whole number as id in column `id`, got true, in q.jsonl, "
-            "line 2 - mend the row, or map another column with --id-column",
+            "line 2 - mend the row, map another column with --id-column, or leave it out with "
+            "--id-column none",
         ),
         (
-            {"question": "q", "context": {"title": [], "sentences": []}},
-            "Expected text as context in column `context`, got an object with `title`, "
-            "`sentences`, in q.jsonl, line 2 - mend the row, or map another column with "
-            "--context-column",
+            {"question": "q", "context": {"title": "t", "lines": ["s"]}},
+            "Expected text, or paragraphs of text, as context in column `context`, got an object "
+            "with `title`, `lines`, in q.jsonl, line 2 - mend the row, map another column with "
+            "--context-column, or leave the context out with --context-column none",
         ),
         (
             {"question": "q", "answers": [["x"]]},
-            "Expected answers in column `answers` as text, a number or a list of those, got a "
-            "list of 1, in q.jsonl, line 2 - mend the row, or map another column with "
-            "--answers-column",
-        ),
-        (
-            {"question": "q", "answers": False},
-            "Expected answers in column `answers` as text, a number or a list of those, got "
-            "false, in q.jsonl, line 2 - mend the row, or map another column with "
-            "--answers-column",
+            "Expected answers in column `answers` as text, a number, true, false, or a list of "
+            "those, got a list of 1, in q.jsonl, line 2 - mend the row, map another column with "
+            "--answers-column, or leave the answers out with --answers-column none",
         ),
         (
             {"question": "q", "answers": {"gold": "x"}},
             "Expected answers in column `answers` as an object with `value` and `aliases`, or "
-            "`text`, got an object with `gold`, in q.jsonl, line 2 - write a list of texts, or "
-            "map another column with --answers-column",
+            "`text`, got an object with `gold`, in q.jsonl, line 2 - write a list of texts, map "
+            "another column with --answers-column, or leave the answers out with --answers-column "
+            "none",
         ),
         (
             '{"question": "half \\ud800"}',
             "Expected text in UTF-8 in column `question`, got a character or byte that is none "
-            "at position 5, in q.jsonl, line 2 - save the file as UTF-8 or mend the row",
+            "at position 5, in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f "
+            "LATIN1 -t UTF-8, or mend the row",
         ),
         (
             '{"question": "q", "answers": NaN}',
-            "Expected answers in column `answers` as text, a number or a list of those, got the "
-            "number nan, in q.jsonl, line 2 - mend the row, or map another column with "
-            "--answers-column",
+            "Expected answers in column `answers` as text, a number, true, false, or a list of "
+            "those, got the number nan, in q.jsonl, line 2 - mend the row, map another column with "
+            "--answers-column, or leave the answers out with --answers-column none",
         ),
         (
             '{"question": ' + "1" * 5000 + "}",
@@ -480,14 +483,15 @@ def test_a_line_that_is_no_utf8() -> None:
         1,
         2,
         "Expected one JSON object on the line, got bytes that are no UTF-8 at position 14, "
-        "in q.jsonl, line 2 - save the file as UTF-8 or mend the line",
+        "in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend "
+        "the line",
     )
-    assert found[2] == Question("row-2", "c", (), None, 2, "row-2")
+    assert found[2] == Question(default_id("c", None), "c", (), None, 2, default_id("c", None))
 
 
 def test_a_bad_row_keeps_its_id() -> None:
     write_jsonl([GOOD, {"id": "b", "question": None}, {"question": None}])
-    assert [row.id for row in open_questions("q.jsonl")] == ["good", "b", "row-2"]
+    assert [row.id for row in open_questions("q.jsonl")] == ["good", "b", None]
 
 
 # Duplicates
@@ -504,7 +508,7 @@ def test_identical_duplicates_are_merged_and_counted_anew_on_each_pass() -> None
 def test_duplicates_without_ids_are_found_by_content() -> None:
     write_jsonl([{"question": "a"}, {"question": "b"}, {"question": "a"}])
     source = open_questions("q.jsonl")
-    assert [q.id for q in questions(source)] == ["row-0", "row-1"]
+    assert [q.id for q in questions(source)] == [default_id("a", None), default_id("b", None)]
     assert source.merged == 1
 
 
@@ -523,9 +527,15 @@ def test_one_id_with_two_contents() -> None:
     assert source.merged == 1
 
 
-def test_a_made_up_id_never_comes_twice() -> None:
-    write_jsonl([{"question": "a", "id": "row-1"}, {"question": "b"}])
-    assert [type(row) for row in open_questions("q.jsonl")] == [Question, BadRow]
+def test_a_question_without_id_and_with_other_answers_is_a_conflict() -> None:
+    write_jsonl([{"question": "a", "answer": "x"}, {"question": "a", "answer": "y"}])
+    first, second = open_questions("q.jsonl")
+    assert isinstance(first, Question) and first.references == ("x",)
+    assert isinstance(second, BadRow)
+    assert second.error == (
+        "Expected one content for one question, got another than in an earlier row, which stays, "
+        "in q.jsonl, line 2 - give the row an id of its own or remove it"
+    )
 
 
 # Digest and identity
@@ -701,9 +711,9 @@ def test_rows_without_ids_are_gathered_by_question_and_context() -> None:
     rows = [("a", "c"), ("a", "c"), ("a", "d"), ("b", "d"), ("b", "d")]
     found = questions(responses([{"question": q, "context": c, "response": "x"} for q, c in rows]))
     assert [(q.id, q.context, len(q.responses)) for q in found] == [
-        ("row-0", "c", 2),
-        ("row-2", "d", 1),
-        ("row-3", "d", 2),
+        (default_id("a", "c"), "c", 2),
+        (default_id("a", "d"), "d", 1),
+        (default_id("b", "d"), "d", 2),
     ]
 
 
@@ -784,7 +794,7 @@ def test_responses_come_from_files() -> None:
     with pytest.raises(InputError) as caught:
         open_responses("demo")
     assert str(caught.value) == (
-        "Expected a .jsonl, .csv or .parquet file, got `demo`, in --responses - "
+        "Expected a .jsonl, .json, .csv, .tsv or .parquet file, got `demo`, in --responses - "
         "rename or convert the file"
     )
 
@@ -842,9 +852,10 @@ def test_hub_nq_open_has_one_configuration() -> None:
     rows = [{"question": "q", "answer": ["a", "b"]}, {"question": " ", "answer": []}]
     write_jsonl(rows, "google/nq_open/validation.jsonl")
     good, wrong = open_questions("hf:google/nq_open/validation")
-    assert good == Question("row-0", "q", ("a", "b"), None, 0, "row-0")
+    made = default_id("q", None)
+    assert good == Question(made, "q", ("a", "b"), None, 0, made)
     assert wrong == BadRow(
-        "row-1",
+        None,
         1,
         None,
         "Expected a question in column `question`, got empty text, in "

@@ -8,8 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from hallutrace.commands.text import OUT, bytes_text, duration, quiet_libraries
+from hallutrace.commands.text import OUT, bytes_text, duration, plain, quiet_libraries
+from hallutrace.config import ExtractConfig
 from hallutrace.options import config_of
+from hallutrace.questions import QuestionSource
 
 
 def run_plan(
@@ -27,7 +29,9 @@ def run_plan(
 
     quiet_libraries(is_small=True)
     shape = planning.model_shape(config.model, config.revision)
-    questions = config.limit or _questions_known(config)
+    source = _source_at_hand(config)
+    questions = config.limit or (source.total if source else None)
+    understood = source.understood() if source else []
     batch = config.batch_size if config.batch_size != "auto" else 8
     plans = planning.plan(config, shape, prompt_tokens, answer_tokens, questions)
     needs = planning.memory(config, shape, prompt_tokens, answer_tokens, batch)
@@ -37,6 +41,7 @@ def run_plan(
             "prompt_tokens": prompt_tokens,
             "answer_tokens": answer_tokens,
             "questions": questions,
+            "understood": understood,
             "batch_size": batch,
             "hidden_states": {
                 one.hidden_states: {
@@ -51,6 +56,8 @@ def run_plan(
             content["measured"] = {name: getattr(timed, name) for name in timed.__slots__}
         print(json.dumps(content))
         return
+    for line in understood:
+        OUT.print(plain(line), highlight=False)
     OUT.print(
         f"{config.model}: {shape.layers} layers, {shape.heads} heads, width {shape.hidden_size:,}, "
         f"{shape.parameters / 1e6:,.0f}M parameters; "
@@ -81,10 +88,10 @@ def run_plan(
         )
 
 
-def _questions_known(config: Any) -> int | None:
-    """Questions of the source where telling needs no network."""
+def _source_at_hand(config: ExtractConfig) -> QuestionSource | None:
+    """The source of the questions, where opening it needs no network."""
     from hallutrace.extraction import open_source
 
     if config.questions.startswith("hf:") and config.responses is None:
         return None
-    return open_source(config).total
+    return open_source(config)

@@ -57,12 +57,16 @@ def _ids(text: str | None) -> list[str] | None:
         return None
     if not text.startswith("@"):
         return text.split(",")
+    path = Path(text[1:]).expanduser()
     try:
-        return Path(text[1:]).read_text(encoding="utf-8").split("\n")[:-1]
-    except OSError as error:
+        # Lines as text files have them; other separators that Python knows may be within an id.
+        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        got = error.strerror if isinstance(error, OSError) else "text that is not UTF-8"
         raise InputError(
-            f"Expected a file with one id a line, got {error.strerror} at {text[1:]} - check --ids"
+            f"Expected a file with one id a line, got {got} at {text[1:]} - check --ids"
         ) from None
+    return [line for line in lines if line]
 
 
 def _indices(text: str | None) -> list[int] | None:

@@ -32,7 +32,7 @@ def read_given(path: Path, keys: Collection[Key]) -> dict[Key, Row]:
     ``sample`` (0 where it is not) and ``score``; others are passed over. The same row twice is one.
 
     Args:
-        path: of a .jsonl, .csv or .parquet file.
+        path: of a .jsonl, .json, .csv, .tsv or .parquet file.
         keys: of the run's traces.
 
     Returns:
@@ -92,11 +92,16 @@ def _check_known(path: Path, found: Collection[Key], known: set[Key]) -> None:
 
 def _row(values: dict[str, Any]) -> tuple[Key, Row]:
     """A row of the file; ValueError says what was expected and what came."""
-    id_, label = values.get("id"), values.get("label")
-    if type(id_) is int:
-        id_ = str(id_)
-    if not isinstance(id_, str) or not id_:
-        raise ValueError(f"Expected a question's id in column `id`, got {_shown(id_)}")
+    from hallutrace.questions.values import identifier
+
+    label = values.get("label")
+    try:
+        # As among questions: 17 and 17.0 are the id "17".
+        id_ = identifier(values.get("id"))
+    except ValueError:
+        id_ = None
+    if id_ is None:
+        raise ValueError(f"Expected a question's id in column `id`, got {_shown(values.get('id'))}")
     if "label" not in values:
         there = ", ".join(f"`{name}`" for name in list(values)[:6])
         raise ValueError(f"Expected a column `label`, got {there}")

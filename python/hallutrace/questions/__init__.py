@@ -1,24 +1,36 @@
 """Where questions come from: the small model's own, a file, or a data set on the hub.
 
 A source is a stream. One iteration is one pass over its rows and gives a :class:`Question` or a
-:class:`BadRow` for each; only ids and short digests are remembered, never rows.
+:class:`BadRow` for each; only ids and short digests are remembered, never rows. Every row is
+either read right or is a bad row that names what is wrong: none is lost without a word.
 
-Columns are found by name, the first that is there, unless :class:`Columns` maps them:
+Columns are found by name (case, spaces and underscores do not matter), the first that is there,
+unless :class:`Columns` maps them or turns them off (`none`):
 
 =========  ========================================================================
-question   ``question``, ``query``, ``prompt``
-id         ``id``, ``question_id``, ``qid``; a row without one is ``row-INDEX``
-answers    ``answers``, ``answer``, ``references``, ``right_answer``: text, a number, a list of
-           those, TriviaQA's ``{"value", "aliases"}`` or SQuAD's ``{"text"}``; may be missing
-context    ``context``, ``knowledge``, ``passage``
+question   ``question``, ``query``, ``prompt``, ``question_stem``
+id         ``id``, ``question_id``, ``qid``, ``query_id``; a row without one gets ``q`` and 16
+           hexadecimal digits that depend on question and context alone
+answers    ``right_answer``, ``correct_answer``, ``possible_answers`` and the like;
+           ``answers``; ``answer``, unless a column such as ``hallucination`` or ``label`` says
+           whether it is right: text, a number, true or false (yes, no), a list of those, also as
+           text; TriviaQA's ``{"value", "aliases"}`` or SQuAD's ``{"text"}``; with ``choices`` or
+           ``options`` a label or an index of one; may be missing
+context    ``context``, ``knowledge``, ``passage``: text, or paragraphs
 group      ``group``; the id where there is none
 response   ``response``, ``responses``, ``completion``, ``output``, ``generated_answer``:
            text, a list of token ids, or a list of those (:func:`open_responses` alone)
 =========  ========================================================================
 
-Rooms: ``rows`` (what goes in and out), ``values`` and ``schema`` (one row to one question),
-``gather`` (rows that are samples of one question), ``files`` and ``hub`` (rows from somewhere),
-``source`` (opening, merging). Imports flow rows ◄ values ◄ schema ◄ gather, files, hub ◄ source.
+Numbers that are whole are written without a point (1969.0 is 1969), and integers keep all their
+digits. Cells of CSV stay as they are written, but for columns in which every number ends in
+``.0``, as pandas writes whole numbers beside missing ones.
+
+Rooms: ``rows`` (what goes in and out), ``values``, ``literals`` and ``contexts`` (single values),
+``columns`` (names), ``answers`` and ``schema`` (one row to one question), ``gather`` (rows that are
+samples of one question), ``understanding`` (the schema, from the first rows), ``delimited``,
+``json_files``, ``parquet``, ``classes``, ``files`` and ``hub`` (rows from somewhere), ``source``
+(opening, merging).
 """
 
 from hallutrace.questions.rows import BadRow, Columns, Question, digest_of

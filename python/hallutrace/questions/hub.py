@@ -8,6 +8,7 @@ from typing import Any
 
 from hallutrace.errors import InputError, MissingExtraError
 from hallutrace.patience import Patience
+from hallutrace.questions.classes import class_names, with_class_names
 from hallutrace.questions.rows import RawRow, UnplacedError
 from hallutrace.questions.values import shortened
 
@@ -71,9 +72,11 @@ class Hub:
         if columns is not None and data.column_names is not None:
             # Contexts of megabytes that nobody asked for need not be decoded.
             data = data.select_columns([name for name in data.column_names if name in columns])
+        features = data.features
+        classes = class_names(features.to_dict() if features else {})
         stream = _Stream(data)
         while (values := self._next(stream)) is not None:
-            yield RawRow(stream.index - 1, None, values)
+            yield RawRow(stream.index - 1, None, with_class_names(values, classes))
 
     def _next(self, stream: _Stream) -> dict[str, object] | None:
         index = stream.index

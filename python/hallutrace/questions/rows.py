@@ -58,9 +58,13 @@ class BadRow:
     error: str
 
 
+OFF = "none"
+"""Given as a column: the field is left out, whatever the source has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of a source's columns; None is found by schema."""
+    """Names of a source's columns; None is found by schema, `none` turns the field off."""
 
     id: str | None = None
     question: str | None = None

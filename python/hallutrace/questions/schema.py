@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from hallutrace.questions.answers import right_answers
+from hallutrace.questions.columns import Layout
+from hallutrace.questions.contexts import context_text
+from hallutrace.questions.literals import unfolded
 from hallutrace.questions.rows import (
     BadRow,
-    Columns,
     Question,
     RawRow,
     Response,
     UnplacedError,
+    canonical_digest,
     spot,
 )
-from hallutrace.questions.values import (
-    checked,
-    json_cell,
-    kind,
-    listed,
-    reference,
-    response,
-    unpacked,
-)
+from hallutrace.questions.values import LONGEST_ID, WHOLE, checked, identifier, kind, response
 
-CANDIDATES: dict[str, tuple[str, ...]] = {
-    "question": ("question", "query", "prompt"),
-    "id": ("id", "question_id", "qid"),
-    "answers": ("answers", "answer", "references", "right_answer"),
-    "context": ("context", "knowledge", "passage"),
-    "group": ("group",),
-    "response": ("response", "responses", "completion", "output", "generated_answer"),
-}
-"""Names of columns that are understood without options, best first."""
+NUMBERED = ("id", "group")
+"""Fields whose values may be whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,136 +34,127 @@ class Row:
     line: int | None
 
 
+def default_id(question: str, context: str | None) -> str:
+    """The id of a question that has none: `q` and 16 hexadecimal digits.
+
+    It depends on the question and its context alone, so it is the same in every file, whatever
+    else is there; equal questions have equal ids.
+    """
+    return "q" + canonical_digest([question, context]).hex()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Which columns hold which field: to be tried in order, the first with a value counts."""
+    """How rows of a source are read.
 
-    columns: Mapping[str, tuple[str, ...]]
+    Attributes:
+        layout: which columns hold what.
+        responses: whether every row must have a response.
+        floats: columns of CSV whose whole numbers all end in `.0`, as pandas writes them.
+    """
+
+    layout: Layout
     responses: bool
-
-    def names(self) -> frozenset[str]:
-        """Every column that may be read."""
-        return frozenset(name for names in self.columns.values() for name in names)
+    floats: frozenset[str] = frozenset()
 
     def read(self, raw: RawRow, place: str) -> Row | BadRow:
         """Turn a row into a question, or into the reason why it is none."""
-        identifier: str | None = None
+        found: str | None = None
         try:
             if isinstance(raw.values, UnplacedError):
                 raise raw.values
-            found = self._text(raw.values, "id", numbers=True)
-            identifier = found or f"row-{raw.index}"
-            question = self._question(raw, raw.values, identifier)
+            values = self._as_whole(raw.values) if self.floats else raw.values
+            found = self._name(values, "id")
+            question = self._question(raw, values, found)
         except UnplacedError as problem:
-            return BadRow(
-                identifier, raw.index, raw.line, problem.at(spot(place, raw.index, raw.line))
-            )
+            return BadRow(found, raw.index, raw.line, problem.at(spot(place, raw.index, raw.line)))
         return Row(question, found is not None, raw.line)
 
-    def _question(self, raw: RawRow, values: Mapping[str, object], identifier: str) -> Question:
-        text = self._text(values, "question")
-        if text is None:
-            column, value = self._find(values, "question")
-            raise UnplacedError(
-                f"a question in column `{column}`",
-                kind(value),
-                "write one or remove the row",
-            )
+    def _question(self, raw: RawRow, values: Mapping[str, object], named: str | None) -> Question:
+        text = self._asked(values)
+        context = self._context(values)
+        identifier = named or default_id(text, context)
+        references = right_answers(values, self.layout.answers)
         return Question(
             id=identifier,
             question=text,
-            references=tuple(dict.fromkeys(self._references(raw, values))),
-            context=self._text(values, "context"),
+            references=tuple(dict.fromkeys(references)),
+            context=context,
             index=raw.index,
-            group=self._text(values, "group", numbers=True) or identifier,
+            group=self._name(values, "group") or identifier,
             responses=self._responses(raw, values) if self.responses else (),
         )
 
+    def _as_whole(self, values: Mapping[str, object]) -> dict[str, object]:
+        """The cells with `1969.0` as `1969` where the column is of floats."""
+        whole = dict(values)
+        for name in self.floats:
+            cell = whole.get(name)
+            if isinstance(cell, str) and (match := WHOLE.fullmatch(cell)):
+                whole[name] = match.group(1)
+        return whole
+
     def _find(self, values: Mapping[str, object], field: str) -> tuple[str, object]:
         """The column of a field and what it holds, None where it has none."""
-        for name in self.columns[field]:
-            if values.get(name) is not None:
-                return name, values[name]
-        return self.columns[field][0], None
+        columns = self.layout.fields[field]
+        filled = (name for name in columns if values.get(name) is not None)
+        column = next(filled, columns[0] if columns else "none")
+        return column, values.get(column) if columns else None
 
-    def _text(self, values: Mapping[str, object], field: str, numbers: bool = False) -> str | None:
-        """A field as text; None where it is missing or blank."""
-        column, value = self._find(values, field)
-        if numbers and isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
+    def _asked(self, values: Mapping[str, object]) -> str:
+        """The question; of an object, its `text` (Natural Questions) or `stem` (ARC)."""
+        column, value = self._find(values, "question")
+        if isinstance(value, dict):
+            value = value.get("text", value.get("stem", value))
         if value is not None and not isinstance(value, str):
-            wanted = "text or a whole number" if numbers else "text"
             raise UnplacedError(
-                f"{wanted} as {field} in column `{column}`",
+                f"text as question in column `{column}`",
                 kind(value),
-                f"mend the row, or map another column with --{field}-column",
+                "mend the row, or map another column with --question-column",
             )
         if value is None or not value.strip():
-            return None
+            raise UnplacedError(
+                f"a question in column `{column}`", kind(value), "write one or remove the row"
+            )
         return checked(value, column)
 
-    def _references(self, raw: RawRow, values: Mapping[str, object]) -> Iterator[str]:
-        column, value = self._find(values, "answers")
-        if raw.cells and isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-            value = json_cell(value, column)
-        if isinstance(value, dict):
-            value = unpacked(value, column)
-        for item in value if isinstance(value, list) else [value]:
-            text = reference(item, column)
-            # A blank reference matches nothing; keeping it would only pass for an answer.
-            if text.strip():
-                yield checked(text, column)
+    def _context(self, values: Mapping[str, object]) -> str | None:
+        """The context; None where it is missing or blank."""
+        column, value = self._find(values, "context")
+        if value is None:
+            return None
+        text = checked(context_text(value, column), column)
+        return text if text.strip() else None
+
+    def _name(self, values: Mapping[str, object], field: str) -> str | None:
+        """An id or a group; None where it is missing or blank."""
+        column, value = self._find(values, field)
+        leave = f"or leave it out with --{field}-column none"
+        try:
+            name = identifier(value)
+        except ValueError:
+            raise UnplacedError(
+                f"text or a whole number as {field} in column `{column}`",
+                kind(value),
+                f"mend the row, map another column with --{field}-column, {leave}",
+            ) from None
+        if name is not None and len(name) > LONGEST_ID:
+            raise UnplacedError(
+                f"at most {LONGEST_ID} characters as {field} in column `{column}`",
+                f"{len(name):,}",
+                f"shorten it, {leave}",
+            )
+        return None if name is None else checked(name, column)
 
     def _responses(self, raw: RawRow, values: Mapping[str, object]) -> tuple[Response, ...]:
         column, value = self._find(values, "response")
-        if raw.cells and isinstance(value, str) and value.lstrip().startswith("["):
+        if raw.cells and isinstance(value, str):
             # A text may well begin with a bracket ("[1] says"): only a whole list is one.
             with suppress(UnplacedError):
-                value = json_cell(value, column)
+                listed = unfolded(value, column)
+                value = listed if isinstance(listed, list) else value
         # A list of numbers alone is one answer, as token ids.
         items: list[object] = [value]
         if isinstance(value, list) and any(isinstance(item, str | list) for item in value):
             items = value
         return tuple(response(item, column) for item in items)
-
-
-def resolve(
-    mapped: Columns, columns: Iterable[str], filled: Iterable[str], responses: bool
-) -> Schema:
-    """Decide which columns are read, from the first rows of a source.
-
-    Args:
-        mapped: columns that the user named.
-        columns: those that the first rows have.
-        filled: those of them that hold a value in one of these rows.
-        responses: whether the source must have responses.
-
-    Returns:
-        The schema. A field that the first rows lack is looked for by all its names later on.
-
-    Raises:
-        UnplacedError: a mapped column is missing, or there is no question or response.
-    """
-    present, full = list(columns), set(filled)
-    chosen: dict[str, tuple[str, ...]] = {}
-    for field, candidates in CANDIDATES.items():
-        if field == "response" and not responses:
-            continue
-        name = getattr(mapped, field)
-        required = field in ("question", "response")
-        if name is not None and name not in present:
-            raise UnplacedError(
-                f"the column `{name}`, as --{field}-column says",
-                f"the columns {listed(present)}",
-                f"name one of those with --{field}-column",
-            )
-        here = [known for known in candidates if known in present]
-        if name is None and required and not here:
-            raise UnplacedError(
-                f"a column {' or '.join(f'`{known}`' for known in candidates)}",
-                f"the columns {listed(present)}",
-                f"name one of those with --{field}-column",
-            )
-        best = [known for known in here if known in full] or here
-        chosen[field] = (name,) if name is not None else tuple(best[:1]) or candidates
-    return Schema(chosen, responses)

@@ -22,7 +22,8 @@ from hallutrace.questions.rows import (
     UnplacedError,
     spot,
 )
-from hallutrace.questions.schema import Row, Schema, resolve
+from hallutrace.questions.schema import Row
+from hallutrace.questions.understanding import understand
 
 FIRST_ROWS = 100
 """Rows looked at before anything runs: they decide the schema."""
@@ -47,12 +48,22 @@ class QuestionSource:
         self._identity: dict[str, object] = {"kind": kind, "spec": spec}
         if columns.given():
             self._identity["columns"] = columns.given()
-        self._schema = understand(reader, columns, self._responses)
+        first = list(islice(readable(reader), FIRST_ROWS))
+        self._understood = understand(first, columns, self._responses, reader.place)
+        self._kind = kind
 
     @property
     def total(self) -> int | None:
         """Number of rows, bad ones and duplicates included, where it is cheaply known."""
         return self._reader.total
+
+    def understood(self) -> list[str]:
+        """What was understood of its first rows, in lines for the user; none for `demo`.
+
+        Which columns hold what, and in how many rows right answers were found: a warning where
+        there are none.
+        """
+        return [] if self._kind == "demo" else self._understood.lines(self._reader.place)
 
     def identity(self) -> dict[str, object]:
         """What tells this source from others, JSON-able: kind, spec, and columns if mapped."""
@@ -68,9 +79,9 @@ class QuestionSource:
             InputError: the file or the hub failed on the way.
         """
         self.merged = 0
-        place, names = self._reader.place, self._schema.names()
-        rows = (self._schema.read(raw, place) for raw in readable(self._reader, names))
-        seen: dict[str | bytes, bytes] = {}
+        place, schema = self._reader.place, self._understood.schema
+        rows = (schema.read(raw, place) for raw in readable(self._reader, schema.layout.names()))
+        seen: dict[str, bytes] = {}
         # Rows of one question are samples of it only where they carry responses.
         for item in gather(rows, place) if self._responses else map(alone, rows):
             if isinstance(item, BadRow):
@@ -78,17 +89,13 @@ class QuestionSource:
             else:
                 yield from self._admit(item, seen)
 
-    def _admit(self, item: Answered, seen: dict[str | bytes, bytes]) -> Iterator[Question | BadRow]:
+    def _admit(self, item: Answered, seen: dict[str, bytes]) -> Iterator[Question | BadRow]:
         """A question the first time, nothing for its duplicate, bad rows for its rival."""
         question = item.question
         digest = content(question)
-        keys: list[str | bytes] = [question.id]
-        if not item.named:
-            # Without an id it is the content that comes twice; of responses, the question.
-            keys.append(content(replace(question, responses=())))
-        known = next((seen[key] for key in keys if key in seen), None)
+        known = seen.get(question.id)
         if known is None:
-            seen.update(dict.fromkeys(keys, digest))
+            seen[question.id] = digest
             yield question
         elif known == digest:
             self.merged += len(item.rows)
@@ -133,44 +140,6 @@ def readable(reader: RowReader, columns: Collection[str] | None = None) -> Itera
     except OSError as error:
         problem = UnplacedError("a file that can be read", f"{error.strerror or error}", "check it")
         raise InputError(problem.at(reader.place)) from error
-
-
-def understand(reader: RowReader, columns: Columns, responses: bool) -> Schema:
-    """Find the schema in the first rows, and refuse a source in which all of these are bad.
-
-    Args:
-        reader: of the source.
-        columns: those the user mapped.
-        responses: whether every row must have a response.
-
-    Returns:
-        The schema for all rows.
-
-    Raises:
-        InputError: no rows, a column missing, or not one good row among the first ones.
-    """
-    first = list(islice(readable(reader), FIRST_ROWS))
-    if not first:
-        fix = "check that it is the right one"
-        raise InputError(UnplacedError("rows with questions", "none", fix).at(reader.place))
-    values = [raw.values for raw in first if not isinstance(raw.values, UnplacedError)]
-    try:
-        if not values:
-            schema = Schema({}, responses)
-        else:
-            present = dict.fromkeys(name for row in values for name in row)
-            filled = {name for row in values for name in row if row[name] is not None}
-            schema = resolve(columns, present, filled, responses)
-    except UnplacedError as problem:
-        raise InputError(problem.at(reader.place)) from None
-    read = [schema.read(raw, reader.place) for raw in first]
-    bad = [row for row in read if isinstance(row, BadRow)]
-    if len(bad) == len(first):
-        raise InputError(
-            f"Expected questions, got {len(bad)} bad rows and no good one at the beginning, "
-            f"in {reader.place} - mend the file; the first says: {bad[0].error}"
-        )
-    return schema
 
 
 class Demo:
@@ -226,7 +195,7 @@ def open_questions(
     """Open a source of questions and look at its first rows.
 
     Args:
-        spec: `demo` (400 questions), `demo:all`, `demo:N`, a `.jsonl`, `.csv` or `.parquet`
+        spec: `demo` (400 questions), `demo:all`, `demo:N`, a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`
             file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there is one
             configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
         columns: names of columns; those left out are found by schema.
@@ -265,7 +234,7 @@ def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
     and references, which the first row has.
 
     Args:
-        path: a `.jsonl`, `.csv` or `.parquet` file.
+        path: a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet` file.
         columns: names of columns; those left out are found by schema.
 
     Returns:

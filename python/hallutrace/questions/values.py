@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
+import struct
 from collections.abc import Iterable
+from decimal import Decimal
 
 from hallutrace.questions.rows import Response, UnplacedError
 
-UNKNOWN_ANSWER = "<unk>"
-"""What TriviaQA's test split holds for answers that are kept secret: no reference."""
-
 MAX_TOKEN_ID = 2**31 - 1
 """Traces store token ids as int32."""
+
+LONGEST_ID = 500
+"""Characters of an id; the header of a shard holds the ids of all its traces."""
+
+EXACT = 2**53
+"""Whole numbers from here on may have lost digits as a float."""
+
+WHOLE = re.compile(r"\s*([+-]?\d+)\.0+\s*")
+"""A whole number as pandas writes it where a column has gaps: `1969.0`."""
 
 
 def kind(value: object) -> str:
@@ -29,7 +37,8 @@ def kind(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, dict):
-        return f"an object with {', '.join(f'`{key}`' for key in list(value)[:6]) or 'no keys'}"
+        keys = ", ".join(f"`{shown_name(key)}`" for key in list(value)[:6])
+        return f"an object with {keys or 'no keys'}"
     return f"a value of type {type(value).__name__}"
 
 
@@ -38,59 +47,105 @@ def shortened(text: str, length: int = 40) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def shown_name(name: object) -> str:
+    """The name of a column, for messages; what UTF-8 cannot say is escaped."""
+    return shortened(str(name)).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns, in words."""
+    shown = [f"`{shown_name(name)}`" for name in names]
+    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return (", ".join(shown[:12]) + more) or "none"
+
+
 def checked(text: str, column: str) -> str:
     """The text itself, unless it holds what UTF-8 cannot say (half of a surrogate pair)."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UnplacedError(
-            f"text in UTF-8 in column `{column}`",
+            f"text in UTF-8 in column `{shown_name(column)}`",
             f"a character or byte that is none at position {error.start}",
-            "save the file as UTF-8 or mend the row",
+            "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend the row",
         ) from None
     return text
 
 
-def json_cell(cell: str, column: str) -> object:
-    """What a cell that looks like a list or an object holds."""
+def number_text(number: int | float | Decimal) -> str:
+    """A number as people write it: 1969.0 is 1969, and integers of any size keep their digits."""
+    if isinstance(number, int):
+        return str(number)
+    if isinstance(number, Decimal):
+        is_whole = number == number.to_integral_value()
+        return str(int(number)) if is_whole else format(number, "f")
+    if number.is_integer() and abs(number) < EXACT:
+        return str(int(number))
+    return single_precision(number) or str(number)
+
+
+def single_precision(number: float) -> str | None:
+    """The shortest text of a number that was stored with 32 bits, where it shows that it was.
+
+    Widened to 64 bits, .1 reads 0.10000000149011612; a number that was stored with 64 bits is
+    hardly ever one of 32 and as long as that.
+    """
+    if len(str(number)) <= 10:
+        return None
+    with_32_bits = struct.Struct("f")
     try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        raise UnplacedError(
-            f"JSON in column `{column}`, as the cell begins with `{cell.lstrip()[0]}`",
-            kind(cell),
-            'write it as in ["one", "two"]',
-        ) from None
+        if with_32_bits.unpack(with_32_bits.pack(number))[0] != number:
+            return None
+    except OverflowError:
+        return None
+    texts = (f"{number:.{digits}g}" for digits in range(6, 10))
+    packed = with_32_bits.pack(number)
+    return next((text for text in texts if with_32_bits.pack(float(text)) == packed), None)
 
 
-def unpacked(value: dict[str, object], column: str) -> list[object]:
-    """The right answers in an object: TriviaQA's value and aliases, or SQuAD's texts."""
-    if "value" in value:
-        first, more = value["value"], value.get("aliases")
-        aliases = more if isinstance(more, list) else [more]
-        return [item for item in (first, *aliases) if item != UNKNOWN_ANSWER]
-    if "text" in value:
-        texts = value["text"]
-        return texts if isinstance(texts, list) else [texts]
-    raise UnplacedError(
-        f"answers in column `{column}` as an object with `value` and `aliases`, or `text`",
-        kind(value),
-        "write a list of texts, or map another column with --answers-column",
-    )
+def identifier(value: object) -> str | None:
+    """A value as the text that names something; None where it is missing, blank or no name.
+
+    Args:
+        value: text, or a whole number, also as a float (`17.0`, where a column has gaps).
+
+    Raises:
+        ValueError: neither; a float so large that it may stand for several whole numbers.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return str(int(value))
+    raise ValueError
 
 
 def reference(item: object, column: str) -> str:
-    """One right answer as text; "" where there is none."""
+    """One right answer as text; "" where there is none.
+
+    True and false are `yes` and `no`, as questions with such answers are asked (BoolQ). An
+    object may hold the text (NarrativeQA). A text that ends in a line `#### 42` is a solution
+    whose answer stands there (GSM8K).
+    """
+    if isinstance(item, dict) and isinstance(item.get("text"), str):
+        item = item["text"]
     if item is None:
         return ""
     if isinstance(item, str):
-        return item
-    if isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
-        return str(item)
+        _, mark, final = item.rpartition("\n#### ")
+        return final if mark and "\n" not in final.strip() else item
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, int) or (isinstance(item, float | Decimal) and math.isfinite(item)):
+        return number_text(item)
     raise UnplacedError(
-        f"answers in column `{column}` as text, a number or a list of those",
+        f"answers in column `{column}` as text, a number, true, false, or a list of those",
         kind(item),
-        "mend the row, or map another column with --answers-column",
+        "mend the row, map another column with --answers-column, or leave the answers out with "
+        "--answers-column none",
     )
 
 
@@ -113,10 +168,3 @@ def response(item: object, column: str) -> Response:
 def is_token_id(value: object) -> bool:
     """Whether a value can be a token id."""
     return type(value) is int and 0 <= value <= MAX_TOKEN_ID
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names of columns, in words."""
-    shown = [f"`{shortened(name)}`" for name in names]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    return (", ".join(shown[:12]) + more) or "none"

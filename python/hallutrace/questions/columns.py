@@ -1,0 +1,258 @@
+"""Which columns of a source hold what, by their names.
+
+Names are compared without case, spaces, dots and underscores: `Best Answer`, `best_answer` and
+`bestAnswer` are one. What a column holds is never guessed from its values: a data set that is
+not known here has no right answers until `--answers-column` names them, and this is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from hallutrace.questions.rows import OFF, Columns, UnplacedError
+from hallutrace.questions.values import listed
+
+CANDIDATES: dict[str, tuple[str, ...]] = {
+    "question": ("question", "query", "prompt", "question_stem"),
+    "id": ("id", "question_id", "qid", "query_id"),
+    "context": ("context", "knowledge", "passage"),
+    "group": ("group",),
+    "response": ("response", "responses", "completion", "output", "generated_answer"),
+}
+"""Names of columns that are understood without options, best first."""
+
+RIGHT = (
+    "right_answer",
+    "right_answers",
+    "correct_answer",
+    "correct_answers",
+    "reference_answer",
+    "reference_answers",
+    "gold_answer",
+    "gold_answers",
+    "golden_answers",
+    "ground_truth",
+    "ground_truths",
+    "possible_answers",
+)
+"""Columns of right answers, whatever stands beside them."""
+
+ANSWERS = ("answers", "answer")
+"""Columns of right answers; `answer` unless another column says whether it is right."""
+
+REFERENCES = ("references", "reference")
+"""Columns of right answers where no other is: beside an `answer` they may be sources."""
+
+VERDICTS = (
+    "hallucination",
+    "hallucinated",
+    "has_hallucination",
+    "is_hallucination",
+    "is_hallucinated",
+    "hallucination_label",
+    "label",
+    "labels",
+    "correct",
+    "is_correct",
+    "correctness",
+    "verdict",
+)
+"""What says of an answer beside it whether it is right: HaluEval's samples, HaluBench, WikiQA."""
+
+CHOICES = ("choices", "options")
+KEYS = ("answer_key", "answer_idx", "answer_index", "correct_option", "correct", "gold")
+"""Which of the choices is right: a label or an index."""
+
+TARGETS = ("mc1_targets", "mc2_targets")
+"""TruthfulQA's choices, each with 1 where it is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumns:
+    """Where the right answers of a row are.
+
+    Attributes:
+        columns: that hold them; none where they are turned off.
+        joined: whether they are taken from all of these, else from the first that has a value.
+        choices: column of choices, of which the answer may be a label or an index.
+        split: column whose text holds several answers with semicolons between them, as in the
+            file that TruthfulQA publishes.
+        judged: a column that is not taken because another says whether it is right, and that one.
+    """
+
+    columns: tuple[str, ...]
+    joined: bool = False
+    choices: str | None = None
+    split: str | None = None
+    judged: tuple[str, str] | None = None
+
+    def names(self) -> frozenset[str]:
+        """Every column that may be read."""
+        return frozenset((*self.columns, *([self.choices] if self.choices else [])))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a source.
+
+    Attributes:
+        fields: by field, columns to be tried in order: the first with a value counts.
+        answers: where the right answers are.
+        present: the columns that the first rows have.
+    """
+
+    fields: dict[str, tuple[str, ...]]
+    answers: AnswerColumns
+    present: tuple[str, ...]
+
+    def names(self) -> frozenset[str]:
+        """Every column that may be read."""
+        fields = (name for names in self.fields.values() for name in names)
+        return frozenset(fields) | self.answers.names()
+
+
+def folded(name: str) -> str:
+    """A column's name without what people write in different ways."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+class Present:
+    """The columns that the first rows have.
+
+    Args:
+        columns: their names.
+        filled: those that hold a value in one of these rows.
+    """
+
+    def __init__(self, columns: Iterable[str], filled: Collection[str]) -> None:
+        self.columns, self._filled = list(dict.fromkeys(columns)), filled
+        self._by_fold: dict[str, list[str]] = {}
+        for name in self.columns:
+            self._by_fold.setdefault(folded(name), []).append(name)
+
+    def find(self, names: Iterable[str], field: str, filled: bool = False) -> list[str]:
+        """The columns of these names, in their order.
+
+        Args:
+            names: candidates.
+            field: what they are for, in messages.
+            filled: leave out columns without a value.
+
+        Raises:
+            UnplacedError: two columns differ in case or underscores alone.
+        """
+        found = []
+        for candidate in names:
+            same = self._by_fold.get(folded(candidate), [])
+            same = [name for name in same if name in self._filled] if filled else same
+            same = [name for name in same if name == candidate] or same
+            if len(same) > 1:
+                raise UnplacedError(
+                    f"one column `{candidate}`",
+                    listed(same),
+                    f"name the one that counts with --{field}-column",
+                )
+            found += same
+        return found
+
+
+def lay_out(
+    mapped: Columns, columns: Iterable[str], filled: Collection[str], responses: bool
+) -> Layout:
+    """Decide which columns are read, from the first rows of a source.
+
+    Args:
+        mapped: columns that the user named.
+        columns: those that the first rows have.
+        filled: those of them that hold a value in one of these rows.
+        responses: whether the source must have responses.
+
+    Returns:
+        The layout. A field that the first rows lack is looked for by all its names later on.
+
+    Raises:
+        UnplacedError: a mapped column is missing, there is no question or response, or two
+            columns have one name.
+    """
+    present = Present(columns, filled)
+    for field, name in mapped.given().items():
+        if name != OFF and name not in present.columns:
+            raise UnplacedError(
+                f"the column `{name}`, as --{field}-column says",
+                f"the columns {listed(present.columns)}",
+                f"name one of those with --{field}-column",
+            )
+    fields = {
+        field: _columns_of(field, mapped, present)
+        for field in CANDIDATES
+        if responses or field != "response"
+    }
+    return Layout(fields, _answer_columns(mapped, present), tuple(present.columns))
+
+
+def _columns_of(field: str, mapped: Columns, present: Present) -> tuple[str, ...]:
+    """The columns of one field."""
+    name = getattr(mapped, field)
+    if name is not None:
+        return () if name == OFF else (name,)
+    candidates = CANDIDATES[field]
+    here = present.find(candidates, field)
+    if not here and field == "response" and _verdict(present):
+        # An answer with a verdict on it is one that somebody gave.
+        here = [one for one in present.find(["answer"], field) if one != mapped.answers]
+    if not here and field in ("question", "response"):
+        raise UnplacedError(
+            f"a column {' or '.join(f'`{known}`' for known in candidates)}",
+            f"the columns {listed(present.columns)}",
+            f"name one of those with --{field}-column",
+        )
+    best = [known for known in here if known in present.find(candidates, field, filled=True)]
+    return tuple((best or here)[:1]) or candidates
+
+
+def _answer_columns(mapped: Columns, present: Present) -> AnswerColumns:
+    """Where the right answers are; the kinds of data sets in the order of how sure they are."""
+
+    def filled(*names: str) -> list[str]:
+        return present.find(names, "answers", filled=True)
+
+    choices = next(iter(filled(*CHOICES)), None)
+    best, correct = filled("best_answer"), filled("correct_answers")
+    split = correct[0] if best and correct else None
+    if mapped.answers is not None:
+        named = () if mapped.answers == OFF else (mapped.answers,)
+        return AnswerColumns(named, choices=choices if named else None, split=split)
+    if split:
+        return AnswerColumns((best[0], split), joined=True, split=split)
+    if right := filled(*RIGHT, "best_answer"):
+        return AnswerColumns(tuple(right[:1]), choices=choices)
+    if targets := filled(*TARGETS):
+        return AnswerColumns(tuple(targets), joined=True)
+    if choices and (keys := filled(*KEYS)):
+        return AnswerColumns(tuple(keys[:1]), choices=choices)
+    if choices and (label := filled(*ANSWERS, "label")):
+        return AnswerColumns(tuple(label[:1]), choices=choices)
+    answers, verdict = filled(*ANSWERS), _verdict(present)
+    judged = None
+    if answers and verdict and folded(answers[0]) == "answer":
+        judged, answers = (answers[0], verdict), []
+    if answers:
+        aliases = filled("answer_aliases")
+        return AnswerColumns((answers[0], *aliases), joined=bool(aliases))
+    if others := filled(*REFERENCES, "answers_spans"):
+        return AnswerColumns(tuple(others[:1]), judged=judged)
+    if len(fact := filled("subj", "prop", "obj")) == 3:
+        return AnswerColumns((fact[2],), judged=judged)
+    # Nothing yet: later rows may have what the first ones lack.
+    names = (*RIGHT, *(REFERENCES if judged else (*ANSWERS, *REFERENCES)))
+    here = present.find(names, "answers")
+    return AnswerColumns(tuple(dict.fromkeys((*here, *names))), judged=judged)
+
+
+def _verdict(present: Present) -> str | None:
+    """The column that judges `answer`; none where it may judge a response beside it."""
+    if present.find(CANDIDATES["response"], "response", filled=True):
+        return None
+    return next(iter(present.find(VERDICTS, "answers", filled=True)), None)

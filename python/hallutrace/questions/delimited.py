@@ -1,0 +1,207 @@
+"""Rows from CSV and TSV, read strictly: what is not written as it should be is a bad row.
+
+Python's reader is lenient by default: a quote that is never closed takes the rest of the file
+into one cell. Here it is an error that names the line where the quote opens, and the lines that
+are lost with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from hallutrace.errors import InputError
+from hallutrace.questions.rows import RawRow, UnplacedError
+from hallutrace.questions.values import checked, listed
+
+LONGEST_CELL = 2**24
+"""Characters; what is longer is an open quote."""
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SPACED_QUOTE = re.compile(r'[ \t]+".*"\s*', re.DOTALL)
+"""A cell whose quotes were meant to enclose it, and do not because a space stands before them."""
+
+
+class Csv:
+    """Comma-separated values with a header; an empty cell is a missing value."""
+
+    total = None
+    delimiter = ","
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.place = path, path.name
+
+    def rows(self, columns: Collection[str] | None = None) -> Iterator[RawRow]:
+        """All rows in order; one with too many or too few cells is a row with a problem."""
+        # The limit is the module's own, for all readers. It is raised and never lowered, so that
+        # others who read at the same time meet no limit that they do not know.
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+        # A byte that is no UTF-8 becomes half a surrogate pair, which `checked` finds: only
+        # the row that needs it is lost.
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            header: list[str] | None = None
+            index = 0
+            for line, cells in records(text, self.delimiter):
+                if cells == []:
+                    continue
+                if header is None:
+                    header = self._header(line, cells)
+                else:
+                    yield RawRow(index, line, row_of(header, cells), cells=True)
+                    index += 1
+
+    def _header(self, line: int, cells: list[str] | UnplacedError) -> list[str]:
+        place = f"{self.place}, line {line}"
+        if isinstance(cells, UnplacedError):
+            raise InputError(cells.at(place))
+        names = [cell.strip() for cell in cells]
+        try:
+            for number, name in enumerate(names, start=1):
+                checked(name, f"number {number}")
+            self._check_delimiter(names)
+        except UnplacedError as problem:
+            raise InputError(problem.at(place)) from None
+        twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+        if twice:
+            expected = "a header that names each column once"
+            got = f"{listed(twice)} more than once"
+            raise InputError(UnplacedError(expected, got, "rename the columns").at(place))
+        return names
+
+    def _check_delimiter(self, names: list[str]) -> None:
+        """Refuses a header that another delimiter divides into more columns."""
+        for other, called in DELIMITERS.items():
+            columns = sum(name.count(other) for name in names) + 1
+            if other != self.delimiter and columns > len(names):
+                rename = ", or rename it to .tsv" if other == "\t" else ""
+                rename = ", or rename it to .csv" if other == "," else rename
+                raise UnplacedError(
+                    f"columns separated by {DELIMITERS[self.delimiter]}",
+                    f"columns separated by {called}",
+                    f"save the file with {DELIMITERS[self.delimiter]}{rename}",
+                )
+
+
+class Tsv(Csv):
+    """Tab-separated values; otherwise as CSV, quotes included."""
+
+    delimiter = "\t"
+
+
+class Lines:
+    """The lines of a file as a reader asks for them, and those of the record it is at."""
+
+    def __init__(self, text: Iterator[str]) -> None:
+        self.record: list[str] = []
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._text)
+        self.record.append(line)
+        return line
+
+
+def records(
+    text: Iterator[str], delimiter: str = ","
+) -> Iterator[tuple[int, list[str] | UnplacedError]]:
+    """Each record with the line it begins on, or where its quote opens if it cannot be read.
+
+    The reader goes on with the line after those that it could not read.
+    """
+    lines = Lines(text)
+    reader: Any = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        first = reader.line_num + 1
+        lines.record.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            last = first + len(lines.record) - 1
+            opened = first + open_quote(lines.record, delimiter)
+            yield opened, unreadable(str(error), opened, first, last)
+            continue
+        yield first, checked_cells(cells)
+
+
+def checked_cells(cells: list[str]) -> list[str] | UnplacedError:
+    """The cells, unless one of them says that the record is not what it was meant to be."""
+    if any("\0" in cell for cell in cells):
+        got = "a zero byte"
+        return UnplacedError("a row of text", got, "remove it; save the file as UTF-8 text")
+    if any(SPACED_QUOTE.fullmatch(cell) for cell in cells):
+        return UnplacedError(
+            "quotes right after the delimiter", "a space before a quote", "remove the space"
+        )
+    return cells
+
+
+def unreadable(error: str, opened: int, first: int, last: int) -> UnplacedError:
+    """What to say of a record that could not be read.
+
+    Args:
+        error: the reader's.
+        opened: line where the quote opens.
+        first: line where the record begins.
+        last: last line that was read.
+    """
+    lost = f"; lines {first} to {last} are lost" if last > first else ""
+    if "unexpected end" in error:
+        got = "a quote that opens in it and is never closed"
+    elif "limit" in error:
+        got = f"a cell of more than {LONGEST_CELL:,} characters that begins in it"
+    elif "expected after" in error:
+        where = f"closes in line {last}" if last > opened else "closes"
+        got = f"a quote that opens in it and {where} within a cell"
+    else:
+        got = error
+    fix = 'close the quote, and write quotes within a cell twice ("")'
+    return UnplacedError("a row whose quotes are closed", got + lost, fix)
+
+
+def open_quote(lines: list[str], delimiter: str) -> int:
+    """The number of the line, from 0, where the quote opens that ends a record in an error.
+
+    Follows the reader: a quote opens at the beginning of a cell, closes where it is not doubled,
+    and has to be followed by the end of the cell.
+    """
+    is_inside, is_begin, opened = False, True, 0
+    for number, line in enumerate(lines):
+        at = 0
+        while at < len(line):
+            if is_inside:
+                at = line.find('"', at)
+                if at < 0:
+                    break
+                if line[at + 1 : at + 2] == '"':
+                    at += 2
+                    continue
+                is_inside = False
+                after = line[at + 1 : at + 2]
+                if after and after not in f"{delimiter}\r\n":
+                    return opened
+            elif line[at] == '"' and is_begin:
+                is_inside, opened = True, number
+            is_begin = line[at] == delimiter
+            at += 1
+    return opened
+
+
+def row_of(
+    header: list[str], cells: list[str] | UnplacedError
+) -> dict[str, object] | UnplacedError:
+    """Cells by the names of their columns; empty ones beyond the header are left out."""
+    if isinstance(cells, UnplacedError):
+        return cells
+    extra = cells[len(header) :]
+    if len(cells) < len(header) or any(extra):
+        fix = "put text with delimiters or line breaks into quotes"
+        return UnplacedError(f"{len(header)} cells, as in the header", f"{len(cells)}", fix)
+    return {name: cell or None for name, cell in zip(header, cells, strict=False) if name}

@@ -1,0 +1,145 @@
+"""What is understood of a source from its first rows: the schema, and how to say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hallutrace.errors import InputError
+from hallutrace.questions.columns import lay_out
+from hallutrace.questions.rows import BadRow, Columns, Question, RawRow, UnplacedError, spot
+from hallutrace.questions.schema import Row, Schema
+from hallutrace.questions.values import WHOLE, listed
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """A schema, and what the first rows gave with it.
+
+    Attributes:
+        schema: for all rows.
+        rows: the first rows, as they were understood.
+    """
+
+    schema: Schema
+    rows: tuple[Row | BadRow, ...]
+
+    def lines(self, place: str) -> list[str]:
+        """What was understood, for the user: columns, and right answers or a warning.
+
+        Args:
+            place: name of the source.
+        """
+        layout = self.schema.layout
+        ignored = [name for name in layout.present if name not in layout.names()]
+        more = f"; not read: {listed(ignored)}" if ignored else ""
+        return [f"Read from {place}: {'; '.join(self._used())}{more}.", self._answers(place)]
+
+    def _questions(self) -> list[Question]:
+        return [row.question for row in self.rows if isinstance(row, Row)]
+
+    def _used(self) -> Iterator[str]:
+        """Each field with its column."""
+        layout = self.schema.layout
+        is_named = any(row.named for row in self.rows if isinstance(row, Row))
+        for field, columns in (*layout.fields.items(), ("right answers", layout.answers.columns)):
+            here = [name for name in columns if name in layout.present]
+            if field == "id" and not is_named:
+                yield "ids made of question and context"
+            elif here:
+                yield f"{field} from {listed(here)}"
+        if layout.answers.choices:
+            yield f"choices from {listed([layout.answers.choices])}, not shown in the prompt"
+        if self.schema.floats:
+            yield f"1969.0 in {listed(sorted(self.schema.floats))} as 1969"
+
+    def _answers(self, place: str) -> str:
+        """How many rows have right answers, or a warning."""
+        answers, rows = self.schema.layout.answers, f"the first {len(self.rows)} rows"
+        found = [question.references for question in self._questions() if question.references]
+        if not answers.columns:
+            return "No right answers, as --answers-column none says."
+        if found:
+            return f"Right answers in {len(found)} of {rows}.{self._words(found)}"
+        judged = ""
+        if answers.judged and not self.schema.responses:
+            answer, verdict = answers.judged
+            judged = (
+                f" {listed([answer])} is not taken for one, as {listed([verdict])} says whether it "
+                "is right: replay it with --responses, or take it all the same with "
+                f"--answers-column {answer}."
+            )
+        return (
+            f"Warning: no right answers in {rows} of {place}, so a person or a judge has to label "
+            f"what is answered.{judged} Name their column with --answers-column, or say that there "
+            "are none with --answers-column none."
+        )
+
+    def _words(self, found: Sequence[tuple[str, ...]]) -> str:
+        """What to know where all right answers are one of two words."""
+        words = {text.casefold() for references in found for text in references}
+        if words <= {"yes", "no"}:
+            return " All are yes or no (true and false are read so)."
+        if words <= {"true", "false"}:
+            return " All are the words true or false: ask for these with --prompt."
+        return ""
+
+
+def understand(
+    first: Sequence[RawRow], columns: Columns, responses: bool, place: str
+) -> Understanding:
+    """Find the schema in the first rows, and refuse a source in which all of these are bad.
+
+    Args:
+        first: rows of the source.
+        columns: those the user mapped.
+        responses: whether every row must have a response.
+        place: name of the source, for messages.
+
+    Raises:
+        InputError: no rows, a column missing, or not one good row among the first ones.
+    """
+    if not first:
+        fix = "check that it is the right one"
+        raise InputError(UnplacedError("rows with questions", "none", fix).at(place))
+    values = [raw.values for raw in first if not isinstance(raw.values, UnplacedError)]
+    present = dict.fromkeys(name for row in values for name in row)
+    filled = {name for row in values for name, value in row.items() if value is not None}
+    if isinstance(problem := first[0].values, UnplacedError) and not values:
+        where = spot(place, first[0].index, first[0].line)
+        raise InputError(_all_bad(len(first), place, problem.at(where)))
+    try:
+        layout = lay_out(columns, present, filled, responses)
+    except UnplacedError as problem:
+        raise InputError(problem.at(place)) from None
+    numbers = {*layout.fields["id"], *layout.fields["group"], *layout.answers.columns}
+    schema = Schema(layout, responses, frozenset(floats(first, numbers & filled)))
+    read = tuple(schema.read(raw, place) for raw in first)
+    bad = [row for row in read if isinstance(row, BadRow)]
+    if len(bad) == len(first):
+        raise InputError(_all_bad(len(bad), place, bad[0].error))
+    return Understanding(schema, read)
+
+
+def _all_bad(count: int, place: str, error: str) -> str:
+    return (
+        f"Expected questions, got {count} bad rows and no good one at the beginning, "
+        f"in {place} - mend the file; the first says: {error}"
+    )
+
+
+def floats(first: Sequence[RawRow], names: Iterable[str]) -> Iterator[str]:
+    """The columns of CSV in which every number is whole and ends in `.0`.
+
+    pandas writes them so where a column of whole numbers has gaps. A column that also holds
+    2.5 or a text is another thing, and stays as it is written.
+    """
+    for name in names:
+        cells = [
+            cell
+            for raw in first
+            if raw.cells and not isinstance(raw.values, UnplacedError)
+            if isinstance(cell := raw.values.get(name), str) and cell.strip()
+        ]
+        if cells and all(WHOLE.fullmatch(cell) for cell in cells):
+            yield name
