@@ -177,8 +177,9 @@ def label(
         Optional[Path],
         typer.Option(
             "--from",
-            help="take the labels of a person or a judge: .jsonl, .csv or .parquet with id, label "
-            "(1, true, hallucinated; 0, false, right; null), and if there, sample and score",
+            help="take the labels of a person or a judge: .jsonl, .json, .csv, .tsv or .parquet "
+            "with id, label (1, true, hallucinated; 0, false, right; null), and if there, sample "
+            "and score",
             metavar="FILE",
         ),
     ] = None,

@@ -130,7 +130,8 @@ def label_from(
 
     Args:
         run: its folder.
-        file: .jsonl, .csv or .parquet with ``id``, ``label``, and if there, ``sample``, ``score``.
+        file: .jsonl, .json, .csv, .tsv or .parquet with ``id``, ``label``, and if there,
+            ``sample``, ``score``.
         name: of the labels; the file's without its extension unless given.
         overwrite: replace labels of that name that are others.
 

@@ -1,8 +1,12 @@
 """Rows from CSV and TSV, read strictly: what is not written as it should be is a bad row.
 
 Python's reader is lenient by default: a quote that is never closed takes the rest of the file
-into one cell. Here it is an error that names the line where the quote opens, and the lines that
-are lost with it.
+into one cell. Here it is an error that names the line where the quote opens. A quote too many
+turns what is inside cells and what is outside around, so nothing after it is read: a line from
+the middle of a text would be taken for a row.
+
+What stays unseen: a quote too many that another one closes, at the end of a cell further down.
+Such a file is well-formed, and the rows between are one cell of text.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ class Csv:
 
     total = None
     delimiter = ","
+    has_bare_quotes = False
 
     def __init__(self, path: Path) -> None:
         self.path, self.place = path, path.name
@@ -44,7 +49,7 @@ class Csv:
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             header: list[str] | None = None
             index = 0
-            for line, cells in records(text, self.delimiter):
+            for line, cells in records(text, self.delimiter, self.has_bare_quotes):
                 if cells == []:
                     continue
                 if header is None:
@@ -86,9 +91,10 @@ class Csv:
 
 
 class Tsv(Csv):
-    """Tab-separated values; otherwise as CSV, quotes included."""
+    """Tab-separated values; as CSV, but that quotes within a cell are common and left alone."""
 
     delimiter = "\t"
+    has_bare_quotes = True
 
 
 class Lines:
@@ -108,11 +114,14 @@ class Lines:
 
 
 def records(
-    text: Iterator[str], delimiter: str = ","
+    text: Iterator[str], delimiter: str = ",", has_bare_quotes: bool = False
 ) -> Iterator[tuple[int, list[str] | UnplacedError]]:
     """Each record with the line it begins on, or where its quote opens if it cannot be read.
 
-    The reader goes on with the line after those that it could not read.
+    Args:
+        text: lines with their ends.
+        delimiter: of cells.
+        has_bare_quotes: whether a cell without quotes around it may hold any number of them.
     """
     lines = Lines(text)
     reader: Any = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -124,11 +133,32 @@ def records(
         except StopIteration:
             return
         except csv.Error as error:
-            last = first + len(lines.record) - 1
             opened = first + open_quote(lines.record, delimiter)
-            yield opened, unreadable(str(error), opened, first, last)
-            continue
-        yield first, checked_cells(cells)
+            last = first + len(lines.record) - 1
+            if is_line_of_its_own := len(lines.record) == 1 and not odd_quotes(lines.record):
+                end = last
+            else:
+                end = last + sum(1 for _ in text)
+            yield opened, unreadable(str(error), opened, first, last, end)
+            if is_line_of_its_own:
+                continue
+            return
+        if odd_quotes(lines.record) and not has_bare_quotes:
+            yield (
+                first,
+                UnplacedError(
+                    "quotes in pairs",
+                    "an odd number of them",
+                    'put the cell into quotes and write its quotes twice, as in "5"" wide"',
+                ),
+            )
+        else:
+            yield first, checked_cells(cells)
+
+
+def odd_quotes(lines: list[str]) -> bool:
+    """Whether a record holds one quote more than pairs of them."""
+    return sum(line.count('"') for line in lines) % 2 == 1
 
 
 def checked_cells(cells: list[str]) -> list[str] | UnplacedError:
@@ -143,23 +173,24 @@ def checked_cells(cells: list[str]) -> list[str] | UnplacedError:
     return cells
 
 
-def unreadable(error: str, opened: int, first: int, last: int) -> UnplacedError:
+def unreadable(error: str, opened: int, first: int, last: int, end: int) -> UnplacedError:
     """What to say of a record that could not be read.
 
     Args:
         error: the reader's.
         opened: line where the quote opens.
         first: line where the record begins.
-        last: last line that was read.
+        last: last line that the reader took for the record.
+        end: last line that is not read because of it.
     """
-    lost = f"; lines {first} to {last} are lost" if last > first else ""
+    lost = f"; lines {first} to {end} are not read" if end > first else ""
     if "unexpected end" in error:
         got = "a quote that opens in it and is never closed"
     elif "limit" in error:
         got = f"a cell of more than {LONGEST_CELL:,} characters that begins in it"
     elif "expected after" in error:
-        where = f"closes in line {last}" if last > opened else "closes"
-        got = f"a quote that opens in it and {where} within a cell"
+        where = f"in line {last}, " if last > opened else ""
+        got = f"a quote that opens in it and closes {where}within a cell"
     else:
         got = error
     fix = 'close the quote, and write quotes within a cell twice ("")'

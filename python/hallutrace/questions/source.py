@@ -195,9 +195,9 @@ def open_questions(
     """Open a source of questions and look at its first rows.
 
     Args:
-        spec: `demo` (400 questions), `demo:all`, `demo:N`, a `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`
-            file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there is one
-            configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
+        spec: `demo` (400 questions), `demo:all`, `demo:N`, a `.jsonl`, `.json`, `.csv`, `.tsv`
+            or `.parquet` file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there
+            is one configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
         columns: names of columns; those left out are found by schema.
         patience: with a hub that is slow or busy.
 
