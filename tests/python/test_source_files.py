@@ -139,8 +139,8 @@ def test_line_ends_marks_and_trailing_delimiters(
     asked, bad = read(content, name)
     assert asked == ["a", "d"]
     assert [error for _, error in bad] == [
-        f"Expected 3 cells, as in the header, got 2, in {name}, line 3 - "
-        "put text with delimiters or line breaks into quotes"
+        f"Expected 3 cells, as in the header, got 2; lines 3 to 4 are not read, in {name}, line 3 "
+        "- put text with delimiters or line breaks into quotes"
     ]
 
 

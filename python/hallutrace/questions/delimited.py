@@ -49,13 +49,14 @@ class Csv:
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             header: list[str] | None = None
             index = 0
-            for line, cells in records(text, self.delimiter, self.has_bare_quotes):
+            for line, last, cells in records(text, self.delimiter, self.has_bare_quotes):
                 if cells == []:
                     continue
                 if header is None:
                     header = self._header(line, cells)
                 else:
-                    yield RawRow(index, line, row_of(header, cells), cells=True)
+                    values = row_of(header, cells, unread(line, last))
+                    yield RawRow(index, line, values, cells=True)
                     index += 1
 
     def _header(self, line: int, cells: list[str] | UnplacedError) -> list[str]:
@@ -115,8 +116,8 @@ class Lines:
 
 def records(
     text: Iterator[str], delimiter: str = ",", has_bare_quotes: bool = False
-) -> Iterator[tuple[int, list[str] | UnplacedError]]:
-    """Each record with the line it begins on, or where its quote opens if it cannot be read.
+) -> Iterator[tuple[int, int, list[str] | UnplacedError]]:
+    """Each record with its first line (where a quote opens that is wrong) and its last one.
 
     Args:
         text: lines with their ends.
@@ -133,27 +134,21 @@ def records(
         except StopIteration:
             return
         except csv.Error as error:
-            opened = first + open_quote(lines.record, delimiter)
-            last = first + len(lines.record) - 1
-            if is_line_of_its_own := len(lines.record) == 1 and not odd_quotes(lines.record):
-                end = last
-            else:
-                end = last + sum(1 for _ in text)
-            yield opened, unreadable(str(error), opened, first, last, end)
-            if is_line_of_its_own:
+            opened, last = first + open_quote(lines.record, delimiter), reader.line_num
+            goes_on = len(lines.record) == 1 and not odd_quotes(lines.record)
+            end = last if goes_on else last + sum(1 for _ in text)
+            yield opened, end, unreadable(str(error), opened, last, unread(first, end))
+            if goes_on:
                 continue
             return
-        if odd_quotes(lines.record) and not has_bare_quotes:
-            yield (
-                first,
-                UnplacedError(
-                    "quotes in pairs",
-                    "an odd number of them",
-                    'put the cell into quotes and write its quotes twice, as in "5"" wide"',
-                ),
-            )
-        else:
-            yield first, checked_cells(cells)
+        last = reader.line_num
+        is_odd = odd_quotes(lines.record) and not has_bare_quotes
+        yield first, last, checked_cells(cells, is_odd, unread(first, last))
+
+
+def unread(first: int, last: int) -> str:
+    """What to say of the lines that are lost with a row."""
+    return f"; lines {first} to {last} are not read" if last > first else ""
 
 
 def odd_quotes(lines: list[str]) -> bool:
@@ -161,29 +156,29 @@ def odd_quotes(lines: list[str]) -> bool:
     return sum(line.count('"') for line in lines) % 2 == 1
 
 
-def checked_cells(cells: list[str]) -> list[str] | UnplacedError:
-    """The cells, unless one of them says that the record is not what it was meant to be."""
+def checked_cells(cells: list[str], is_odd: bool, lost: str) -> list[str] | UnplacedError:
+    """The cells, unless they say that the record is not what it was meant to be."""
+    if is_odd:
+        fix = 'put the cell into quotes and write its quotes twice, as in "5"" wide"'
+        return UnplacedError("quotes in pairs", "an odd number of them" + lost, fix)
     if any("\0" in cell for cell in cells):
-        got = "a zero byte"
-        return UnplacedError("a row of text", got, "remove it; save the file as UTF-8 text")
+        fix = "remove it; save the file as UTF-8 text"
+        return UnplacedError("a row of text", "a zero byte" + lost, fix)
     if any(SPACED_QUOTE.fullmatch(cell) for cell in cells):
-        return UnplacedError(
-            "quotes right after the delimiter", "a space before a quote", "remove the space"
-        )
+        got = "a space before a quote" + lost
+        return UnplacedError("quotes right after the delimiter", got, "remove the space")
     return cells
 
 
-def unreadable(error: str, opened: int, first: int, last: int, end: int) -> UnplacedError:
+def unreadable(error: str, opened: int, last: int, lost: str) -> UnplacedError:
     """What to say of a record that could not be read.
 
     Args:
         error: the reader's.
         opened: line where the quote opens.
-        first: line where the record begins.
-        last: last line that the reader took for the record.
-        end: last line that is not read because of it.
+        last: line at which the reader gave up.
+        lost: lines that are not read because of it.
     """
-    lost = f"; lines {first} to {end} are not read" if end > first else ""
     if "unexpected end" in error:
         got = "a quote that opens in it and is never closed"
     elif "limit" in error:
@@ -226,7 +221,7 @@ def open_quote(lines: list[str], delimiter: str) -> int:
 
 
 def row_of(
-    header: list[str], cells: list[str] | UnplacedError
+    header: list[str], cells: list[str] | UnplacedError, lost: str
 ) -> dict[str, object] | UnplacedError:
     """Cells by the names of their columns; empty ones beyond the header are left out."""
     if isinstance(cells, UnplacedError):
@@ -234,5 +229,6 @@ def row_of(
     extra = cells[len(header) :]
     if len(cells) < len(header) or any(extra):
         fix = "put text with delimiters or line breaks into quotes"
-        return UnplacedError(f"{len(header)} cells, as in the header", f"{len(cells)}", fix)
+        got = f"{len(cells)}{lost}"
+        return UnplacedError(f"{len(header)} cells, as in the header", got, fix)
     return {name: cell or None for name, cell in zip(header, cells, strict=False) if name}
