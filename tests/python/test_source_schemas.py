@@ -415,6 +415,19 @@ def test_columns_that_differ_in_case_alone() -> None:
     )
 
 
+def test_a_column_that_is_mapped_is_nothing_else() -> None:
+    """Responses that are their own right answers would all be right."""
+    write([{"question": "who?", "answer": "me", "context": "c"}])
+    (said,) = open_responses("q.jsonl", Columns(response="answer"))
+    assert isinstance(said, Question)
+    assert (said.references, said.responses) == ((), ("me",))
+    (found,) = open_questions("q.jsonl", Columns(answers="context"))
+    assert isinstance(found, Question)
+    assert (found.references, found.context) == (("c",), None)
+    with pytest.raises(InputError, match="got `answer` for both, in"):
+        open_responses("q.jsonl", Columns(response="answer", answers="answer"))
+
+
 FULL = {
     "id": "i",
     "question": "who?",

@@ -124,13 +124,22 @@ class Present:
     Args:
         columns: their names.
         filled: those that hold a value in one of these rows.
+        mapped: those that the user named for a field; no other field is found in them.
     """
 
-    def __init__(self, columns: Iterable[str], filled: Collection[str]) -> None:
+    def __init__(
+        self, columns: Iterable[str], filled: Collection[str], mapped: Collection[str]
+    ) -> None:
         self.columns, self._filled = list(dict.fromkeys(columns)), filled
+        self._mapped = mapped
         self._by_fold: dict[str, list[str]] = {}
         for name in self.columns:
-            self._by_fold.setdefault(folded(name), []).append(name)
+            if name not in mapped:
+                self._by_fold.setdefault(folded(name), []).append(name)
+
+    def later(self, here: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+        """Columns that are here, then all names that later rows may have."""
+        return tuple(name for name in dict.fromkeys((*here, *names)) if name not in self._mapped)
 
     def find(self, names: Iterable[str], field: str, filled: bool = False) -> list[str]:
         """The columns of these names, in their order.
@@ -173,10 +182,16 @@ def lay_out(
         The layout. A field that the first rows lack is looked for by all its names later on.
 
     Raises:
-        UnplacedError: a mapped column is missing, there is no question or response, or two
-            columns have one name.
+        UnplacedError: a mapped column is missing or mapped twice, there is no question or
+            response, or two columns have one name.
     """
-    present = Present(columns, filled)
+    present = Present(columns, filled, mapped.given().values())
+    if mapped.answers == mapped.response not in (None, OFF):
+        raise UnplacedError(
+            "right answers and responses in columns of their own",
+            f"`{mapped.answers}` for both",
+            "change --answers-column, or leave the answers out with --answers-column none",
+        )
     for field, name in mapped.given().items():
         if name != OFF and name not in present.columns:
             raise UnplacedError(
@@ -201,7 +216,7 @@ def _columns_of(field: str, mapped: Columns, present: Present) -> tuple[str, ...
     here = present.find(candidates, field)
     if not here and field == "response" and _verdict(present):
         # An answer with a verdict on it is one that somebody gave.
-        here = [one for one in present.find(["answer"], field) if one != mapped.answers]
+        here = present.find(["answer"], field)
     if not here and field in ("question", "response"):
         raise UnplacedError(
             f"a column {' or '.join(f'`{known}`' for known in candidates)}",
@@ -209,7 +224,7 @@ def _columns_of(field: str, mapped: Columns, present: Present) -> tuple[str, ...
             f"name one of those with --{field}-column",
         )
     best = [known for known in here if known in present.find(candidates, field, filled=True)]
-    return tuple((best or here)[:1]) or candidates
+    return tuple((best or here)[:1]) or present.later((), candidates)
 
 
 def _answer_columns(mapped: Columns, present: Present) -> AnswerColumns:
@@ -247,8 +262,7 @@ def _answer_columns(mapped: Columns, present: Present) -> AnswerColumns:
         return AnswerColumns((fact[2],), judged=judged)
     # Nothing yet: later rows may have what the first ones lack.
     names = (*RIGHT, *(REFERENCES if judged else (*ANSWERS, *REFERENCES)))
-    here = present.find(names, "answers")
-    return AnswerColumns(tuple(dict.fromkeys((*here, *names))), judged=judged)
+    return AnswerColumns(present.later(present.find(names, "answers"), names), judged=judged)
 
 
 def _verdict(present: Present) -> str | None:

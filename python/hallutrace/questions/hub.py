@@ -72,7 +72,7 @@ class Hub:
         if columns is not None and data.column_names is not None:
             # Contexts of megabytes that nobody asked for need not be decoded.
             data = data.select_columns([name for name in data.column_names if name in columns])
-        features = data.features
+        features = getattr(data, "features", None)
         classes = class_names(features.to_dict() if features else {})
         stream = _Stream(data)
         while (values := self._next(stream)) is not None:
