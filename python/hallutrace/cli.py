@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
 from hallutrace import cli_detect
+from hallutrace.commands.faults import tell
+from hallutrace.commands.text import is_unicode, prepare_streams
 from hallutrace.options import config_options
 
 app = typer.Typer(
@@ -274,16 +276,13 @@ def subset(
 cli_detect.add_to(app)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Runs a command.
 
     Exit codes: 0 done; 1 what a command found wrong, or a fault of hallutrace, which shows its
     traceback; 2 a mistake in what was given, told in a line; 130 stopped by Ctrl-C; 141 the reader
     of a pipe has gone.
     """
-    from hallutrace.commands.faults import tell
-    from hallutrace.commands.text import is_unicode, prepare_streams
-
     prepare_streams()
     # The panels of the help are drawn with characters that not every stream has.
     app.rich_markup_mode = "rich" if is_unicode(sys.stdout) else None
@@ -300,3 +299,4 @@ def main() -> None:
         raise
     except BaseException as error:
         raise SystemExit(tell(error)) from None
+    raise SystemExit(0)

@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import sys
+from itertools import groupby
 
 # Categories Cc (but for the newline), Cf, Zl, Zp and Cs of Unicode, and what else has no width:
 # fillers, joiners, tags, and the variation selectors but for those that choose text or emoji.
@@ -93,14 +94,9 @@ def _word(word: str | os.PathLike[str]) -> str:
         text = f".{os.sep}{text}"
     if text.isascii() and text.isprintable():
         return shlex.quote(text)
-    quoted, at = [], 0
-    while at < len(text):
-        begin, is_typed = at, _can_be_typed(text[at])
-        while at < len(text) and _can_be_typed(text[at]) == is_typed:
-            at += 1
-        part = text[begin:at]
-        quoted.append(shlex.quote(part) if is_typed else _printf(part))
-    return "".join(quoted)
+    typed = {character for character in set(text) if _can_be_typed(character)}
+    parts = ((is_typed, "".join(part)) for is_typed, part in groupby(text, key=typed.__contains__))
+    return "".join(shlex.quote(part) if is_typed else _printf(part) for is_typed, part in parts)
 
 
 def _can_be_typed(character: str) -> bool:

@@ -16,7 +16,7 @@ def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
     from hallutrace.store import open_run
 
     merged = merge(runs, out, force_differing=forced)
-    OUT.print(f"{merged}")
+    OUT.print(plain(str(merged)))
     there = {name for run in runs for name in open_run(run).labels()}
     if left := sorted(there - set(merged.labels())):
         OUT.print(
@@ -48,7 +48,7 @@ def run_subset(
         sample=sample,
         seed=seed,
     )
-    OUT.print(f"{part}")
+    OUT.print(plain(str(part)))
 
 
 def _ids(text: str | None) -> list[str] | None:
