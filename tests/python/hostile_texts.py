@@ -24,7 +24,7 @@ PIECES = (
     " ", "  ", "word", "0", "-1", "<td>", "|", "# ",
 )  # fmt: skip
 MEGABYTE = 1 << 20
-LONG = 1000  # of so many texts one is a megabyte long
+LONG = 4000  # of so many texts one is a megabyte long
 
 
 def hostile_text(rng: random.Random) -> str:

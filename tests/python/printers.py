@@ -247,9 +247,9 @@ def mistakes(patch: Patch, texts: list[str]) -> list[str]:
 
 @printer
 def faults(patch: Patch, texts: list[str]) -> list[str]:
-    for text in texts[:3]:
+    for text in texts[:2]:
         assert tell(RuntimeError(text)) == 1
-    return [text for text in map(one_line, texts[:3]) if "⏎" not in text and len(text) < 1000]
+    return [text for text in map(one_line, texts[:2]) if "⏎" not in text and len(text) < 1000]
 
 
 @printer

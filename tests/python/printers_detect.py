@@ -46,10 +46,10 @@ def evaluation(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(f"{home}.evaluate", evaluated)
     patch.setattr(f"{home}.write_report", lambda *_: None)
     patch.setattr(f"{home}.title", lambda *_: texts[5])
-    patch.setattr(f"{home}.remarks", lambda _: texts)
+    patch.setattr(f"{home}.remarks", lambda _: texts[6:9])
     patch.setattr(f"{home}.table_cells", lambda _, row: cells[row.label])
     evaluate.run_evaluate(asked)
-    return [*map(cell, texts), *(cell(text, 1000) for text in texts)]
+    return [*map(cell, texts), *(cell(text, 1000) for text in texts[5:9])]
 
 
 @printer
