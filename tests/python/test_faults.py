@@ -102,7 +102,7 @@ def test_help_needs_no_encoding(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([NASTY], "No such command"),
+        (["x" + NASTY], "No such command"),
         (["inspect", "run", NASTY], "unexpected extra argument"),
         (["inspect", "--" + NASTY, "x"], "No such option"),
         (["subset", "run", "--out", "x", "--sample", NASTY], "--sample"),
