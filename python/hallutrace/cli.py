@@ -10,7 +10,7 @@ import typer
 
 from hallutrace import cli_detect
 from hallutrace.commands.faults import tell
-from hallutrace.commands.text import is_unicode, prepare_streams
+from hallutrace.commands.text import OUT, is_unicode, prepare_streams
 from hallutrace.options import config_options
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ def _print_version(is_asked: bool) -> None:
     if is_asked:
         import hallutrace
 
-        print(f"hallutrace {hallutrace.__version__}")
+        OUT.print(f"hallutrace {hallutrace.__version__}")
         raise typer.Exit
 
 
