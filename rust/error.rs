@@ -135,6 +135,14 @@ pub enum InputError {
         /// What came.
         min_weight: f64,
     },
+    /// Not as many threads as there can be.
+    #[error(
+        "Expected `count` >= 1 threads or None, got {threads} - pass None for the number chosen at the start"
+    )]
+    Threads {
+        /// What came.
+        threads: i64,
+    },
     /// `top_mass` is no share.
     #[error(
         "Expected `top_mass` in (0, 1] or None, got {top_mass:?} - pass None to leave the rule out"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
 from hallutrace import cli_detect
-from hallutrace.errors import HallutraceError
+from hallutrace.commands.faults import tell
+from hallutrace.commands.text import OUT, is_unicode, prepare_streams
 from hallutrace.options import config_options
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ def _print_version(is_asked: bool) -> None:
     if is_asked:
         import hallutrace
 
-        print(f"hallutrace {hallutrace.__version__}")
+        OUT.print(f"hallutrace {hallutrace.__version__}")
         raise typer.Exit
 
 
@@ -276,12 +277,27 @@ def subset(
 cli_detect.add_to(app)
 
 
-def main() -> None:
-    """Runs a command; mistakes end with a message and exit code 2, Ctrl-C with 130."""
+def main() -> NoReturn:
+    """Runs a command.
+
+    Exit codes: 0 done; 1 what a command found wrong, or a fault of hallutrace, which shows its
+    traceback; 2 a mistake in what was given, told in a line; 130 stopped by Ctrl-C; 141 the reader
+    of a pipe has gone.
+    """
+    prepare_streams()
+    # The panels of the help are drawn with characters that not every stream has.
+    app.rich_markup_mode = "rich" if is_unicode(sys.stdout) else None
     try:
-        app()
-    except HallutraceError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        command = typer.main.get_command(app)
+        # Not `app()`: typer would print errors by itself, with the user's text in them unescaped.
+        with command.make_context("hallutrace", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(141) from None
+    except SystemExit:
+        raise
+    except BaseException as error:
+        raise SystemExit(tell(error)) from None
+    raise SystemExit(0)

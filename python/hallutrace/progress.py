@@ -47,7 +47,7 @@ class Live:
     """A bar with traces/s, tokens/s, failures and time left; plain lines when not a terminal.
 
     Args:
-        console: where to write.
+        console: where to write; one that escapes what it prints.
     """
 
     def __init__(self, console: Console) -> None:
@@ -72,8 +72,7 @@ class Live:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        # Notes name what users named: columns, files, folders. None of it is markup.
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text)
 
     def begin(self, total: int | None, done: int) -> None:
         """Starts the clock, and the bar on a terminal."""
@@ -126,10 +125,10 @@ def _bar(console: Console) -> Any:
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rates]}"),
+        TextColumn("{task.fields[rates]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         transient=True,

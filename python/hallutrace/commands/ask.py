@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.text import Text
 
-from hallutrace.commands.text import ERR, OUT, quiet_libraries
+from hallutrace.commands.text import ERR, OUT, plain, print_json, quiet_libraries, styled
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError
 from hallutrace.store import open_run
@@ -33,7 +32,7 @@ def ask(asked: Asked, detector: Detector, provenance: Provenance | None) -> None
     """
     with tempfile.TemporaryDirectory(prefix="hallutrace-") as place:
         config = _config(asked, provenance, Path(place))
-        ERR.print(f"Loading the model {config.model} ...", highlight=False, markup=False)
+        ERR.print(f"Loading the model {plain(config.model)} ...")
         from hallutrace.extraction import extract
 
         quiet_libraries(is_small=config.model == "demo")
@@ -147,21 +146,20 @@ def _print(
     pieces: list[str],
     by_token: Any,
 ) -> None:
-    OUT.print(Text.assemble(("Q  ", "bold"), trace.question))
-    answer = Text.assemble(("A  ", "bold"))
-    for piece, style in zip(pieces, _styles(by_token, len(pieces)), strict=True):
-        answer.append(piece, style)
-    OUT.print(answer)
+    OUT.print(styled(("Q  ", "bold"), plain(trace.question)))
+    styles = _styles(by_token, len(pieces))
+    answer = [(plain(piece), style) for piece, style in zip(pieces, styles, strict=True)]
+    OUT.print(styled(("A  ", "bold"), *answer))
     told = "" if risk is None else f"risk {risk:.2f}, "
-    OUT.print(f"{told}score {score:.4g} of {detector.name}", highlight=False)
+    OUT.print(f"{told}score {score:.4g} of {detector.name}")
     if risk is None:
         OUT.print("No curve makes the score a probability: it was not trained by hallutrace train.")
     if by_token is None:
-        OUT.print(f"{detector.name} has no risk by token.", highlight=False)
+        OUT.print(f"{detector.name} has no risk by token.")
         return
     OUT.print("Risk by token (colours compare the tokens of this answer):")
-    for piece, value, style in zip(pieces, by_token, _styles(by_token, len(pieces)), strict=True):
-        OUT.print(Text.assemble((f"{value:10.4g}  ", ""), (repr(piece)[1:-1], style)))
+    for part, value in zip(answer, by_token, strict=True):
+        OUT.print(styled(f"{value:10.4g}  ", part))
 
 
 def _print_json(
@@ -175,7 +173,7 @@ def _print_json(
         "tokens": pieces,
         "token_scores": None if by_token is None else [float(value) for value in by_token],
     }
-    print(json.dumps(about, ensure_ascii=False))
+    print_json(about)
 
 
 def _styles(by_token: Any, count: int) -> list[str]:

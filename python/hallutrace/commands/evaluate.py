@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -15,7 +14,16 @@ from rich import box
 from rich.table import Table
 
 from hallutrace.commands.live_fits import LiveFits
-from hallutrace.commands.text import ERR, OUT, duration, plain
+from hallutrace.commands.text import (
+    ERR,
+    OUT,
+    cell,
+    duration,
+    plain,
+    print_json,
+    same_command,
+    styled,
+)
 from hallutrace.errors import InputError
 from hallutrace.store import open_run
 
@@ -119,22 +127,20 @@ def run_evaluate(asked: Asked) -> None:
             )
     except KeyboardInterrupt:
         ERR.print(
-            "\nStopped. Fits that were finished are kept.\n"
-            f"To go on: [bold]{' '.join(['hallutrace', *sys.argv[1:]])}[/bold]",
-            highlight=False,
+            styled(
+                "\nStopped. Fits that were finished are kept.\nTo go on: ",
+                (same_command(), "bold"),
+            )
         )
         raise SystemExit(130) from None
     write_report(evaluation, asked.label, folder)
     if asked.as_json:
-        print(json.dumps(to_json(evaluation, asked.label), ensure_ascii=False))
+        print_json(to_json(evaluation, asked.label))
         return
-    OUT.print(_shown(evaluation, asked.label, plan), highlight=False)
+    OUT.print(_shown(evaluation, asked.label, plan))
     _show_remarks(evaluation)
-    OUT.print(
-        f"{folder}: {JSON_FILE}, table.md, scores.csv ({duration(time.monotonic() - began)})",
-        highlight=False,
-        soft_wrap=True,
-    )
+    files = f"{JSON_FILE}, table.md, scores.csv"
+    OUT.print(f"{plain(str(folder))}: {files} ({duration(time.monotonic() - began)})")
 
 
 def _processes() -> int:
@@ -217,26 +223,26 @@ def _shown(evaluation: Evaluation, label: str, plan: Plan) -> Table:
     from hallutrace.detect.evaluation import table_cells, title
 
     is_wide = OUT.width >= WIDE
-    table = Table(title=plain(title(evaluation, label)), title_justify="left", box=box.SIMPLE)
+    table = Table(title=cell(title(evaluation, label), 1000), title_justify="left", box=box.SIMPLE)
     for name, is_shown in _COLUMNS.items():
         if is_shown or is_wide:
-            heading = plain(name.format(level=f"{100 * plan.level:g}%"))
+            heading = name.format(level=f"{100 * plan.level:g}%")
             table.add_column(heading, no_wrap=name.startswith("AUROC"))
     for row in plan.rows:
-        name = f"[bold]{plain(row.label)}[/bold]" if row.is_control else plain(row.label)
+        head = styled((cell(row.label), "bold" if row.is_control else ""))
         cells = table_cells(evaluation, row)
         if cells is None:
-            table.add_row(name, "not applicable" if row.label in evaluation.missing else "failed")
+            table.add_row(head, "not applicable" if row.label in evaluation.missing else "failed")
             continue
-        short = [cells[0], *(cell.split(" ")[0] for cell in cells[1:4]), *cells[4:]]
+        short = [cells[0], *(text.split(" ")[0] for text in cells[1:4]), *cells[4:]]
         shown = zip(short, list(_COLUMNS.values())[1:], strict=True)
-        table.add_row(name, *(plain(cell) for cell, is_shown in shown if is_shown or is_wide))
+        table.add_row(head, *(plain(text) for text, is_shown in shown if is_shown or is_wide))
     return table
 
 
 def _show_remarks(evaluation: Evaluation) -> None:
     from hallutrace.detect.evaluation import remarks
 
-    OUT.print("Controls are bold.", highlight=False)
+    OUT.print("Controls are bold.")
     for text in remarks(evaluation):
-        OUT.print(plain(text), highlight=False)
+        OUT.print(cell(text, 1000))

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from hallutrace.commands.text import ERR, OUT, bytes_text, plain, quiet_libraries
+from hallutrace.commands.text import (
+    ERR,
+    OUT,
+    bytes_text,
+    cell,
+    command,
+    plain,
+    print_json,
+    quiet_libraries,
+    same_command,
+    styled,
+)
+from hallutrace.escaping import python_literal
 from hallutrace.options import config_of
 from hallutrace.progress import Live
 from hallutrace.summary import Summary
@@ -24,7 +35,7 @@ def run_extract(
 ) -> None:
     """`hallutrace extract`."""
     config = config_of(preset, config_file, options)
-    ERR.print(f"Loading torch, transformers and the model {config.model} ...", highlight=False)
+    ERR.print(f"Loading torch, transformers and the model {plain(config.model)} ...")
     from hallutrace.extraction import extract
 
     quiet_libraries(is_small=config.model == "demo")
@@ -33,38 +44,38 @@ def run_extract(
             summary = extract(config, reporter)
     except KeyboardInterrupt:
         ERR.print(
-            "\nStopped. Committed shards are safe, and the one in progress is gone on with at the "
-            "last batch that was synced.\n"
-            f"To go on: [bold]{_same_command()}[/bold]",
-            highlight=False,
+            styled(
+                "\nStopped. Committed shards are safe, and the one in progress is gone on with at "
+                "the last batch that was synced.\nTo go on: ",
+                (same_command(), "bold"),
+            )
         )
         raise SystemExit(130) from None
     if as_json:
-        print(json.dumps({**asdict(summary), "folder": str(summary.folder)}, ensure_ascii=False))
+        print_json({**asdict(summary), "folder": str(summary.folder)})
         return
     if config.retry_failed:
         _show_failing(summary)
-    OUT.print(_summary_text(summary), highlight=False, soft_wrap=True)
+    OUT.print(_summary_text(summary))
 
 
 def _show_failing(summary: Summary) -> None:
     """What still fails after it was tried again."""
     if not summary.failing:
-        OUT.print("Nothing fails any more.", highlight=False)
+        OUT.print("Nothing fails any more.")
         return
     table = Table("id", "sample", "stage", "attempts", "reason")
     for one in summary.failing[:SHOWN]:
         sample = "" if one.sample is None else str(one.sample)
-        reason = one.error if len(one.error) <= 200 else one.error[:197] + "..."
-        id_ = "-" if one.id is None else plain(one.id)
-        table.add_row(id_, sample, one.stage, str(one.attempts), plain(reason))
+        id_ = "-" if one.id is None else cell(one.id)
+        table.add_row(id_, sample, one.stage, str(one.attempts), cell(one.error))
     OUT.print(table)
     more = len(summary.failing) - SHOWN
     more_text = f", {more:,} of them not shown" if more > 0 else ""
-    OUT.print(f"{len(summary.failing):,} still fail{more_text}", highlight=False)
+    OUT.print(f"{len(summary.failing):,} still fail{more_text}")
 
 
-def _summary_text(summary: Summary) -> str:
+def _summary_text(summary: Summary) -> Text:
     right = "" if summary.right is None else f"{100 * summary.right:.1f}% contain a right answer"
     rate = ""
     if summary.new_traces:
@@ -72,7 +83,7 @@ def _summary_text(summary: Summary) -> str:
     merged = f"{summary.merged:,} identical questions merged" if summary.merged else ""
     failures = f"{summary.failures:,} failures"
     if summary.failures:
-        failures += f" (see {summary.folder / 'failures.jsonl'})"
+        failures += f" (see {plain(str(summary.folder / 'failures.jsonl'))})"
     size = summary.bytes / max(summary.traces, 1)
     syncing = ""
     if summary.syncing_share > SYNCING:
@@ -80,18 +91,16 @@ def _summary_text(summary: Summary) -> str:
     rate = rate or "nothing left to do"
     parts = [failures, merged, right, f"{bytes_text(size)} a trace", rate, syncing]
     folder = summary.folder
-    return "\n".join(
-        [
-            f"[bold]{summary.traces:,} traces[/bold] in [bold]{folder}[/bold] "
-            f"({bytes_text(summary.bytes)}), {summary.new_traces:,} of them new",
-            "  " + ", ".join(part for part in parts if part),
-            "Next:",
-            f"  hallutrace inspect {folder}",
-            f"  hallutrace inspect {folder} --trace 0",
-            f"  python -c \"import hallutrace; print(hallutrace.open('{folder}')[0].layer(0))\"",
-        ]
+    # A program in single quotes, and the path within it in double quotes, can be read.
+    code = f"import hallutrace; print(hallutrace.open({python_literal(str(folder))})[0].layer(0))"
+    return styled(
+        (f"{summary.traces:,} traces", "bold"),
+        " in ",
+        (plain(str(folder)), "bold"),
+        f" ({bytes_text(summary.bytes)}), {summary.new_traces:,} of them new\n"
+        f"  {', '.join(part for part in parts if part)}\n"
+        "Next:\n"
+        f"  {command('hallutrace', 'inspect', folder)}\n"
+        f"  {command('hallutrace', 'inspect', folder, '--trace', '0')}\n"
+        f"  {command('python', '-c', code)}",
     )
-
-
-def _same_command() -> str:
-    return " ".join(["hallutrace", *sys.argv[1:]])

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from hallutrace.commands.text import OUT, bytes_text, decimal, percent, plain, spread
+from hallutrace.commands.text import (
+    OUT,
+    bytes_text,
+    decimal,
+    percent,
+    plain,
+    print_json,
+    right_aligned,
+    spread,
+    styled,
+)
 from hallutrace.errors import InputError
 
 
@@ -25,7 +34,7 @@ def run_inspect(
             return
         found = inspect_run(store, shard, read_all)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print_json(found)
         return
     _show_run(found)
 
@@ -34,18 +43,20 @@ def _show_run(found: dict[str, Any]) -> None:
     whole = found["run"]
     model, source = whole["identity"]["model"], whole["identity"]["source"]
     OUT.print(
-        f"[bold]{whole['folder']}[/bold]: {whole['traces']:,} traces in {len(found['shards'])} of "
-        f"{whole['shards']} shards, {bytes_text(whole['bytes'])}\n"
-        f"  model {model['name']} ({model['dtype']}, quantization {model['quantization']}), "
-        f"questions {source.get('spec', source)}\n"
-        f"  prompts of {spread(whole['prompt_tokens'])} tokens, answers of "
-        f"{spread(whole['answer_tokens'])}; "
-        f"{percent(whole['right_share'])} contain a right answer; mean logprob "
-        f"{decimal(whole['mean_logprob'])}; ended by {whole['finish_reasons']}",
-        highlight=False,
+        styled(
+            (plain(whole["folder"]), "bold"),
+            f": {whole['traces']:,} traces in {len(found['shards'])} of "
+            f"{whole['shards']} shards, {bytes_text(whole['bytes'])}\n"
+            f"  model {plain(model['name'])} ({model['dtype']}, quantization "
+            f"{model['quantization']}), questions {plain(str(source.get('spec', source)))}\n"
+            f"  prompts of {spread(whole['prompt_tokens'])} tokens, answers of "
+            f"{spread(whole['answer_tokens'])}; "
+            f"{percent(whole['right_share'])} contain a right answer; mean logprob "
+            f"{decimal(whole['mean_logprob'])}; ended by {whole['finish_reasons']}",
+        )
     )
     if note := whole["facts"].get("note"):
-        OUT.print(f"  [dim]{note}[/dim]", highlight=False)
+        OUT.print(styled(("  " + plain(note), "dim")))
     shards = Table("shard", "traces", "failed", "right", "prompt", "answer", "logprob", "a trace")
     for one in found["shards"]:
         shards.add_row(
@@ -71,10 +82,7 @@ def _show_run(found: dict[str, Any]) -> None:
     for layer, kept, nats in zip(captured, retained, entropy, strict=False):
         layers.add_row(str(layer), percent(kept), decimal(nats))
     OUT.print(layers)
-    OUT.print(
-        f"Attention of the answer rows, read from {whole['attention_traces']:,} traces.",
-        highlight=False,
-    )
+    OUT.print(f"Attention of the answer rows, read from {whole['attention_traces']:,} traces.")
 
 
 def _show_trace(store: Any, which: str, as_json: bool) -> None:
@@ -96,28 +104,39 @@ def _show_trace(store: Any, which: str, as_json: bool) -> None:
                 for layer, edges in layers.items()
             },
         }
-        print(json.dumps(content, ensure_ascii=False))
+        print_json(content)
         return
-    words = _words(store, trace)
-    lines = [
-        f"[bold]{plain(trace.id)}[/bold], sample {trace.sample}: {trace.prompt_length} + "
-        f"{len(trace.answer_tokens)} tokens, ended by {trace.finish_reason}",
-        f"[bold]Prompt[/bold]      {plain(trace.prompt)}",
-        f"[bold]Answer[/bold]      {plain(trace.answer)}",
-        f"[bold]References[/bold]  {plain(', '.join(trace.references) or 'none')}",
-    ]
+    _print_trace(trace, _words(store, trace), layers)
+
+
+def _print_trace(
+    trace: Any, words: list[str], layers: dict[int, list[tuple[int, int, float]]]
+) -> None:
+    heads = {
+        "Prompt": trace.prompt,
+        "Answer": trace.answer,
+        "References": ", ".join(trace.references) or "none",
+    }
+    OUT.print(
+        styled(
+            (plain(trace.id), "bold"),
+            f", sample {trace.sample}: {trace.prompt_length} + {len(trace.answer_tokens)} tokens, "
+            f"ended by {trace.finish_reason}",
+        )
+    )
+    for head, text in heads.items():
+        OUT.print(styled((f"{head:<12}", "bold"), plain(text)))
+    OUT.print(styled(("Answer tokens", "bold"), " (logprob, entropy)"))
     said = zip(words[trace.prompt_length :], trace.logprob, trace.token_entropy, strict=True)
-    lines += ["[bold]Answer tokens[/bold] (logprob, entropy)"]
-    lines += [f"  {plain(word):>14}  {logprob:7.3f}  {nats:6.3f}" for word, logprob, nats in said]
-    lines += ["[bold]Strongest edges[/bold] of the answer rows (key -> query weight)"]
+    for word, logprob, nats in said:
+        OUT.print(f"  {right_aligned(word, 14)}  {logprob:7.3f}  {nats:6.3f}")
+    OUT.print(styled(("Strongest edges", "bold"), " of the answer rows (key -> query weight)"))
     for layer, edges in layers.items():
-        shown = [
-            f"{plain(words[key])}[dim]@{key}[/dim] -> {plain(words[query])}[dim]@{query}[/dim] "
-            f"{weight:.2f}"
-            for key, query, weight in edges
-        ]
-        lines.append(f"  layer {layer:>2}  " + ", ".join(shown))
-    OUT.print("\n".join(lines), highlight=False, soft_wrap=True)
+        parts: list[str | tuple[str, str]] = [f"  layer {layer:>2}  "]
+        for at, (key, query, weight) in enumerate(edges):
+            parts += [", " if at else "", plain(words[key]), (f"@{key}", "dim"), " -> "]
+            parts += [plain(words[query]), (f"@{query}", "dim"), f" {weight:.2f}"]
+        OUT.print(styled(*parts))
 
 
 def _find(store: Any, which: str) -> Any:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
-from hallutrace.commands.text import ERR, OUT, decimal, percent, plain
+from hallutrace.commands.text import (
+    ERR,
+    OUT,
+    cell,
+    command,
+    decimal,
+    followed,
+    percent,
+    plain,
+    print_json,
+    styled,
+)
 from hallutrace.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from hallutrace.labels.agreement import Disputed
 
 WORDS = {1: "hallucinated", 0: "right", None: "-"}
+SHOWN = 1000  # characters of a text of an example
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Asked:
         if len(there) != 1:
             raise InputError(
                 f"Expected one of --by, --from and --agreement, got {' and '.join(there) or 'none'}"
-                f" - begin with `hallutrace label {self.run} --by contains`"
+                f" - begin with `{command('hallutrace', 'label', self.run, '--by', 'contains')}`"
             )
         extra = {
             "NAME": self.names and not self.agreement,
@@ -84,15 +96,13 @@ def run_label(asked: Asked) -> None:
             follow=_follow if ERR.is_terminal else None,
         )
     if asked.as_json:
-        print(json.dumps(summary.to_json(), ensure_ascii=False))
+        print_json(summary.to_json())
     else:
-        OUT.print(_summary_text(summary, asked.given is not None), highlight=False, markup=False)
+        OUT.print(_summary_text(summary, asked.given is not None))
 
 
 def _follow(traces: Iterator[Any], total: int) -> Iterable[Any]:
-    from rich.progress import track
-
-    return track(traces, "labelling", total, console=ERR, transient=True)
+    return followed(traces, "labelling", total)
 
 
 def _range(text: str | None) -> tuple[float, float] | None:
@@ -113,8 +123,8 @@ def _summary_text(summary: LabelSummary, is_given: bool) -> str:
     decided = summary.hallucinated + summary.right
     share = percent(summary.hallucinated / decided if decided else None)
     lines = [
-        f"{summary.path}: {summary.hallucinated:,} hallucinated, {summary.right:,} right "
-        f"({share} hallucinated)"
+        f"{plain(str(summary.path))}: {summary.hallucinated:,} hallucinated, "
+        f"{summary.right:,} right ({share} hallucinated)"
     ]
     if summary.dropped:
         between = summary.parameters.get("drop")
@@ -137,13 +147,13 @@ def _summary_text(summary: LabelSummary, is_given: bool) -> str:
 
 def _show_agreement(found: Agreement, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False))
+        print_json(found.to_json())
         return
     shares = Table("labels", "hallucinated", "right", "share", "dropped", "not judged", "no row")
     for name, counts in found.counts.items():
         decided = counts["hallucinated"] + counts["right"]
         shares.add_row(
-            plain(name),
+            cell(name),
             f"{counts['hallucinated']:,}",
             f"{counts['right']:,}",
             percent(counts["hallucinated"] / decided if decided else None),
@@ -153,7 +163,7 @@ def _show_agreement(found: Agreement, as_json: bool) -> None:
     pairs = Table("labels", "and", "both decided", "disagree", "share", "Cohen's kappa")
     for pair in found.pairs:
         pairs.add_row(
-            *map(plain, pair.names),
+            *map(cell, pair.names),
             f"{pair.traces:,}",
             f"{pair.disagreements:,}",
             percent(pair.disagreements / pair.traces if pair.traces else None),
@@ -163,22 +173,22 @@ def _show_agreement(found: Agreement, as_json: bool) -> None:
     if found.disputed:
         OUT.print(
             f"{found.disputed:,} of {found.traces:,} traces on which they disagree; "
-            f"{len(found.examples)} of those on which most pairs do:",
-            highlight=False,
+            f"{len(found.examples)} of those on which most pairs do:"
         )
     for one in found.examples:
-        OUT.print(_example_text(one), highlight=False)
+        OUT.print(_example_text(one))
 
 
-def _example_text(one: Disputed) -> str:
+def _example_text(one: Disputed) -> Text:
     labels = ", ".join(
         f"{name} {WORDS[label]}"
         + ("" if (score := one.scores[name]) is None else f" ({score:.2f})")
         for name, label in one.labels.items()
     )
-    return (
-        f"[bold]{plain(one.id)}[/bold], sample {one.sample}: {plain(one.question)}\n"
-        f"  answer      {plain(one.answer)}\n"
-        f"  references  {plain(', '.join(one.references) or 'none')}\n"
-        f"  {plain(labels)}"
+    return styled(
+        (cell(one.id), "bold"),
+        f", sample {one.sample}: {cell(one.question, SHOWN)}\n"
+        f"  answer      {cell(one.answer, SHOWN)}\n"
+        f"  references  {cell(', '.join(one.references) or 'none', SHOWN)}\n"
+        f"  {plain(labels)}",
     )

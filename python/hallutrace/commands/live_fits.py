@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hallutrace.commands.text import ERR, plain
+from hallutrace.commands.text import ERR, cell
 from hallutrace.progress import PLAIN_SECONDS
 
 
@@ -30,17 +30,17 @@ class LiveFits:
         """Starts the bar on a terminal."""
         self._total, self._done = total, done
         if done:
-            ERR.print(f"{done:,} of {total:,} fits were there already.", highlight=False)
+            ERR.print(f"{done:,} of {total:,} fits were there already.")
         if ERR.is_terminal:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
             from rich.progress import TimeElapsedColumn as Elapsed
 
             self._bar = Progress(
-                TextColumn("fits"),
+                TextColumn("fits", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 Elapsed(),
-                TextColumn("{task.fields[now]}"),
+                TextColumn("{task.fields[now]}", markup=False),
                 console=ERR,
                 transient=True,
             )
@@ -68,18 +68,20 @@ class LiveFits:
             self._bar.update(self._task, advance=1)
             self._show()
         if failure is not None:
-            ERR.print(f"{plain(job)} failed: {plain(failure)}", highlight=False)
+            ERR.print(f"{cell(job)} failed: {cell(failure, 1000)}")
         elif self._bar is None and time.monotonic() - self._said >= PLAIN_SECONDS:
-            self._say(f"{self._done:,} of {self._total:,} fits, the last {job} ({seconds:.1f} s)")
+            self._say(
+                f"{self._done:,} of {self._total:,} fits, the last {cell(job)} ({seconds:.1f} s)"
+            )
 
     def _show(self) -> None:
         if self._bar is not None:
-            now = "; ".join(plain(job + how) for job, how in self._now.items())
+            now = "; ".join(cell(job) + how for job, how in self._now.items())
             self._bar.update(self._task, now=now)
         elif time.monotonic() - self._said >= PLAIN_SECONDS:
-            now = "; ".join(job + how for job, how in self._now.items())
+            now = "; ".join(cell(job) + how for job, how in self._now.items())
             self._say(f"{self._done:,} of {self._total:,} fits; {now}")
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
-        ERR.print(text, highlight=False, markup=False, soft_wrap=True)
+        ERR.print(text)

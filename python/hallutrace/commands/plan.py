@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from hallutrace.commands.text import OUT, bytes_text, duration, plain, quiet_libraries
+from hallutrace.commands.text import OUT, bytes_text, duration, plain, print_json, quiet_libraries
 from hallutrace.config import ExtractConfig
 from hallutrace.options import config_of
 from hallutrace.questions import QuestionSource
@@ -54,15 +53,14 @@ def run_plan(
         }
         if timed:
             content["measured"] = {name: getattr(timed, name) for name in timed.__slots__}
-        print(json.dumps(content))
+        print_json(content)
         return
     for line in understood:
-        OUT.print(plain(line), highlight=False)
+        OUT.print(line)
     OUT.print(
-        f"{config.model}: {shape.layers} layers, {shape.heads} heads, width {shape.hidden_size:,}, "
-        f"{shape.parameters / 1e6:,.0f}M parameters; "
-        f"{prompt_tokens} + {answer_tokens} tokens a trace",
-        highlight=False,
+        f"{plain(config.model)}: {shape.layers} layers, {shape.heads} heads, "
+        f"width {shape.hidden_size:,}, {shape.parameters / 1e6:,.0f}M parameters; "
+        f"{prompt_tokens} + {answer_tokens} tokens a trace"
     )
     table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
     for one in plans:
@@ -72,10 +70,7 @@ def run_plan(
         table.add_row(one.hidden_states + chosen, *map(bytes_text, sizes), run)
     OUT.print(table)
     pieces = ", ".join(f"{name} {bytes_text(size)}" for name, size in needs.items())
-    OUT.print(
-        f"Memory at batch size {batch}: about {bytes_text(sum(needs.values()))} ({pieces})",
-        highlight=False,
-    )
+    OUT.print(f"Memory at batch size {batch}: about {bytes_text(sum(needs.values()))} ({pieces})")
     if timed:
         whole = ""
         if questions is not None:
@@ -83,8 +78,7 @@ def run_plan(
             whole = f"; {questions:,} questions take about {needed}"
         OUT.print(
             f"Measured: {timed.traces} traces in {timed.seconds:.1f} s, {timed.prompt:.0f} + "
-            f"{timed.answer:.0f} tokens, {bytes_text(timed.trace_bytes)} a trace{whole}",
-            highlight=False,
+            f"{timed.answer:.0f} tokens, {bytes_text(timed.trace_bytes)} a trace{whole}"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hallutrace.commands.text import OUT
+from hallutrace.commands.text import OUT, plain
 from hallutrace.errors import InputError
 
 
@@ -16,13 +16,12 @@ def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
     from hallutrace.store import open_run
 
     merged = merge(runs, out, force_differing=forced)
-    OUT.print(f"{merged}", highlight=False)
+    OUT.print(plain(str(merged)))
     there = {name for run in runs for name in open_run(run).labels()}
     if left := sorted(there - set(merged.labels())):
         OUT.print(
             f"  labels left out, as not all runs have them, made in the same way: "
-            f"{', '.join(left)}",
-            highlight=False,
+            f"{plain(', '.join(left))}"
         )
 
 
@@ -49,7 +48,7 @@ def run_subset(
         sample=sample,
         seed=seed,
     )
-    OUT.print(f"{part}", highlight=False)
+    OUT.print(plain(str(part)))
 
 
 def _ids(text: str | None) -> list[str] | None:

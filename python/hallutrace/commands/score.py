@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from hallutrace.commands.text import ERR, OUT, decimal, plain
+from rich.text import Text
+
+from hallutrace.commands.text import (
+    ERR,
+    OUT,
+    command,
+    decimal,
+    followed,
+    plain,
+    print_data,
+    styled,
+)
 from hallutrace.errors import InputError, StorageError
 from hallutrace.store import TraceStore, open_run
 
@@ -45,10 +56,8 @@ class Asked:
         """
         if (self.run is None) == (self.question is None):
             there = "both" if self.run is not None else "neither"
-            raise InputError(
-                f"Expected RUN or --question, got {there} - begin with `hallutrace score RUN "
-                f"--detector {self.detector}`"
-            )
+            first = command("hallutrace", "score", "RUN", "--detector", self.detector)
+            raise InputError(f"Expected RUN or --question, got {there} - begin with `{first}`")
         if self.question is not None:
             unfit = {"--out": self.out, "--label": self.label, "--overwrite": self.overwrite}
         else:
@@ -101,9 +110,9 @@ def _score_run(
     _write(asked.out, rows)
     warning = _warning(store, rows, provenance, learnt)
     if warning:
-        ERR.print(f"Warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+        ERR.print(f"Warning: {warning}")
     if asked.out is not None:
-        OUT.print(_summary(asked.out, detector, rows, name), highlight=False, soft_wrap=True)
+        OUT.print(_summary(asked.out, detector, rows, name))
 
 
 def _labels(
@@ -133,7 +142,7 @@ def _rows(
 
     same = provenance is not None and provenance.fingerprint == store.manifest.fingerprint
     curve = None if provenance is None else provenance.curve
-    for begin in _followed(range(0, len(store), AT_ONCE)):
+    for begin in followed(range(0, len(store), AT_ONCE), "scoring"):
         places = np.arange(begin, min(begin + AT_ONCE, len(store)))
         some = Examples(store, places, np.zeros(len(places), np.int8))
         scores = detector.scores(some)
@@ -149,14 +158,6 @@ def _rows(
             }
 
 
-def _followed(steps: range) -> Iterable[int]:
-    if not ERR.is_terminal:
-        return steps
-    from rich.progress import track
-
-    return track(steps, "scoring", console=ERR, transient=True)
-
-
 def _part(learnt: Learnt, key: tuple[str, int], group: str, is_same_run: bool) -> str:
     """What of the training a trace was in."""
     if is_same_run and key in learnt.train:
@@ -168,12 +169,15 @@ def _part(learnt: Learnt, key: tuple[str, int], group: str, is_same_run: bool) -
 
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
     if out is None:
-        _write_csv(sys.stdout, rows)
+        table = io.StringIO()
+        _write_csv(table, rows)
+        print_data(table.getvalue())
         return
     scratch = out.with_name(f"{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("w", encoding="utf-8", newline="") as file:
+        # What UTF-8 lacks, halves of surrogate pairs, is written as JSON and Python escape it.
+        with scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             if out.suffix == ".csv":
                 _write_csv(file, rows)
             else:
@@ -218,10 +222,10 @@ def _warning(
     return None
 
 
-def _summary(out: Path, detector: Detector, rows: list[dict[str, Any]], name: str | None) -> str:
+def _summary(out: Path, detector: Detector, rows: list[dict[str, Any]], name: str | None) -> Text:
     from hallutrace.detect.metrics import auroc
 
-    text = f"[bold]{plain(str(out))}[/bold]: {len(rows):,} scores of {detector.name}"
+    text = f": {len(rows):,} scores of {detector.name}"
     unseen = [row for row in rows if row["label"] is not None and not row["part"]]
     labels = [row["label"] for row in unseen]
     if len(set(labels)) == 2:
@@ -230,4 +234,4 @@ def _summary(out: Path, detector: Detector, rows: list[dict[str, Any]], name: st
             f"\n  AUROC {decimal(reached)} by the labels {plain(str(name))} on {len(unseen):,} "
             "traces that training has not seen"
         )
-    return text
+    return styled((plain(str(out)), "bold"), text)

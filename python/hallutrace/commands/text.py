@@ -1,13 +1,115 @@
-"""How commands write numbers and text."""
+"""How commands print: consoles that escape the text of others, and how numbers are written.
+
+Everything that a person reads goes through ``OUT`` or ``ERR``. Their markup, emoji codes and
+highlighting are off, so that ``[final]`` and ``:smile:`` are printed as they are; styles come from
+:func:`styled` alone. What a machine reads goes through :func:`print_json` or :func:`print_data`.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-OUT = Console()
-ERR = Console(stderr=True)
+from hallutrace.escaping import cell, command, plain, visible
+
+__all__ = ["cell", "command", "plain", "visible"]
+
+Item = TypeVar("Item")
+
+
+class SafeConsole(Console):
+    """A console on which no text can steer the terminal, whoever wrote it and however it came.
+
+    Strings are escaped before they are laid out, so that widths are right. Whatever else is
+    rendered (what other libraries print beside a progress bar) is escaped when it is rendered.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """Prints; lines of text are not broken, so that paths and commands can be copied."""
+        if soft_wrap is None:
+            soft_wrap = all(isinstance(one, str | Text) for one in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text of a string, escaped."""
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """What is written, escaped but for what moves the cursor of a progress bar."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+OUT = SafeConsole()
+ERR = SafeConsole(stderr=True)
+
+
+def prepare_streams() -> None:
+    """Lets standard output and error take any text: what their encoding lacks is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def is_unicode(stream: Any) -> bool:
+    """Whether a stream can take any character."""
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Text of parts, those with a style as a pair: ``styled(("runs/demo", "bold"), ": whole")``."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((visible(text), style) for text, style in pairs))
+
+
+def right_aligned(text: str, cells: int) -> str:
+    """Text on one line with spaces before it; East Asian characters take two cells."""
+    shown = plain(text)
+    return " " * (cells - cell_len(shown)) + shown
+
+
+def same_command() -> str:
+    """The command line that this process was started with, to be pasted."""
+    return command("hallutrace", *sys.argv[1:])
+
+
+def followed(steps: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
+    """Steps, with a bar while they are taken if standard error is a terminal."""
+    if not ERR.is_terminal:
+        return steps
+    from rich.progress import track
+
+    return track(steps, what, total, console=ERR, transient=True)
+
+
+def print_json(content: Any) -> None:
+    """Prints a line of JSON in ASCII, which any stream takes; JSON escapes the rest."""
+    print(json.dumps(content).replace("\x7f", r"\u007f"))
+
+
+def print_data(text: str) -> None:
+    """Prints lines for a machine: UTF-8 as in a file, escaped where a person reads them."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None or sys.stdout.isatty():
+        sys.stdout.write(visible(text))
+        return
+    sys.stdout.flush()
+    binary.write(text.encode("utf-8", "backslashreplace"))
+    binary.flush()
 
 
 def quiet_libraries(is_small: bool) -> None:
@@ -17,11 +119,6 @@ def quiet_libraries(is_small: bool) -> None:
     logging.set_verbosity_error()
     if is_small or not sys.stderr.isatty():
         logging.disable_progress_bar()
-
-
-def plain(text: str) -> str:
-    """Text that rich does not read as markup, whitespace made visible."""
-    return text.replace("[", r"\[").replace("\n", "⏎")
 
 
 def bytes_text(count: float) -> str:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import shutil
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hallutrace.commands.text import ERR, OUT, duration, plain
+from hallutrace.commands.text import (
+    ERR,
+    OUT,
+    command,
+    duration,
+    plain,
+    print_json,
+    same_command,
+    styled,
+)
 from hallutrace.errors import InputError
 from hallutrace.store import open_run
 
@@ -56,7 +63,7 @@ class Told:
 
     def note(self, text: str) -> None:
         """A line."""
-        ERR.print(text, highlight=False, markup=False, soft_wrap=True)
+        ERR.print(text)
 
 
 def run_train(asked: Asked) -> None:
@@ -89,9 +96,11 @@ def run_train(asked: Asked) -> None:
         finished = _finish(detector, validation, provenance)
     except KeyboardInterrupt:
         ERR.print(
-            "\nStopped. A detector that is trained in epochs goes on after the last of them.\n"
-            f"To go on: [bold]{' '.join(['hallutrace', *sys.argv[1:]])}[/bold]",
-            highlight=False,
+            styled(
+                "\nStopped. A detector that is trained in epochs goes on after the last of them.\n"
+                "To go on: ",
+                (same_command(), "bold"),
+            )
         )
         raise SystemExit(130) from None
     finished.write(asked.out)
@@ -192,15 +201,20 @@ def _say(asked: Asked, finished: Provenance, learnt: int, seconds: float) -> Non
             "validation_auroc": finished.validation_auroc,
             "seconds": seconds,
         }
-        print(json.dumps(about, ensure_ascii=False))
+        print_json(about)
         return
+    run, detector = asked.run, asked.detector
+    measure = command(
+        "hallutrace", "evaluate", run, "--detectors", detector, "--label", asked.label
+    )
+    score = command("hallutrace", "score", run, "--detector", asked.out, "--out", "scores.csv")
     OUT.print(
-        f"[bold]{plain(str(asked.out))}[/bold]: {asked.detector}, validation AUROC "
-        f"{finished.validation_auroc:.3f} ({duration(seconds)}); choices were made there, so "
-        "measure it with:\n"
-        f"  hallutrace evaluate {asked.run} --detectors {asked.detector} --label {asked.label}\n"
-        "Next:\n"
-        f"  hallutrace score {asked.run} --detector {asked.out} --out scores.csv",
-        highlight=False,
-        soft_wrap=True,
+        styled(
+            (plain(str(asked.out)), "bold"),
+            f": {detector}, validation AUROC {finished.validation_auroc:.3f} "
+            f"({duration(seconds)}); choices were made there, so measure it with:\n"
+            f"  {measure}\n"
+            "Next:\n"
+            f"  {score}",
+        )
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import InputError
+from hallutrace.escaping import command
 from hallutrace.labels.rows import Key, Row, counts_of, read_rows
 from hallutrace.store import TraceStore, open_run
 
@@ -96,8 +97,8 @@ def agreement(run: str | Path, names: Sequence[str] = ()) -> Agreement:
         if len(set(chosen)) < 2 or len(set(chosen)) < len(chosen):
             raise InputError(
                 f"Expected at least two labels to compare, each once, got "
-                f"{', '.join(chosen) or 'none'} of {run} - make others with `hallutrace label "
-                f"{run} --by PROTOCOL`"
+                f"{', '.join(chosen) or 'none'} of {run} - make others with "
+                f"`{command('hallutrace', 'label', Path(run), '--by', 'PROTOCOL')}`"
             )
         keys = store.keys()
         tables = {name: read_rows(store.folder, name) for name in chosen}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hallutrace.errors import DamagedError, InputError, StorageError
+from hallutrace.escaping import command
 from hallutrace.judges import JUDGES
 
 SCHEMA = 1
@@ -81,10 +82,10 @@ def read_rows(folder: Path, name: str) -> dict[Key, Row]:
     path = path_of(folder, name)
     if not path.is_file():
         there = ", ".join(names(folder)) or "none"
-        how = f"--by {name}" if name in JUDGES else f"--from FILE --name {name}"
+        how = ["--by", name] if name in JUDGES else ["--from", "FILE", "--name", name]
         raise InputError(
             f"Expected the labels `{name}` in {folder}, got {there} - make them with "
-            f"`hallutrace label {folder} {how}`"
+            f"`{command('hallutrace', 'label', folder, *how)}`"
         )
     rows: dict[Key, Row] = {}
     try:
