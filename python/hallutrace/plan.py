@@ -185,7 +185,7 @@ def memory(
 
 def _dtype_bytes(config: ExtractConfig, shape: ModelShape) -> int:
     """Of the model's floating point type on this machine."""
-    from hallutrace.models import resolve_device
+    from hallutrace.devices import resolve_device
 
     if config.dtype != "auto":
         return 4 if config.dtype == "float32" else 2
