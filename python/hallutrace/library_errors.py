@@ -82,7 +82,7 @@ def _error_of(
             f"Expected a model whose code is part of transformers, got {name!r} with code of its "
             "own - read that code, and run it with --trust-remote-code if you trust it"
         )
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and ("install" in text or "No module named" in text):
         return MissingExtraError(
             f"Expected the packages that {name!r} needs, got: {text} - install what it names"
         )
@@ -94,8 +94,14 @@ def _error_of(
     if "above report" in text and reports:
         # The report was logged, and told nobody.
         text = f"{text} {essence(reports[-1])}"
+    # What the hub and the network raise is an OSError, or not an error of Python's own.
+    is_of_files = isinstance(error, OSError) or type(error).__module__ != "builtins"
+    fix = (
+        "check the name or folder, the network, and `hf auth login` for gated models"
+        if is_of_files
+        else "mend what it names, or choose another model"
+    )
     return ModelError(
         f"Expected a causal language model that transformers loads, got {type(error).__name__} for "
-        f"{name!r} ({text}) - check the name or folder, the network, and `hf auth login` for "
-        "gated models"
+        f"{name!r} ({text}) - {fix}"
     )

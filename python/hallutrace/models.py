@@ -77,8 +77,8 @@ class Loaded:
     @property
     def is_dequantized(self) -> bool:
         """Whether a quantised checkpoint was unpacked, as this machine cannot compute with it."""
-        quantizer = getattr(self.model, "hf_quantizer", None)
-        return bool(getattr(getattr(quantizer, "quantization_config", None), "dequantize", False))
+        is_own = self.quantization not in ("none", "int8", "nf4")
+        return is_own and not getattr(self.model, "is_quantized", False)
 
     def identity(self) -> dict[str, Any]:
         """What of it decides the bytes of a trace."""

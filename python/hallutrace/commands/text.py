@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 
 OUT = Console()
@@ -11,12 +9,10 @@ ERR = Console(stderr=True)
 
 
 def quiet_libraries(is_small: bool) -> None:
-    """Keeps transformers from talking over the progress bar."""
-    from transformers.utils import logging
+    """Keeps other libraries from talking over the progress bar; what matters becomes a line."""
+    from hallutrace.commands.library_notes import show_through
 
-    logging.set_verbosity_error()
-    if is_small or not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    show_through(ERR, is_small)
 
 
 def plain(text: str) -> str:
