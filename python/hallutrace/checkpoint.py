@@ -145,18 +145,25 @@ def open_checkpoint(
         ModelError: no such model, or not a causal language model.
     """
     patience = patience or Patience()
+    where = str(MODEL_FOLDER) if name == "demo" else name
+    with loading(name):
+        found = patience.call(
+            lambda: _adapter(where, revision), f"Looking for an adapter in {name}"
+        )
+        if found is None:
+            base, base_revision, model_name = where, revision, name
+        else:
+            base, base_revision = _base(name, found), found.get("revision")
+            model_name = f"{base}, the base model of {name}"
 
     def find() -> Checkpoint:
-        where = str(MODEL_FOLDER) if name == "demo" else name
-        found = _adapter(where, revision)
-        if found is None:
-            model, adapter = Files.of(where, revision, CONFIG), None
-        else:
-            model, adapter = _base(name, found), Files.of(where, revision, ADAPTER_CONFIG)
-        config = _config(model, trust_remote_code)
-        return Checkpoint(name, model, config, adapter, trust_remote_code)
+        model = Files.of(base, base_revision, CONFIG)
+        adapter = None if found is None else Files.of(where, revision, ADAPTER_CONFIG)
+        return Checkpoint(
+            name, model, _config(model, trust_remote_code), adapter, trust_remote_code
+        )
 
-    with loading(name):
+    with loading(model_name):
         checkpoint = patience.call(find, f"Loading the configuration of {name}")
         _check(checkpoint)
     return checkpoint
@@ -190,9 +197,14 @@ def _adapter(where: str, revision: str | None) -> dict[str, Any] | None:
     path = find_adapter_config_file(where, revision=revision)
     if path is None:
         return None
-    content = json.loads(Path(path).read_bytes())
-    if not isinstance(content, dict):
-        raise ValueError(f"{ADAPTER_CONFIG} holds no fields by name")
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no fields by name")
+    except ValueError as error:
+        raise ModelError(
+            f"Expected the configuration of an adapter in {path}, got {error} - mend the file"
+        ) from None
     if any(_weights(Path(path).parent)):
         raise ModelError(
             f"Expected a model or an adapter, got both in {where} - move {ADAPTER_CONFIG} and the "
@@ -207,8 +219,8 @@ def _weights(folder: Path) -> Iterator[Path]:
         yield from folder.glob(pattern)
 
 
-def _base(name: str, adapter: Mapping[str, Any]) -> Files:
-    """The files of the model that an adapter goes on top of."""
+def _base(name: str, adapter: Mapping[str, Any]) -> str:
+    """Folder or name of the model that an adapter goes on top of."""
     where = adapter.get("base_model_name_or_path")
     fix = f"write its folder or its name on the hub into {ADAPTER_CONFIG}"
     if not isinstance(where, str) or not where:
@@ -216,18 +228,17 @@ def _base(name: str, adapter: Mapping[str, Any]) -> Files:
             f"Expected the base model of the adapter {name!r} in its {ADAPTER_CONFIG}, got none "
             f"under base_model_name_or_path - {fix}"
         )
-    revision = adapter.get("revision")
-    if _adapter(where, revision) is not None:
-        raise ModelError(
-            f"Expected a model under the adapter {name!r}, got another adapter ({where}) - merge "
-            "that one into its model first"
-        )
-    if not Path(where).is_dir() and where.count("/") != 1 and "/" in where:
+    if not Path(where).is_dir() and (where[0] in "./~" or where.count("/") > 1):
         raise ModelError(
             f"Expected the base model of the adapter {name!r} at {where}, got no such folder - "
             f"{fix}"
         )
-    return Files.of(where, revision, CONFIG)
+    if _adapter(where, adapter.get("revision")) is not None:
+        raise ModelError(
+            f"Expected a model under the adapter {name!r}, got another adapter ({where}) - merge "
+            "that one into its model first"
+        )
+    return where
 
 
 def _check(checkpoint: Checkpoint) -> None:

@@ -94,8 +94,7 @@ def _error_of(
     if "above report" in text and reports:
         # The report was logged, and told nobody.
         text = f"{text} {essence(reports[-1])}"
-    # What the hub and the network raise is an OSError, or not an error of Python's own.
-    is_of_files = isinstance(error, OSError) or type(error).__module__ != "builtins"
+    is_of_files = isinstance(error, OSError) or type(error).__module__.startswith("huggingface_hub")
     fix = (
         "check the name or folder, the network, and `hf auth login` for gated models"
         if is_of_files

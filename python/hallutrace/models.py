@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,10 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
             files.check_unchanged()
     rows = embedding_rows(model)
     check_vocabulary(tokenizer, rows, config.model)
-    for note in vocabulary_notes(tokenizer, rows, _eos_ids(model, tokenizer)):
+    for note in (
+        *vocabulary_notes(tokenizer, rows, _eos_ids(model, tokenizer)),
+        *_unused_code(checkpoint, tokenizer),
+    ):
         patience.note(note)
     return describe(
         model,
@@ -311,6 +315,19 @@ def _code(model: Any, tokenizer: Any) -> str | None:
         if name.startswith(f"{package}.") and (file := getattr(module, "__file__", None))
     }
     return digest_code(files) if files else None
+
+
+def _unused_code(checkpoint: Checkpoint, tokenizer: Any) -> Iterator[str]:
+    """Says where classes of transformers stand in for code that the checkpoint comes with."""
+    given = {
+        **(getattr(checkpoint.config, "auto_map", None) or {}),
+        **(getattr(tokenizer, "init_kwargs", {}).get("auto_map") or {}),
+    }
+    if given and not checkpoint.trust_remote_code:
+        yield (
+            f"{checkpoint.name} comes with code of its own ({', '.join(sorted(given))}), which did "
+            "not run: classes of transformers are used; --trust-remote-code would run it"
+        )
 
 
 def _mapped(model: Any, checkpoint: Checkpoint) -> tuple[FolderDigest, ...]:

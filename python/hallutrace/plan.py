@@ -63,25 +63,33 @@ class Plan:
     run: int | None
 
 
-def model_shape(name: str, revision: str | None = None) -> ModelShape:
+def model_shape(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> ModelShape:
     """The shape of a model from its configuration; no weights, and no network for presets.
 
+    Args:
+        name: on the hub, of a folder, or ``demo``; of an adapter, its base model counts.
+        revision: commit, branch or tag on the hub.
+        trust_remote_code: whether code that comes with the model may run.
+
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or no causal one.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from hallutrace.library_errors import loading
     from hallutrace.models import load_config
 
     if name in MODEL_CONFIGS:
         known = dict(MODEL_CONFIGS[name])
         config = AutoConfig.for_model(known.pop("model_type"), **known)
     else:
-        config = load_config(name, revision)
+        config = load_config(name, revision, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    with loading(name), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     embeddings = {
         id(part): part for part in (model.get_input_embeddings(), model.get_output_embeddings())
     }

@@ -116,6 +116,12 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
     """
     from peft import PeftConfig, PeftModel
 
+    folder = Path(adapter.where)
+    if folder.is_dir() and not any(folder.glob("adapter_model.*")):
+        raise ModelError(
+            f"Expected the weights of the adapter in {folder}, got no adapter_model.safetensors - "
+            "copy it there"
+        )
     config = PeftConfig.from_pretrained(adapter.where, **adapter.hub)
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ModelError(

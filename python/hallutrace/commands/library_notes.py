@@ -17,6 +17,7 @@ LONGEST = 300  # characters of a line
 UNSAID = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
 NOISE = (
     "LOAD REPORT",  # hallutrace.weights says what is in it
+    "Found missing adapter keys",  # as above
     "is deprecated",
     # How int8 of bitsandbytes computes, said at every product of matrices.
     "inputs will be cast from",
@@ -70,7 +71,7 @@ def show_through(console: Console, is_small: bool) -> None:
         console: where their warnings go.
         is_small: whether nothing is downloaded, so that no bar of the hub is wanted either.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     with warnings.catch_warnings():

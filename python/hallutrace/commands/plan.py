@@ -26,7 +26,7 @@ def run_plan(
     from hallutrace import plan as planning
 
     quiet_libraries(is_small=True)
-    shape = planning.model_shape(config.model, config.revision)
+    shape = planning.model_shape(config.model, config.revision, config.trust_remote_code)
     questions = config.limit or _questions_known(config)
     batch = config.batch_size if config.batch_size != "auto" else 8
     plans = planning.plan(config, shape, prompt_tokens, answer_tokens, questions)
