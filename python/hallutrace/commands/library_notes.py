@@ -19,6 +19,8 @@ NOISE = (
     "LOAD REPORT",  # hallutrace.weights says what is in it
     "Found missing adapter keys",  # as above
     "is deprecated",
+    # Every field of generation is set, whatever a checkpoint's own configuration says.
+    "generation flags are not valid",
     # How int8 of bitsandbytes computes, said at every product of matrices.
     "inputs will be cast from",
     # Faster code that could be downloaded.
