@@ -145,8 +145,8 @@ def open_checkpoint(
         ModelError: no such model, or not a causal language model.
     """
     patience = patience or Patience()
-    where = str(MODEL_FOLDER) if name == "demo" else name
     with loading(name):
+        where = _where(name, revision)
         found = patience.call(
             lambda: _adapter(where, revision), f"Looking for an adapter in {name}"
         )
@@ -182,6 +182,25 @@ def quantization_name(config: Mapping[str, Any]) -> str:
         return f"bitsandbytes {config.get('bnb_4bit_quant_type', 'fp4')}"
     bits = config.get("bits") or config.get("nbits") or config.get("weights")
     return f"{method} {bits}" if isinstance(bits, (int, str)) else method
+
+
+def _where(name: str, revision: str | None) -> str:
+    """The folder or the repository that a name stands for."""
+    if not name.strip():
+        raise ModelError("Expected a model's name or folder, got none - change --model")
+    where = str(MODEL_FOLDER) if name == "demo" else name
+    if where.startswith("~"):
+        where = str(Path(where).expanduser())
+    if Path(where).is_file():
+        raise ModelError(
+            f"Expected a model's name or folder, got the file {where} - give the folder it is in"
+        )
+    if revision is not None and Path(where).is_dir():
+        raise ModelError(
+            f"Expected --revision with a name on the hub, got {revision!r} with the folder {where} "
+            "- leave it out, for a folder has one revision"
+        )
+    return where
 
 
 def _config(files: Files, trust_remote_code: bool) -> Any:

@@ -83,6 +83,8 @@ def _error_of(
             "own - read that code, and run it with --trust-remote-code if you trust it"
         )
     if isinstance(error, ImportError) and ("install" in text or "No module named" in text):
+        if "bitsandbytes" in text:
+            return MissingExtraError.of("bitsandbytes", "quantization", f"the checkpoint {name}")
         return MissingExtraError(
             f"Expected the packages that {name!r} needs, got: {text} - install what it names"
         )

@@ -178,6 +178,8 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
     for files in (checkpoint.model, checkpoint.adapter):
         if files is not None:
             files.check_unchanged()
+    if checkpoint.files.commit == "unknown":
+        patience.note(f"The hub tells no commit of {config.model}: the run cannot record it")
     rows = embedding_rows(model)
     check_vocabulary(tokenizer, rows, config.model)
     for note in (

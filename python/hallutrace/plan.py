@@ -30,6 +30,7 @@ class ModelShape:
         parameters: of the whole model.
         embedding: of them, those of input and output embeddings, which quantisation leaves alone.
         dtype_bytes: of an element of the checkpoint.
+        is_quantized: whether the checkpoint is quantised itself.
         config: of transformers.
     """
 
@@ -41,6 +42,7 @@ class ModelShape:
     parameters: int
     embedding: int
     dtype_bytes: int
+    is_quantized: bool
     config: Any
 
 
@@ -108,6 +110,7 @@ def model_shape(
         parameters=sum(weight.numel() for weight in model.parameters()),
         embedding=sum(tied.values()),
         dtype_bytes=dtype.itemsize,
+        is_quantized=getattr(config, "quantization_config", None) is not None,
         config=text,
     )
 
@@ -198,7 +201,8 @@ def _dtype_bytes(config: ExtractConfig, shape: ModelShape) -> int:
     if config.dtype != "auto":
         return 4 if config.dtype == "float32" else 2
     on_cpu = resolve_device(config.device) == "cpu" and config.device_map is None
-    return 4 if on_cpu and config.quantization == "none" else shape.dtype_bytes
+    is_quantized = config.quantization != "none" or shape.is_quantized
+    return 4 if on_cpu and not is_quantized else shape.dtype_bytes
 
 
 @dataclass(frozen=True, slots=True)

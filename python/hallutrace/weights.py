@@ -10,6 +10,7 @@ from typing import Any
 from hallutrace.checkpoint import Checkpoint, Files
 from hallutrace.errors import MissingExtraError, ModelError
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 NAMED = 5  # weights that a message names
 
 
@@ -62,6 +63,9 @@ def load_weights(
         **options,
     )
     check_loaded(checkpoint.model.where, info, note)
+    folder = Path(checkpoint.model.where)
+    if all((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        note(f"{folder} holds {WEIGHTS} and an index of shards: the model is that of {WEIGHTS}")
     if device_map is None and not is_quantized:
         model = model.to(device)
     if checkpoint.adapter is not None:

@@ -144,6 +144,19 @@ def test_quantised_checkpoints_that_cannot_be_read_are_refused(
     assert told in said.refuse(tiny)
 
 
+def test_a_checkpoint_of_bitsandbytes_names_the_extra(
+    said: Said, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ImportError("quantization requires it: `pip install -U bitsandbytes>=0.46.1`")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    assert said.refuse(tiny) == (
+        f"Expected the package `bitsandbytes` for the checkpoint {tiny}, got no such package - "
+        'pip install "hallutrace[quantization]"'
+    )
+
+
 def test_a_run_records_how_its_checkpoint_is_quantised(
     run_extract: Extract, tmp_path: Path
 ) -> None:
@@ -225,6 +238,20 @@ def test_an_index_that_leaves_a_weight_out_is_refused(said: Said, tiny: Path) ->
     assert name in said.refuse(tiny)
 
 
+def test_a_file_beside_shards_is_said(said: Said, tiny: Path) -> None:
+    tiny_model("qwen3", seed=1).save_pretrained(tiny, max_shard_size="50KB")
+    assert len(list(tiny.glob("model-*.safetensors"))) > 2
+    save_tiny(tiny.parent / "other")
+    shutil.copy(tiny.parent / "other" / "model.safetensors", tiny)
+    loaded = said.load(tiny)
+    assert torch.equal(logits(loaded.model), logits(AutoModelForCausalLM.from_pretrained(tiny)))
+    assert torch.equal(logits(loaded.model), logits(tiny_model("qwen3")))
+    assert said.notes == [
+        f"{tiny} holds model.safetensors and an index of shards: the model is that of "
+        "model.safetensors"
+    ]
+
+
 # dtype and device -------------------------------------------------------------------------------
 
 
@@ -246,6 +273,19 @@ def test_a_checkpoint_in_bfloat16_is_float32_on_a_cpu(
 def test_devices_that_are_not_there_are_refused(device: str, said: Said, tiny: Path) -> None:
     with pytest.raises(ModelError, match=r"^Expected .* got .* - "):
         load(ExtractConfig(model=str(tiny), device=device))
+
+
+def test_names_that_are_none_are_refused(said: Said, tiny: Path) -> None:
+    for name, told in (
+        ("", "got none"),
+        (tiny / "model.safetensors", f"got the file {tiny}/model.safetensors"),
+        ("~no-such-user/model", "no-such-user"),
+        ("owner/no-such-model", "hf auth login"),
+    ):
+        assert told in said.refuse(name)
+    assert "got 'v2' with the folder" in said.refuse(tiny, revision="v2")
+    (tiny / "config.json").unlink()
+    assert "config.json" in said.refuse(tiny)
 
 
 # Tokenizers -------------------------------------------------------------------------------------
