@@ -153,6 +153,13 @@ def score(
     device: Annotated[
         str, typer.Option(help="with --question: auto, cpu, cuda", metavar="NAME")
     ] = "auto",
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="with --question: run code that comes with the model; read it first",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help=".csv or .jsonl (default: CSV on standard output)", metavar="FILE"),
@@ -177,7 +184,19 @@ def score(
     from hallutrace.commands.score import Asked, run_score
 
     run_score(
-        Asked(run, detector, question, context, model, device, out, label, overwrite, as_json)
+        Asked(
+            run,
+            detector,
+            question,
+            context,
+            model,
+            device,
+            trust_remote_code,
+            out,
+            label,
+            overwrite,
+            as_json,
+        )
     )
 
 

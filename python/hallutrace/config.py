@@ -63,15 +63,24 @@ class ExtractConfig(BaseModel):
     response_column: str | None = _option("Questions", None, "column of the responses")
     limit: Count | None = _option("Questions", None, "stop after so many questions; may grow later")
 
-    model: str = _option("Model", "demo", "name on the hub, folder, or demo")
+    model: str = _option(
+        "Model", "demo", "name on the hub, folder, or demo; an adapter of peft too"
+    )
     revision: str | None = _option("Model", None, "commit, branch or tag on the hub")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = _option(
-        "Model", "auto", "auto is the checkpoint's on a GPU and float32 on a CPU"
+        "Model", "auto", "auto is float32 on a CPU; on a GPU, or of a quantised checkpoint, its own"
     )
-    quantization: Literal["none", "int8", "nf4"] = _option("Model", "none", "through bitsandbytes")
+    quantization: Literal["none", "int8", "nf4"] = _option(
+        "Model",
+        "none",
+        "on the fly, through bitsandbytes; none leaves a quantised checkpoint as is",
+    )
     device: str = _option("Model", "auto", "auto, cpu, cuda, cuda:1")
     device_map: str | None = _option(
         "Model", None, "spread over devices by accelerate: auto, balanced, sequential"
+    )
+    trust_remote_code: bool = _option(
+        "Model", False, "run code that comes with the model; read it first"
     )
 
     prompt: str | None = _option(

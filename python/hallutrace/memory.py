@@ -31,6 +31,18 @@ def free_memory(device: str) -> int:
     return min([int(psutil.virtual_memory().available), *_left_to_groups(Path("/"))])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU or the CPU's allocator had no more memory."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    text = str(error).lower()
+    return any(
+        said in text
+        for said in ("out of memory", "not enough memory", "t allocate memory", "cannot allocate")
+    )
+
+
 def _left_to_groups(root: Path) -> Iterator[int]:
     """Bytes that each control group of this process may still use, where there are such."""
     try:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hallutrace.checkpoint import TOKENIZER_FILES, Checkpoint, Files, open_checkpoint
 from hallutrace.config import ExtractConfig
-from hallutrace.demo import MODEL_FOLDER, PROMPT_TEMPLATE
+from hallutrace.demo import PROMPT_TEMPLATE
+from hallutrace.devices import resolve_device
+from hallutrace.digests import FolderDigest, digest_code
 from hallutrace.errors import MissingExtraError, ModelError
+from hallutrace.library_errors import loading
 from hallutrace.patience import Patience
+from hallutrace.transformers_compat import hub_commit
+from hallutrace.vocabulary import check_vocabulary, embedding_rows, padding_id, vocabulary_notes
+from hallutrace.weights import damaged_file, load_weights
 
 if TYPE_CHECKING:
     import torch
-
-_WHOLE_FILE = 64 * 2**20  # files up to this size are digested whole
-_EDGE = 2**20  # of larger ones, as much from either end
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class Loaded:
         layers: number of blocks.
         hidden_size: width of a hidden state.
         attention: the implementation that generation uses.
+        quantization: ``none``, ``int8`` or ``nf4`` as asked, or that of the checkpoint itself.
+        base: name and commit of the model under an adapter; None where it is no adapter.
+        trust_remote_code: whether code that comes with the files may run.
+        code: digest of such code that did run; None if none did.
+        digests: of the folders that its weights may be mapped from.
     """
 
     model: Any
@@ -46,6 +57,11 @@ class Loaded:
     layers: int
     hidden_size: int
     attention: str
+    quantization: str = "none"
+    base: dict[str, str] | None = None
+    trust_remote_code: bool = False
+    code: str | None = None
+    digests: tuple[FolderDigest, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -59,6 +75,33 @@ class Loaded:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit else None
 
+    @property
+    def is_dequantized(self) -> bool:
+        """Whether a quantised checkpoint was unpacked, as this machine cannot compute with it."""
+        is_own = self.quantization not in ("none", "int8", "nf4")
+        return is_own and not getattr(self.model, "is_quantized", False)
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the bytes of a trace."""
+        return {
+            "name": self.name,
+            "commit": self.commit,
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "base": self.base,
+            "trust_remote_code": self.trust_remote_code,
+            "code": self.code,
+        }
+
+    def check_in_place(self) -> None:
+        """Refuses to go on with weights whose files were written to since they were loaded.
+
+        Raises:
+            ModelError: naming the files.
+        """
+        for digest in self.digests:
+            digest.check_in_place()
+
 
 def default_prompt(config: ExtractConfig) -> str | None:
     """The prompt template: as asked, the small model's own, or None for the general one."""
@@ -67,56 +110,45 @@ def default_prompt(config: ExtractConfig) -> str | None:
     return config.prompt
 
 
-def resolve_device(device: str) -> str:
-    """``auto`` is the GPU where there is one."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ModelError(
-            f"Expected a device such as cpu, cuda or cuda:1, got {device!r} - change --device"
-        ) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            f"Expected a GPU for --device {device}, got none that torch can see - "
-            "use --device cpu, or install a build of torch for the GPU"
-        )
-    return device
-
-
-def load_config(name: str, revision: str | None = None, patience: Patience | None = None) -> Any:
-    """The configuration of a model, without its weights.
+def load_config(
+    name: str,
+    revision: str | None = None,
+    patience: Patience | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The configuration of a model, or of the model under an adapter, without any weights.
 
     Args:
         name: on the hub, of a folder, or ``demo``.
         revision: commit, branch or tag on the hub.
         patience: with a hub that is slow or busy.
+        trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or not a causal language model.
     """
-    from transformers import AutoConfig
+    return open_checkpoint(name, revision, patience, trust_remote_code).config
 
-    where = str(MODEL_FOLDER) if name == "demo" else name
+
+def load_tokenizer(
+    name: str,
+    revision: str | None = None,
+    patience: Patience | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """The tokenizer of a model, or the one that an adapter brings with it.
+
+    Args:
+        name: on the hub, of a folder, or ``demo``.
+        revision: commit, branch or tag on the hub.
+        patience: with a hub that is slow or busy.
+        trust_remote_code: whether code that comes with the files may run.
+
+    Raises:
+        ModelError: no such model, or one without a tokenizer.
+    """
     patience = patience or Patience()
-    try:
-        config = patience.call(
-            lambda: AutoConfig.from_pretrained(where, revision=revision),
-            f"Loading the configuration of {name}",
-        )
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, ValueError, KeyError and the hub's own
-        raise _not_loaded(name, error) from None
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"Expected a decoder-only language model, got the encoder-decoder {name} "
-            f"({config.model_type}) - choose a causal model such as Qwen/Qwen3-0.6B"
-        )
-    return config
+    return _tokenizer(open_checkpoint(name, revision, patience, trust_remote_code), patience)
 
 
 def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
@@ -124,53 +156,64 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
 
     Args:
         config: what is asked for.
-        patience: with a hub that is slow or busy.
+        patience: with a hub that is slow or busy; its ``note`` is told what a user should know.
 
     Raises:
-        ModelError: it does not exist, is of a wrong kind, or does not fit.
-        MissingExtraError: quantisation without bitsandbytes.
+        ModelError: it does not exist, is of a wrong kind, is incomplete, or does not fit.
+        MissingExtraError: a package that it needs is not installed.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     patience = patience or Patience()
-    model_config = load_config(config.model, config.revision, patience)
-    where = str(MODEL_FOLDER) if config.model == "demo" else config.model
+    checkpoint = open_checkpoint(config.model, config.revision, patience, config.trust_remote_code)
+    if config.quantization != "none" and checkpoint.quantization is not None:
+        raise ModelError(
+            f"Expected a checkpoint that is not quantised for --quantization {config.quantization},"
+            f" got {config.model} with {checkpoint.quantization_name} - use --quantization none"
+        )
+    if checkpoint.adapter is not None and importlib.util.find_spec("peft") is None:
+        raise MissingExtraError.of("peft", "adapters", f"the adapter {config.model}")
     device = resolve_device(config.device)
-    dtype: Any = config.dtype
-    if dtype == "auto" and device == "cpu" and config.device_map is None:
-        dtype = "float32"
-    dtype = dtype if dtype == "auto" else getattr(torch, dtype)
-    try:
-        tokenizer = patience.call(
-            lambda: AutoTokenizer.from_pretrained(where, revision=config.revision),
-            f"Loading the tokenizer of {config.model}",
-        )
-        model = patience.call(
-            lambda: AutoModelForCausalLM.from_pretrained(
-                where,
-                revision=config.revision,
-                dtype=dtype,
-                device_map=config.device_map or (device if config.quantization != "none" else None),
-                quantization_config=_quantization(config.quantization, dtype),
-            ),
-            f"Loading the model {config.model}",
-        )
-    except MissingExtraError:
-        raise
-    except Exception as error:
-        raise _not_loaded(config.model, error) from None
-    if config.quantization == "none" and config.device_map is None:
-        model = model.to(device)
-    model.eval()
-    return describe(model, tokenizer, config.model, _commit(model_config, where))
+    checkpoint = checkpoint.digested(patience.note)
+    tokenizer = _tokenizer(checkpoint, patience)
+    model = _model(checkpoint, config, device, patience)
+    for files in (checkpoint.model, checkpoint.adapter):
+        if files is not None:
+            files.check_unchanged()
+    if checkpoint.files.commit == "unknown":
+        patience.note(f"The hub tells no commit of {config.model}: the run cannot record it")
+    rows = embedding_rows(model)
+    check_vocabulary(tokenizer, rows, config.model)
+    for note in (
+        *vocabulary_notes(tokenizer, rows, _eos_ids(model, tokenizer)),
+        *_unused_code(checkpoint, tokenizer),
+    ):
+        patience.note(note)
+    return describe(
+        model,
+        tokenizer,
+        config.model,
+        checkpoint.files.commit,
+        quantization=(
+            checkpoint.quantization_name if config.quantization == "none" else config.quantization
+        ),
+        base=_base(checkpoint),
+        trust_remote_code=config.trust_remote_code,
+        code=_code(model, tokenizer),
+        digests=_mapped(model, checkpoint),
+    )
 
 
-def describe(model: Any, tokenizer: Any, name: str, commit: str) -> Loaded:
-    """The facts of a model that is in memory already."""
+def describe(model: Any, tokenizer: Any, name: str, commit: str, **facts: Any) -> Loaded:
+    """The facts of a model that is in memory already.
+
+    Args:
+        model: of transformers.
+        tokenizer: its tokenizer.
+        name: of the model.
+        commit: of its files.
+        facts: further fields of :class:`Loaded`.
+    """
     text_config = model.config.get_text_config()
     eos_ids = _eos_ids(model, tokenizer)
-    pad_id = tokenizer.pad_token_id
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -178,27 +221,11 @@ def describe(model: Any, tokenizer: Any, name: str, commit: str) -> Loaded:
         commit=commit,
         dtype=str(model.dtype).removeprefix("torch."),
         eos_ids=eos_ids,
-        pad_id=pad_id if pad_id is not None else (eos_ids[0] if eos_ids else 0),
+        pad_id=padding_id(tokenizer, embedding_rows(model), eos_ids),
         layers=text_config.num_hidden_layers,
         hidden_size=text_config.hidden_size,
         attention=str(text_config._attn_implementation),
-    )
-
-
-def _quantization(kind: str, dtype: Any) -> Any:
-    if kind == "none":
-        return None
-    import importlib.util
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError.of("bitsandbytes", "quantization", f"--quantization {kind}")
-    from transformers import BitsAndBytesConfig
-
-    if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    compute = None if dtype == "auto" else dtype
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+        **facts,
     )
 
 
@@ -212,32 +239,102 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({found} if isinstance(found, int) else set(found)))
 
 
-def _commit(config: Any, where: str) -> str:
-    """The hub's commit, or a digest of the files of a local folder."""
-    folder = Path(where)
-    if not folder.is_dir():
-        return str(getattr(config, "_commit_hash", None) or "unknown")
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in {".json", ".safetensors", ".bin", ".model", ".jinja", ".txt"}:
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}\n".encode())
-        with path.open("rb") as file:
-            if size <= _WHOLE_FILE:
-                digest.update(file.read())
-            else:
-                digest.update(file.read(_EDGE))
-                file.seek(size - _EDGE)
-                digest.update(file.read(_EDGE))
-    return f"folder-{digest.hexdigest()[:16]}"
+def _tokenizer(checkpoint: Checkpoint, patience: Patience) -> Any:
+    """An adapter's own tokenizer, where it brings one; else its model's."""
+    from transformers import AutoTokenizer
+
+    files = checkpoint.model
+    if checkpoint.adapter is not None and _has_tokenizer(checkpoint.adapter):
+        files = checkpoint.adapter
+    with loading(checkpoint.name):
+        return patience.call(
+            lambda: AutoTokenizer.from_pretrained(
+                files.where, trust_remote_code=checkpoint.trust_remote_code, **files.hub
+            ),
+            f"Loading the tokenizer of {checkpoint.name}",
+        )
 
 
-def _not_loaded(name: str, error: Exception) -> ModelError:
-    reason = " ".join(str(error).split())
-    reason = reason if len(reason) <= 300 else reason[:297] + "..."
-    return ModelError(
-        f"Expected a causal language model that transformers loads, got {type(error).__name__} for "
-        f"{name!r} ({reason}) - check the name or folder, the network, and `hf auth login` for "
-        "gated models"
-    )
+def _has_tokenizer(files: Files) -> bool:
+    if Path(files.where).is_dir():
+        return any((Path(files.where) / name).is_file() for name in TOKENIZER_FILES)
+    return any(hub_commit(files.where, name, files.revision) for name in TOKENIZER_FILES)
+
+
+def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, patience: Patience) -> Any:
+    """The model in memory; where that fails for a damaged file, an error that names the file."""
+    import torch
+
+    dtype = config.dtype
+    on_cpu = torch.device(device).type == "cpu" and config.device_map is None
+    if dtype == "auto" and on_cpu and checkpoint.quantization is None:
+        dtype = "float32"
+
+    def weights() -> Any:
+        return load_weights(
+            checkpoint,
+            dtype=dtype,
+            quantization=config.quantization,
+            device=device,
+            device_map=config.device_map,
+            note=patience.note,
+        )
+
+    try:
+        with loading(config.model, device):
+            return patience.call(weights, f"Loading the model {config.model}")
+    except ModelError:
+        for files in (checkpoint.model, checkpoint.adapter):
+            if files is not None and (damage := damaged_file(Path(files.where))):
+                raise ModelError(
+                    f"Expected whole files in {files.where}, got {damage} - download or save the "
+                    "checkpoint again"
+                ) from None
+        raise
+
+
+def _base(checkpoint: Checkpoint) -> dict[str, str] | None:
+    if checkpoint.adapter is None:
+        return None
+    return {"name": checkpoint.model.where, "commit": checkpoint.model.commit}
+
+
+def _code(model: Any, tokenizer: Any) -> str | None:
+    """The digest of the checkpoint's own code that runs: all modules beside those of its classes.
+
+    The code may lie in another repository than the weights, whose commit says nothing of it.
+    """
+    packages = {
+        kind.__module__.rpartition(".")[0]
+        for part in (model, tokenizer, model.config)
+        for kind in type(part).__mro__
+        if kind.__module__.startswith("transformers_modules.")
+    }
+    files = {
+        name.removeprefix(f"{package}."): Path(file)
+        for package in packages
+        for name, module in list(sys.modules.items())
+        if name.startswith(f"{package}.") and (file := getattr(module, "__file__", None))
+    }
+    return digest_code(files) if files else None
+
+
+def _unused_code(checkpoint: Checkpoint, tokenizer: Any) -> Iterator[str]:
+    """Says where classes of transformers stand in for code that the checkpoint comes with."""
+    given = {
+        **(getattr(checkpoint.config, "auto_map", None) or {}),
+        **(getattr(tokenizer, "init_kwargs", {}).get("auto_map") or {}),
+    }
+    if given and not checkpoint.trust_remote_code:
+        yield (
+            f"{checkpoint.name} comes with code of its own ({', '.join(sorted(given))}), which did "
+            "not run: classes of transformers are used; --trust-remote-code would run it"
+        )
+
+
+def _mapped(model: Any, checkpoint: Checkpoint) -> tuple[FolderDigest, ...]:
+    """Digests of the folders that weights may still be read from: mapped, or left on the disk."""
+    if all(weight.device.type not in ("cpu", "meta") for weight in model.parameters()):
+        return ()
+    parts = (checkpoint.model, checkpoint.adapter)
+    return tuple(part.digest for part in parts if part is not None and part.digest is not None)

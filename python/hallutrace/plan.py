@@ -30,6 +30,7 @@ class ModelShape:
         parameters: of the whole model.
         embedding: of them, those of input and output embeddings, which quantisation leaves alone.
         dtype_bytes: of an element of the checkpoint.
+        is_quantized: whether the checkpoint is quantised itself.
         config: of transformers.
     """
 
@@ -41,6 +42,7 @@ class ModelShape:
     parameters: int
     embedding: int
     dtype_bytes: int
+    is_quantized: bool
     config: Any
 
 
@@ -63,25 +65,33 @@ class Plan:
     run: int | None
 
 
-def model_shape(name: str, revision: str | None = None) -> ModelShape:
+def model_shape(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> ModelShape:
     """The shape of a model from its configuration; no weights, and no network for presets.
 
+    Args:
+        name: on the hub, of a folder, or ``demo``; of an adapter, its base model counts.
+        revision: commit, branch or tag on the hub.
+        trust_remote_code: whether code that comes with the model may run.
+
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or no causal one.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from hallutrace.library_errors import loading
     from hallutrace.models import load_config
 
     if name in MODEL_CONFIGS:
         known = dict(MODEL_CONFIGS[name])
         config = AutoConfig.for_model(known.pop("model_type"), **known)
     else:
-        config = load_config(name, revision)
+        config = load_config(name, revision, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    with loading(name), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     embeddings = {
         id(part): part for part in (model.get_input_embeddings(), model.get_output_embeddings())
     }
@@ -100,6 +110,7 @@ def model_shape(name: str, revision: str | None = None) -> ModelShape:
         parameters=sum(weight.numel() for weight in model.parameters()),
         embedding=sum(tied.values()),
         dtype_bytes=dtype.itemsize,
+        is_quantized=getattr(config, "quantization_config", None) is not None,
         config=text,
     )
 
@@ -185,12 +196,13 @@ def memory(
 
 def _dtype_bytes(config: ExtractConfig, shape: ModelShape) -> int:
     """Of the model's floating point type on this machine."""
-    from hallutrace.models import resolve_device
+    from hallutrace.devices import resolve_device
 
     if config.dtype != "auto":
         return 4 if config.dtype == "float32" else 2
     on_cpu = resolve_device(config.device) == "cpu" and config.device_map is None
-    return 4 if on_cpu and config.quantization == "none" else shape.dtype_bytes
+    is_quantized = config.quantization != "none" or shape.is_quantized
+    return 4 if on_cpu and not is_quantized else shape.dtype_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,12 +91,7 @@ def manifest_of(
 ) -> Manifest:
     """The manifest: an identity of all that decides the bytes, and facts that follow from it."""
     identity = {
-        "model": {
-            "name": loaded.name,
-            "commit": loaded.commit,
-            "dtype": loaded.dtype,
-            "quantization": config.quantization,
-        },
+        "model": loaded.identity(),
         "source": source.identity(),
         "prompt": prompts.identity(),
         "decoding": _decoding(settings, loaded),
@@ -128,6 +123,8 @@ def manifest_of(
         "windows": attention.windows,
         "replay_deviation": attention.deviation,
     }
+    if loaded.is_dequantized:
+        facts["dequantized"] = True
     if loaded.name == "demo":
         facts["note"] = PLANTED
     return Manifest(identity, facts)

@@ -13,6 +13,7 @@ from hallutrace._core import ShardWriter
 from hallutrace.errors import InputError
 from hallutrace.failures import Failure
 from hallutrace.judges import contains
+from hallutrace.memory import is_out_of_memory
 from hallutrace.models import Loaded
 from hallutrace.progress import Reporter
 from hallutrace.prompts import Prompt, PromptBuilder
@@ -164,6 +165,7 @@ class ShardJob:
             # Without its traceback, which would keep the tensors of what failed alive.
             failed = error.with_traceback(None)
         else:
+            self._loaded.check_in_place()
             for (item, sample, answer), result in zip(answered, replayed, strict=True):
                 self._append(item, sample, answer, result)
             return
@@ -238,14 +240,6 @@ class ShardJob:
         reason = " ".join(str(error).split())
         self._counting.failed(stage, reason)
         self._fail_with(Failure(question.id, sample, question.index, stage, reason))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the CPU's allocator had no more memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return "not enough memory" in text or "can't allocate memory" in text
 
 
 def _free_memory() -> None:

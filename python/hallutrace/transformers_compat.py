@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 
@@ -31,3 +32,44 @@ def cache_argument(cache: Any) -> dict[str, Any]:
 def cache_of(output: Any) -> Any:
     """The key-value cache in a model's output."""
     return getattr(output, cache_name())
+
+
+def hub_commit(name: str, file: str, revision: str | None) -> str | None:
+    """The commit that a revision of a model on the hub is at now.
+
+    A configuration knew its commit as ``_commit_hash`` up to some version and does not since; the
+    path of a file in the hub's cache tells it with all of them.
+
+    Args:
+        name: of the repository.
+        file: one that it has.
+        revision: commit, branch or tag; None for the default branch.
+
+    Returns:
+        40 hexadecimal digits; None where there is no such file or the hub does not answer.
+    """
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        name,
+        file,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    parts = Path(path).parts if path is not None else ()
+    if "snapshots" not in parts:
+        return None
+    commit = parts[parts.index("snapshots") + 1]
+    return commit if len(commit) == 40 else None
+
+
+def knows_quantization(method: dict[str, Any]) -> bool:
+    """Whether transformers has a reader for a checkpoint's ``quantization_config``.
+
+    It loads a checkpoint of an unknown method as if it were not quantised.
+    """
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    return bool(AutoHfQuantizer.supports_quant_method(method))

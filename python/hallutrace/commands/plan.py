@@ -27,7 +27,7 @@ def run_plan(
     from hallutrace import plan as planning
 
     quiet_libraries(is_small=True)
-    shape = planning.model_shape(config.model, config.revision)
+    shape = planning.model_shape(config.model, config.revision, config.trust_remote_code)
     source = _source_at_hand(config)
     questions = config.limit or (source.total if source else None)
     understood = source.understood() if source else []

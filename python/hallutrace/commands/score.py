@@ -43,6 +43,7 @@ class Asked:
     context: str | None
     model: str | None
     device: str
+    trust_remote_code: bool
     out: Path | None
     label: str | None
     overwrite: bool

@@ -113,12 +113,10 @@ def print_data(text: str) -> None:
 
 
 def quiet_libraries(is_small: bool) -> None:
-    """Keeps transformers from talking over the progress bar."""
-    from transformers.utils import logging
+    """Keeps other libraries from talking over the progress bar; what matters becomes a line."""
+    from hallutrace.commands.library_notes import show_through
 
-    logging.set_verbosity_error()
-    if is_small or not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    show_through(ERR, is_small)
 
 
 def bytes_text(count: float) -> str:

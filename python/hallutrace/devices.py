@@ -1,0 +1,53 @@
+"""The device that a model runs on, as it is asked for and as this machine has it."""
+
+from __future__ import annotations
+
+from hallutrace.errors import ModelError
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        ModelError: no such device on this machine.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        asked = torch.device(device)
+    except (RuntimeError, ValueError):
+        raise ModelError(
+            f"Expected a device such as cpu, cuda or cuda:1, got {device!r} - change --device"
+        ) from None
+    if asked.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            f"Expected a GPU for --device {device}, got none that torch can see - "
+            "use --device cpu, or install a build of torch for the GPU"
+        )
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"Expected one of the {torch.cuda.device_count()} GPUs for --device, got {device!r} - "
+            "they are numbered from 0"
+        )
+    if asked.type not in ("cpu", "cuda"):
+        _check_usable(device)
+    return device
+
+
+def _check_usable(device: str) -> None:
+    """Refuses a device of another kind that this build of torch or this machine does not have."""
+    import torch
+
+    try:
+        # `meta` takes a tensor too, and forgets what is in it.
+        works = bool((torch.ones(1, device=device) + 1).cpu() == 2)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"Expected a device that this build of torch can use, got {device!r} ({reason[:200]}) "
+            "- use --device cpu"
+        ) from None
+    if not works:
+        raise ModelError(f"Expected a device that computes, got {device!r} - use --device cpu")
