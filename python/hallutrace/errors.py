@@ -7,6 +7,7 @@ HallutraceError
 ├── NotARunError (FileNotFoundError)   a folder that holds no run
 ├── DamagedError (ValueError)          a shard, record or manifest that cannot be trusted
 ├── StorageError (OSError)             the disk refused: full, read-only, gone
+│   └── LostClaimError                 another process took a shard over
 └── MissingExtraError (ImportError)    an optional package that is not installed
 
 Every message says what was expected, what came, where, and how to mend it.
@@ -41,6 +42,10 @@ class DamagedError(HallutraceError, ValueError):
 
 class StorageError(HallutraceError, OSError):
     """The file system refused: full, read-only, or gone."""
+
+
+class LostClaimError(StorageError):
+    """Another process took over the shard that this one was at work on."""
 
 
 class MissingExtraError(HallutraceError, ImportError):
