@@ -121,12 +121,15 @@ class Claim:
         if self._is_lost:
             name = self._chain.name.removesuffix(".claim")
             heir = last_holder(self._chain.parent, name)
-            who = f"process {heir[1].pid} on {heir[1].host}" if heir else "another process"
+            found = "its claim removed: the shard was committed by another, or the run started over"
+            if heir is not None:
+                found = (
+                    f"process {heir[1].pid} on {heir[1].host} at it: this one gave no sign for "
+                    f"{SILENCE:.0f} s (it was suspended, or its disk did not answer)"
+                )
             raise LostClaimError(
-                f"Expected to hold the shard {name} until it is committed, got {who} at it, or "
-                f"done with it: this process gave no sign for {SILENCE:.0f} s (it was suspended, "
-                "or its disk did not answer) - nothing of the other was touched; run the same "
-                "command again for what is left"
+                f"Expected to hold the shard {name} until it is committed, got {found} - nothing "
+                "of another process was touched; run the same command again for what is left"
             )
 
     def _touch(self) -> None:

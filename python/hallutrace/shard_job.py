@@ -47,6 +47,8 @@ class ShardJob:
         prompts: makes prompts of questions.
         settings: the run's choices.
         fail: given every failure.
+        check: raises where the shard is no longer this process's; called before anything of it is
+            made durable.
         done: question id and sample of traces that other shards hold; they are not written again.
     """
 
@@ -60,6 +62,7 @@ class ShardJob:
         prompts: PromptBuilder,
         settings: Settings,
         fail: Callable[[Failure], object],
+        check: Callable[[], object],
         done: Collection[tuple[str, int]] = (),
     ) -> None:
         self.tally = Tally()
@@ -69,6 +72,7 @@ class ShardJob:
         self._prompts = prompts
         self._settings = settings
         self._fail_with = fail
+        self._check = check
         self._done = done
         decoding = settings.decoding
         self._samples = (
@@ -91,19 +95,29 @@ class ShardJob:
         done = [Tally.from_note(note) for note in self._writer.notes()]
         for tally in done:
             self.tally.add(tally)
-        reporter.skip(self.tally.traces + self.tally.failures)
-        for number, places in enumerate(batches.plan_batches(lengths, batch_size)):
-            if number < len(done):
-                continue
+        planned = list(enumerate(batches.plan_batches(lengths, batch_size)))[len(done) :]
+        left = sum(
+            self._answers_of(items[place].question) for _, places in planned for place in places
+        )
+        reporter.skip(sum(map(self._answers_of, self._questions)) - left)
+        for number, places in planned:
+            batch = [items[place] for place in places]
             self._counting = Tally()
-            self._batch([items[place] for place in places], number)
+            self._batch(batch, number)
+            self._check()
             self._writer.end_batch(self._counting.to_note())
             self.tally.add(self._counting)
             now = self._counting
-            reporter.advance(now.traces, now.answer_tokens, now.failures)
+            answers = sum(self._answers_of(item.question) for item in batch)
+            reporter.advance(now.traces, now.answer_tokens, now.failures, answers)
+
+    def _answers_of(self, question: Question) -> int:
+        """How many answers a question is to have."""
+        return self._samples if self._settings.decoding else len(question.responses)
 
     def finish(self) -> tuple[int, str]:
         """Publishes the shard; its size in bytes and its checksum."""
+        self._check()
         return self._writer.finish()
 
     def forget(self) -> None:
@@ -164,6 +178,7 @@ class ShardJob:
             # Without its traceback, which would keep the tensors of what failed alive.
             failed = error.with_traceback(None)
         else:
+            self._check()  # what was suspended was so in all likelihood above
             for (item, sample, answer), result in zip(answered, replayed, strict=True):
                 self._append(item, sample, answer, result)
             return

@@ -64,13 +64,7 @@ class TraceStore(Sequence[Trace]):
         self._lock = threading.Lock()
         self.manifest = self._run.manifest()
         self._records = self._run.records()
-        for record in self._records:
-            if record.fingerprint != self.manifest.fingerprint:
-                raise DamagedError(
-                    f"Expected shards of the run {self.manifest.fingerprint}, got "
-                    f"{record.fingerprint} in shard {record.name} of {folder} - "
-                    "it belongs to another run"
-                )
+        self._run.check_ours_alone(self._records, self.manifest.fingerprint)
         # (index in the source, sample, shard, place in its commit record)
         self._order = sorted(
             (index, int(key[1]), shard, place)

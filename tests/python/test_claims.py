@@ -290,9 +290,8 @@ def test_a_holder_whose_claim_was_inherited_notices(tmp_path: Path) -> None:
                 mine.check()
         assert str(raised.value) == (
             "Expected to hold the shard 00000 until it is committed, got process 77 on elsewhere "
-            "at it, or done with it: this process gave no sign for 300 s (it was suspended, or its "
-            "disk did not answer) - nothing of the other was touched; run the same command again "
-            "for what is left"
+            "at it: this one gave no sign for 300 s (it was suspended, or its disk did not answer) "
+            "- nothing of another process was touched; run the same command again for what is left"
         )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -302,7 +301,7 @@ def test_a_holder_whose_claim_was_removed_notices(tmp_path: Path) -> None:
     assert isinstance(mine, Claim)
     with mine:
         (tmp_path / "00000.claim").unlink()  # as by an heir that has committed the shard
-        with pytest.raises(LostClaimError):
+        with pytest.raises(LostClaimError, match="got its claim removed: the shard was committed"):
             mine.check()
     assert not list(tmp_path.iterdir())
 

@@ -23,7 +23,7 @@ from conftest import RUN_OPTIONS, Extract, load_tiny, question_rows, write_lines
 from hallutrace import assemble, batches, capture, extract, generate, settings, shard_job
 from hallutrace.cli import main
 from hallutrace.environment import environment
-from hallutrace.errors import IdentityError, InputError, ModelError
+from hallutrace.errors import IdentityError, InputError
 from hallutrace.failures import Failure, FailureLog
 from hallutrace.progress import Silent
 from hallutrace.run import CommitRecord, Run
@@ -40,6 +40,7 @@ class Notes(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.advanced = [0, 0, 0]
+        self.answers = 0  # of all that were done or passed over
         self.begun: tuple[int | None, int] | None = None
 
     def note(self, text: str) -> None:
@@ -47,8 +48,13 @@ class Notes(Silent):
 
     def begin(self, total: int | None, done: int) -> None:
         self.begun = (total, done)
+        self.answers += done
 
-    def advance(self, traces: int, tokens: int, failures: int) -> None:
+    def skip(self, answers: int) -> None:
+        self.answers += answers
+
+    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
+        self.answers += answers
         news = (traces, tokens, failures)
         self.advanced = [before + new for before, new in zip(self.advanced, news, strict=True)]
 
@@ -438,25 +444,6 @@ def test_an_automatic_batch_size_is_resolved_once(
 
 
 # Folders ----------------------------------------------------------------------------------------
-
-
-def test_overwriting_begins_anew(run_extract: Extract, tmp_path: Path) -> None:
-    run_extract(limit=2)
-    (tmp_path / "run" / "labels" / "mine.jsonl").write_text("")
-    summary = run_extract(limit=1, top_k=3, overwrite=True)
-    assert (summary.traces, summary.new_traces) == (1, 1)
-    assert Run(tmp_path / "run").manifest().identity["sparsification"]["top_k"] == 3
-    assert not list((tmp_path / "run" / "labels").iterdir())
-
-
-def test_overwriting_keeps_the_run_where_the_model_does_not_load(
-    run_extract: Extract, tmp_path: Path
-) -> None:
-    run_extract(limit=2)
-    before = files_of(tmp_path / "run")
-    with pytest.raises(ModelError):
-        run_extract(model=str(tmp_path / "nowhere"), overwrite=True)
-    assert files_of(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

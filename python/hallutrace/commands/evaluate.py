@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from hallutrace.commands.live_fits import LiveFits
 from hallutrace.commands.text import ERR, OUT, duration, plain
+from hallutrace.cpus import available_cpus
 from hallutrace.errors import InputError
 from hallutrace.store import open_run
 
@@ -141,7 +141,7 @@ def _processes() -> int:
     """One a core; on a GPU, which they share, no more than two."""
     torch = sys.modules.get("torch")
     most = 2 if torch is not None and torch.cuda.is_available() else MOST_PROCESSES
-    return min(os.cpu_count() or 1, most)
+    return min(available_cpus(), most)
 
 
 def _plan(asked: Asked) -> Plan:
