@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from hallutrace import cli_detect
+from hallutrace.commands.pipes import PIPE_CLOSED, end_writing
 from hallutrace.errors import HallutraceError
 from hallutrace.options import config_options
+from hallutrace.paths import expanded
+
+# What a file system says that is no fault of the program.
+REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.EFBIG),
+}
+
+
+class _Commands(TyperGroup):
+    """Ends with 141, as the signal would, where whoever reads the output stops early."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # here, not when the interpreter ends
+        except BrokenPipeError:
+            end_writing()
+            raise SystemExit(PIPE_CLOSED) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="hallutrace",
     help="Look inside a causal language model while it answers: sparse attention graphs, exact "
     "marginals, hidden states and token probabilities of every answer, kept as traces.\n\n"
@@ -40,7 +67,10 @@ Preset = Annotated[
 ConfigFile = Annotated[
     Optional[Path],
     typer.Option(
-        "--config", help="YAML file with options by name; options given here win", metavar="FILE"
+        "--config",
+        help="YAML file with options by name; options given here win",
+        metavar="FILE",
+        parser=expanded,
     ),
 ]
 Version = Annotated[
@@ -51,7 +81,8 @@ Version = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines: JSON on standard output")]
 RunFolder = Annotated[
-    Path, typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN")
+    Path,
+    typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN", parser=expanded),
 ]
 
 
@@ -180,6 +211,7 @@ def label(
             help="take the labels of a person or a judge: .jsonl, .csv or .parquet with id, label "
             "(1, true, hallucinated; 0, false, right; null), and if there, sample and score",
             metavar="FILE",
+            parser=expanded,
         ),
     ] = None,
     agreement: Annotated[
@@ -220,9 +252,14 @@ def label(
 @app.command()
 def merge(
     runs: Annotated[
-        list[Path], typer.Argument(help="runs, in the order of their traces", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="runs, in the order of their traces", metavar="RUN...", parser=expanded
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="folder of the new run", metavar="PATH")],
+    out: Annotated[
+        Path, typer.Option(help="folder of the new run", metavar="PATH", parser=expanded)
+    ],
     force_differing: Annotated[
         Optional[list[str]],
         typer.Option(help="field of the identity that may differ", metavar="FIELD"),
@@ -237,7 +274,9 @@ def merge(
 @app.command()
 def subset(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="folder of the new run", metavar="PATH")],
+    out: Annotated[
+        Path, typer.Option(help="folder of the new run", metavar="PATH", parser=expanded)
+    ],
     ids: Annotated[
         Optional[str],
         typer.Option(help="question ids, with commas, or @FILE with one a line", metavar="ID,..."),
@@ -277,10 +316,34 @@ cli_detect.add_to(app)
 
 def main() -> None:
     """Runs a command; mistakes end with a message and exit code 2, Ctrl-C with 130."""
+    # What no encoding can say, such as bytes of a file name, is escaped; in JSON it is read back.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except HallutraceError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except BrokenPipeError:
-        raise SystemExit(141) from None
+        end_writing()
+        raise SystemExit(PIPE_CLOSED) from None
+    except HallutraceError as error:
+        raise SystemExit(_told(f"{error}")) from None
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        raise SystemExit(
+            _told(
+                f"Expected the file system to do as asked, got: {error.strerror}{where} - mend "
+                "that, and run the same command again"
+            )
+        ) from None
+
+
+def _told(error: str) -> int:
+    """Says what was wrong, where anybody listens, and with which code to end."""
+    try:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        end_writing()
+        return PIPE_CLOSED
+    return 2

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical import canonical, in_utf8
 from hallutrace.errors import DamagedError, IdentityError, StorageError
 
 SCHEMA = 1
@@ -45,7 +45,8 @@ class Manifest:
             "identity": self.identity,
             "facts": self.facts,
         }
-        return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+        return in_utf8(text + "\n")
 
     def check_same(self, asked: Manifest, where: Path) -> None:
         """Refuses another identity.

@@ -10,6 +10,7 @@ from pathlib import Path
 from hallutrace.claims import left_behind, links
 from hallutrace.errors import DamagedError, InputError, NotARunError, StorageError
 from hallutrace.failures import FailureLog
+from hallutrace.paths import expanded
 from hallutrace.records import SCHEMA, CommitRecord, Manifest, differences, read_json
 
 __all__ = ["SCHEMA", "CommitRecord", "Manifest", "Run", "differences"]
@@ -29,7 +30,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = expanded(folder)
         self.shards = folder / "shards"
         self.partial = folder / "partial"
         self.failures = FailureLog(folder / "failures.jsonl")

@@ -231,7 +231,11 @@ class ShardJob:
             return
         ends = answer.tokens[-1] in self._loaded.eos_ids
         tokens = item.prompt.tokens + answer.tokens
-        arrays = assemble.arrays_of(replayed, tokens, ends, hidden)
+        try:
+            arrays = assemble.arrays_of(replayed, tokens, ends, hidden)
+        except InputError as error:  # numbers that are none
+            self._fail(question, sample, "replay", error)
+            return
         arrays["meta"] = assemble.meta_of(question, item.prompt, answer, sample, hidden)
         number = item.place * self._samples + sample
         try:

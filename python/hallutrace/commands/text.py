@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
+from hallutrace.commands.pipes import PipedConsole
 
-OUT = Console()
-ERR = Console(stderr=True)
+OUT = PipedConsole()
+ERR = PipedConsole(stderr=True)
 
 
 def quiet_libraries(is_small: bool) -> None:
