@@ -192,10 +192,10 @@ class ExtractConfig(BaseModel):
             raise ValueError("text that ends an answer (an empty one would end it at once)")
         return value
 
-    @field_validator("out", "responses")
+    @field_validator("out", "responses", mode="before")
     @classmethod
-    def _path_of_user(cls, value: Path | None) -> Path | None:
-        return None if value is None else expanded(value)
+    def _path_of_user(cls, value: Any) -> Any:
+        return expanded(value) if isinstance(value, (str, Path)) else value
 
     @field_validator("questions", "model")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -16,9 +17,12 @@ def expanded(path: str | PathLike[str]) -> Path:
     Raises:
         InputError: a character that no path may have.
     """
-    path = Path(path)
-    if "\0" in str(path):
-        raise InputError(f"Expected a path, got {str(path)!r} with a zero byte - remove it")
+    text, path = os.fspath(path), Path(path)
+    if "\0" in text:
+        raise InputError(f"Expected a path, got {text!r} with a zero byte - remove it")
+    if not text.startswith("~"):
+        # Of "./~" a path keeps "~" alone, which must not be taken for the home folder later.
+        return path.absolute() if str(path).startswith("~") else path
     try:
         return path.expanduser()
     except RuntimeError:  # no such user

@@ -17,7 +17,8 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
         tokenizer: of the package `tokenizers`.
         ids: of the tokens.
     """
-    return [_text(tokenizer, id_) for id_ in ids]
+    added = {id_: str(token.content) for id_, token in tokenizer.get_added_tokens_decoder().items()}
+    return [added.get(id_) or _text(tokenizer, id_) for id_ in ids]
 
 
 def _text(tokenizer: Any, id_: int) -> str:

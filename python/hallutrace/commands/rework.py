@@ -8,6 +8,7 @@ from typing import Any
 
 from hallutrace.commands.text import OUT
 from hallutrace.errors import InputError
+from hallutrace.paths import expanded
 
 
 def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
@@ -58,7 +59,7 @@ def _ids(text: str | None) -> list[str] | None:
     if not text.startswith("@"):
         return text.split(",")
     try:
-        return Path(text[1:]).read_text(encoding="utf-8").split("\n")[:-1]
+        return expanded(text[1:]).read_text(encoding="utf-8").split("\n")[:-1]
     except OSError as error:
         raise InputError(
             f"Expected a file with one id a line, got {error.strerror} at {text[1:]} - check --ids"
