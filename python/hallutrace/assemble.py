@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 
 from hallutrace.canonical import canonical
 from hallutrace.capture import Replayed
+from hallutrace.errors import InputError
 from hallutrace.generate import Answer
 from hallutrace.prompts import Prompt
 from hallutrace.questions import Question
 
 Arrays = dict[str, NDArray[Any]]
 
+MARGINALS = ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")
 POOLED = ["last_prompt", "last_answer", "last", "mean_answer"]
 
 
@@ -48,7 +51,11 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
         tokens: ids of prompt and answer.
         eos: whether the answer ends with an end-of-sequence token.
         hidden: which hidden states to keep.
+
+    Raises:
+        InputError: numbers that are not finite; it says which, and of which layer.
     """
+    _check_finite(replayed, hidden)
     arrays: Arrays = {
         "tokens": np.asarray(tokens, np.int32),
         "logprob": replayed.logprob,
@@ -56,7 +63,7 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
         "marginals.value_norm": _stack_heads(replayed.value_norms),
         **_edges(replayed.layers),
     }
-    for name in ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass"):
+    for name in MARGINALS:
         per_layer = [getattr(layer, name) for layer in replayed.layers]
         arrays[f"marginals.{name}"] = _stack_heads(per_layer)
     if replayed.hidden is not None:
@@ -65,6 +72,38 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
             states = _pool(states, eos)
         arrays.update(_hidden(states, hidden.dtype))
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _check_finite(replayed: Replayed, hidden: HiddenChoice) -> None:
+    """Refuses a replay with numbers that cannot be stored, before any of it is narrowed."""
+    for name in ("logprob", "token_entropy"):
+        values = getattr(replayed, name)
+        _check(values, f"`{name}`, the first of answer token {{}}")
+    for at, (layer, norms) in enumerate(zip(replayed.layers, replayed.value_norms, strict=True)):
+        place = f"layer {at} of those with attention"
+        _check(norms, f"`value_norm` of {place}")
+        for name in MARGINALS:
+            values = getattr(layer, name)
+            _check(values, f"`{name}` of {place}")
+        _check(layer.weights, f"the attention of {place}")
+    if replayed.hidden is not None:
+        for layer, states in zip(hidden.layers, replayed.hidden, strict=True):
+            if states.numel() and not all(map(math.isfinite, torch.aminmax(states))):
+                wide = states.float().numpy()
+                _check(wide, f"the hidden states of layer {layer}")
+
+
+def _check(values: NDArray[Any], what: str) -> None:
+    is_finite = np.isfinite(values)
+    if is_finite.all():
+        return
+    bad = values[~is_finite]
+    first = int(np.flatnonzero(~is_finite.reshape(-1))[0])
+    raise InputError(
+        f"Expected finite numbers from the model, got {bad.size:,} of {values.size:,} that are "
+        f"not ({bad[0]}) in {what.format(first)} - the model overflowed, most likely in float16: "
+        "use --dtype bfloat16 or float32"
+    )
 
 
 def meta_of(

@@ -7,13 +7,32 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from hallutrace import cli_detect
 from hallutrace.commands.faults import tell
+from hallutrace.commands.pipes import PIPE_CLOSED, end_writing
 from hallutrace.commands.text import OUT, is_unicode, prepare_streams
 from hallutrace.options import config_options
+from hallutrace.paths import expanded
+
+
+class _Commands(TyperGroup):
+    """Ends with 141, as the signal would, where whoever reads the output stops early."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # here, not when the interpreter ends
+        except BrokenPipeError:
+            end_writing()
+            raise SystemExit(PIPE_CLOSED) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="hallutrace",
     help="Look inside a causal language model while it answers: sparse attention graphs, exact "
     "marginals, hidden states and token probabilities of every answer, kept as traces.\n\n"
@@ -41,7 +60,10 @@ Preset = Annotated[
 ConfigFile = Annotated[
     Optional[Path],
     typer.Option(
-        "--config", help="YAML file with options by name; options given here win", metavar="FILE"
+        "--config",
+        help="YAML file with options by name; options given here win",
+        metavar="FILE",
+        parser=expanded,
     ),
 ]
 Version = Annotated[
@@ -52,7 +74,8 @@ Version = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="for machines: JSON on standard output")]
 RunFolder = Annotated[
-    Path, typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN")
+    Path,
+    typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN", parser=expanded),
 ]
 
 
@@ -182,6 +205,7 @@ def label(
             "with id, label (1, true, hallucinated; 0, false, right; null), and if there, sample "
             "and score",
             metavar="FILE",
+            parser=expanded,
         ),
     ] = None,
     agreement: Annotated[
@@ -222,9 +246,14 @@ def label(
 @app.command()
 def merge(
     runs: Annotated[
-        list[Path], typer.Argument(help="runs, in the order of their traces", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="runs, in the order of their traces", metavar="RUN...", parser=expanded
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="folder of the new run", metavar="PATH")],
+    out: Annotated[
+        Path, typer.Option(help="folder of the new run", metavar="PATH", parser=expanded)
+    ],
     force_differing: Annotated[
         Optional[list[str]],
         typer.Option(help="field of the identity that may differ", metavar="FIELD"),
@@ -239,7 +268,9 @@ def merge(
 @app.command()
 def subset(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="folder of the new run", metavar="PATH")],
+    out: Annotated[
+        Path, typer.Option(help="folder of the new run", metavar="PATH", parser=expanded)
+    ],
     ids: Annotated[
         Optional[str],
         typer.Option(help="question ids, with commas, or @FILE with one a line", metavar="ID,..."),
@@ -294,10 +325,11 @@ def main() -> NoReturn:
             command.invoke(context)
     except typer.Exit as stop:
         raise SystemExit(stop.exit_code) from None
-    except BrokenPipeError:
-        raise SystemExit(141) from None
     except SystemExit:
         raise
+    except BrokenPipeError:
+        end_writing()
+        raise SystemExit(PIPE_CLOSED) from None
     except BaseException as error:
         raise SystemExit(tell(error)) from None
     raise SystemExit(0)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hallutrace.paths import expanded
+
 Label = Annotated[
     str, typer.Option("--label", help="labels that `hallutrace label` made", metavar="NAME")
 ]
@@ -20,7 +22,10 @@ Limit = Annotated[
 def evaluate(
     label: Label,
     run: Annotated[
-        Path | None, typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN")
+        Path | None,
+        typer.Argument(
+            help="folder that `hallutrace extract` wrote", metavar="RUN", parser=expanded
+        ),
     ] = None,
     detectors: Annotated[
         str,
@@ -32,11 +37,15 @@ def evaluate(
     ] = "all",
     train_on: Annotated[
         Path | None,
-        typer.Option(help="transfer: learn from this run, with --test-on", metavar="RUN"),
+        typer.Option(
+            help="transfer: learn from this run, with --test-on", metavar="RUN", parser=expanded
+        ),
     ] = None,
     test_on: Annotated[
         Path | None,
-        typer.Option(help="transfer: test on this run, with --train-on", metavar="RUN"),
+        typer.Option(
+            help="transfer: test on this run, with --train-on", metavar="RUN", parser=expanded
+        ),
     ] = None,
     folds: Annotated[int, typer.Option(help="splits by group", metavar="N")] = 5,
     seeds: Annotated[
@@ -57,7 +66,11 @@ def evaluate(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder of the report (default: evaluations/RUN-LABEL)", metavar="PATH"),
+        typer.Option(
+            help="folder of the report (default: evaluations/RUN-LABEL)",
+            metavar="PATH",
+            parser=expanded,
+        ),
     ] = None,
     limit: Limit = None,
     jobs: Annotated[
@@ -99,11 +112,16 @@ def evaluate(
 
 def train(
     run: Annotated[
-        Path, typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="folder that `hallutrace extract` wrote", metavar="RUN", parser=expanded
+        ),
     ],
     detector: Annotated[str, typer.Option(help="name of the detector", metavar="NAME")],
     label: Label,
-    out: Annotated[Path, typer.Option(help="folder of the detector", metavar="PATH")],
+    out: Annotated[
+        Path, typer.Option(help="folder of the detector", metavar="PATH", parser=expanded)
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="an option of the detector", metavar="NAME=VALUE"),
@@ -132,10 +150,14 @@ def train(
 
 def score(
     detector: Annotated[
-        Path, typer.Option(help="folder that `hallutrace train` wrote", metavar="PATH")
+        Path,
+        typer.Option(help="folder that `hallutrace train` wrote", metavar="PATH", parser=expanded),
     ],
     run: Annotated[
-        Path | None, typer.Argument(help="folder that `hallutrace extract` wrote", metavar="RUN")
+        Path | None,
+        typer.Argument(
+            help="folder that `hallutrace extract` wrote", metavar="RUN", parser=expanded
+        ),
     ] = None,
     question: Annotated[
         str | None,
@@ -162,7 +184,9 @@ def score(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help=".csv or .jsonl (default: CSV on standard output)", metavar="FILE"),
+        typer.Option(
+            help=".csv or .jsonl (default: CSV on standard output)", metavar="FILE", parser=expanded
+        ),
     ] = None,
     label: Annotated[
         str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,8 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hallutrace.errors import InputError
+from hallutrace.paths import expanded, expanded_text
 from hallutrace.presets import PRESETS
 
+BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
 Count = Annotated[int, Field(ge=1)]
 
 COLUMN_OFF = "none"  # as a column: the field is left out, whatever the source has
@@ -207,6 +210,23 @@ class ExtractConfig(BaseModel):
             raise ValueError("a template with {question} in it")
         return value
 
+    @field_validator("stop")
+    @classmethod
+    def _stop_is_said(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("text that ends an answer (an empty one would end it at once)")
+        return value
+
+    @field_validator("out", "responses", mode="before")
+    @classmethod
+    def _path_of_user(cls, value: Any) -> Any:
+        return expanded(value) if isinstance(value, (str, Path)) else value
+
+    @field_validator("questions", "model")
+    @classmethod
+    def _may_be_path_of_user(cls, value: str) -> str:
+        return expanded_text(value)
+
     @field_validator("chat_template_kwargs", mode="before")
     @classmethod
     def _kwargs_from_text(cls, value: Any) -> Any:
@@ -228,19 +248,37 @@ class ExtractConfig(BaseModel):
         return self
 
 
+class _TextLoader(yaml.SafeLoader):
+    """YAML in which only true and false are booleans: off, on, yes and no are text, as in 1.2."""
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [
+        (tag, BOOLEAN if tag == "tag:yaml.org,2002:bool" else pattern) for tag, pattern in resolvers
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a configuration file.
+
+    ``off``, ``on``, ``yes`` and ``no`` are the text that fields such as ``chat`` take. Within a
+    field that is a mapping for others, such as ``chat_template_kwargs``, they are booleans.
 
     Raises:
         InputError: no such file, or not a mapping of fields.
     """
+    path = expanded(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content: Any = yaml.load(text, _TextLoader)
+        for_others: Any = yaml.safe_load(text)
     except OSError as error:
         raise InputError(
             f"Expected a configuration file, got {error.strerror} at {path} - check --config"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"Expected YAML in {path}, got {reason} - mend the file") from None
     if content is None:
@@ -250,7 +288,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"Expected fields by name in {path}, got {type(content).__name__} - "
             "write lines such as `model: NAME`"
         )
-    return {name.replace("-", "_"): value for name, value in content.items()}
+    return {
+        name.replace("-", "_"): for_others[name] if isinstance(value, dict) else value
+        for name, value in content.items()
+    }
 
 
 def select_layers(choice: str, layers: int) -> list[int]:

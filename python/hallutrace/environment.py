@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+
+from hallutrace.cpus import available_cpus
+from hallutrace.run import CommitRecord
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -24,8 +27,26 @@ def environment(device: torch.device) -> dict[str, Any]:
         else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
     )
     found["threads"] = torch.get_num_threads()
-    found["cpus"] = os.cpu_count()
+    found["cpus"] = available_cpus()
     return found
+
+
+def changes(here: dict[str, Any], records: Sequence[CommitRecord]) -> str:
+    """A warning where shards were made in another environment than this one; else empty."""
+    # A record that was rebuilt may not know its environment.
+    others = (record.environment for record in reversed(records))
+    there = next((other for other in others if other not in (here, {})), here)
+    changed = [
+        f"{name}: {there.get(name)} -> {here.get(name)}"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if not changed:
+        return ""
+    return (
+        "Warning: shards of this run were made in another environment, so the last bits "
+        f"may differ ({'; '.join(changed)})"
+    )
 
 
 def _version(package: str) -> str | None:

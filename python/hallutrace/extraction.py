@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from hallutrace.claims import UNTOLD, Holder, claim
+from hallutrace import overwriting
+from hallutrace.claims import UNTOLD, Holder, claim, living, wait_for_sign
 from hallutrace.config import ExtractConfig
-from hallutrace.environment import environment
-from hallutrace.errors import InputError
+from hallutrace.environment import changes, environment
+from hallutrace.errors import HallutraceError, InputError, StorageError
 from hallutrace.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.models import Loaded, default_prompt, load
 from hallutrace.patience import Patience
 from hallutrace.probe import probe
+from hallutrace.processes import State
 from hallutrace.progress import Reporter, Silent
 from hallutrace.prompts import PromptBuilder
 from hallutrace.questions import (
@@ -30,7 +31,9 @@ from hallutrace.questions import (
 from hallutrace.run import CommitRecord, Run
 from hallutrace.settings import Settings, manifest_of
 from hallutrace.shard_job import ShardJob
-from hallutrace.summary import Summary
+from hallutrace.summary import Summary, still_failing, summarize
+
+RETRY = "retry-"  # begins the names of shards with questions that were tried again
 
 
 def extract(config: ExtractConfig | None = None, reporter: Reporter | None = None) -> Summary:
@@ -57,12 +60,24 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         reporter.note(line)
     run = Run(config.out or Path("runs") / source.name)
     run.check_ours()
+    overwriting.clear_remains(run)
+    if config.overwrite:
+        overwriting.check_may_go(run)
     loaded = load(config, patience)
-    # Only now: what is there is not given up for a model that does not load.
+    # Only now: an existing run is kept if the model does not load.
     if config.overwrite and run.folder.exists():
         run.check_ours()
-        shutil.rmtree(run.folder)
-    return Extraction(config, source, run, loaded, reporter).run_all()
+        overwriting.clear(run)
+    try:
+        return Extraction(config, source, run, loaded, reporter).run_all()
+    except OSError as error:
+        if isinstance(error, HallutraceError):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        raise StorageError(
+            f"Expected to read and write the run {run.folder}, got: {error.strerror or error}"
+            f"{where} - mend that; the same command goes on with the run"
+        ) from error
 
 
 def open_source(config: ExtractConfig, patience: Patience | None = None) -> QuestionSource:
@@ -116,18 +131,30 @@ class Extraction:
             # Another process began the run meanwhile, and resolved what was left to the machine.
             parts = (self._config, self._source, self._run, self._loaded, self._reporter)
             return Extraction(*parts).run_all()
-        self._run.begin(self._manifest)
         records = {record.name: record for record in self._run.records()}
+        self._run.check_ours_alone(records.values(), self._manifest.fingerprint)
         self._run.tidy(records)
-        self._warn_of_environment(list(records.values()))
-        done = sum(record.counts["traces"] for record in records.values())
-        self._reporter.begin(self._total(), done)
+        if changed := changes(self._environment, list(records.values())):
+            self._reporter.note(changed)
+        again = self._to_retry(records) if self._config.retry_failed else []
+        self._begin_report(records, again)
         began = time.monotonic()
-        if self._config.retry_failed:
-            self._retry(records)
-        for name, first, questions in self._shards(records):
-            self._claimed(name, first, questions, self._settings.batch_size)
-        return self._summary(time.monotonic() - began)
+        if again:
+            self._retry(records, again)
+        held = [
+            shard
+            for shard in self._shards(records)
+            if not self._claimed(*shard, self._settings.batch_size)
+        ]
+        self._wait_for(held)
+        return summarize(
+            self._run,
+            self._source.merged,
+            is_retried=self._config.retry_failed,
+            new_traces=self._new,
+            seconds=time.monotonic() - began,
+            syncing=self._syncing,
+        )
 
     def _shards(
         self, records: dict[str, CommitRecord]
@@ -143,8 +170,12 @@ class Extraction:
             some = list(islice(questions, size))
             if committed:
                 self._check_digest(committed, some)
+                if name not in records or self._settings.decoding is None:
+                    self._reporter.skip(self._answers(some))
             elif some and number % int(workers) == int(worker):
                 yield name, first, some
+            else:
+                self._reporter.skip(self._answers(some))  # another worker's
             if len(some) < size:
                 return
             first += len(some)
@@ -157,8 +188,9 @@ class Extraction:
         questions: list[Question],
         batch_size: int,
         done: Collection[tuple[str, int]] = (),
-    ) -> None:
-        """Extracts and commits one shard, unless another process is at it or was first."""
+    ) -> bool:
+        """Extracts and commits one shard; False where another process is at it."""
+        self._run.make_folders()
         mine = claim(self._run.partial, name, len(questions))
         if isinstance(mine, Holder):
             if mine.questions not in (len(questions), UNTOLD):
@@ -168,14 +200,34 @@ class Extraction:
                     "a run the same --limit and --shard-size"
                 )
             self._reporter.note(f"Shard {name} is being made by process {mine.pid} on {mine.host}.")
-            return
+            return False
         with mine:
+            self._run.check_current(self._manifest.fingerprint)
             if self._run.record(name) is None:
-                record = self._shard(name, first, questions, batch_size, done)
+                record = self._shard(name, first, questions, batch_size, mine.check, done)
                 if record is None:
-                    return
+                    return True
                 self._new += record.counts["traces"]
+            else:
+                self._reporter.skip(self._answers(questions))
             mine.done = True
+        return True
+
+    def _wait_for(self, held: list[tuple[str, int, list[Question]]]) -> None:
+        """Takes over shards whose holders are gone, which may be told only by their silence."""
+        for name, first, questions in held:
+            if self._run.record(name) is None:
+                holder = living(self._run.partial, name)
+                if holder is not None and holder.state() is State.UNKNOWN:
+                    self._reporter.note(
+                        f"Waiting for a sign of process {holder.pid} on {holder.host}, which "
+                        "cannot be seen from here (5 minutes at most)."
+                    )
+                if wait_for_sign(self._run.partial, name) and self._claimed(
+                    name, first, questions, self._settings.batch_size
+                ):
+                    continue
+            self._reporter.skip(self._answers(questions))
 
     def _questions(self) -> Iterator[Question]:
         """Good questions up to the limit; bad rows are recorded as they are met."""
@@ -205,6 +257,7 @@ class Extraction:
         first: int,
         questions: list[Question],
         batch_size: int,
+        check: Callable[[], object],
         done: Collection[tuple[str, int]] = (),
     ) -> CommitRecord | None:
         """Extracts and commits one shard; None where questions tried again all failed again."""
@@ -218,9 +271,11 @@ class Extraction:
             self._prompts,
             self._settings,
             self._run.failures.add if first >= 0 else self._run.failures.add_again,
+            check,
             done,
         )
         job.run(batch_size, self._reporter)
+        check()
         tally = job.tally
         # A few bad questions that fill a shard are no reason to stop; a model that broke is.
         several = len(questions) > 1 and (first == 0 or tally.broken)
@@ -252,82 +307,48 @@ class Extraction:
             halvings=tally.halvings,
         )
         began = time.monotonic()
+        check()
         self._run.commit(record)  # small, so that this is the time of its syncs
         self._syncing += job.syncing + time.monotonic() - began
         job.forget()
         return record
 
-    def _retry(self, records: dict[str, CommitRecord]) -> None:
+    def _to_retry(self, records: dict[str, CommitRecord]) -> list[Question]:
+        """The questions that failed where another attempt may end otherwise."""
+        open_failures = still_failing(self._run, records.values())
+        failed = {failure.id for failure in open_failures if failure.stage in RETRIED_STAGES}
+        return [question for question in self._questions() if question.id in failed]
+
+    def _retry(self, records: dict[str, CommitRecord], again: list[Question]) -> None:
         """Tries failed questions again, one at a time, in a shard of their own.
 
         Where all of them fail again nothing is committed; the summary says what still fails.
         """
         done = {(key[0], key[1]) for record in records.values() for key in record.keys}
-        open_failures = self._failures(records.values())
-        failed = {failure.id for failure in open_failures if failure.stage in RETRIED_STAGES}
-        again = [question for question in self._questions() if question.id in failed]
-        if again:
-            number = sum(name.startswith("retry-") for name in records)
-            name = f"retry-{number:05d}"
-            self._claimed(name, -1, again, 1, done)
+        numbers = [int(name.removeprefix(RETRY)) for name in records if name.startswith(RETRY)]
+        self._claimed(f"{RETRY}{max(numbers, default=-1) + 1:05d}", -1, again, 1, done)
 
-    def _total(self) -> int | None:
-        counts = [count for count in (self._source.total, self._config.limit) if count is not None]
-        return min(counts) * self._config.samples if counts else None
+    def _answers(self, questions: Sequence[Question]) -> int:
+        """Answers that questions are to have: what progress is counted in."""
+        if self._settings.decoding is None:
+            return sum(len(question.responses) for question in questions)
+        return len(questions) * self._settings.decoding.samples
 
-    def _warn_of_environment(self, records: list[CommitRecord]) -> None:
-        here = self._environment
-        # A record that was rebuilt may not know its environment.
-        others = (record.environment for record in reversed(records))
-        there = next((other for other in others if other not in (here, {})), here)
-        changed = [
-            f"{name}: {there.get(name)} -> {here.get(name)}"
-            for name in sorted({*there, *here})
-            if there.get(name) != here.get(name)
-        ]
-        if changed:
-            self._reporter.note(
-                "Warning: shards of this run were made in another environment, so the last bits "
-                f"may differ ({'; '.join(changed)})"
-            )
-
-    def _failures(self, records: Iterable[CommitRecord]) -> list[Failure]:
-        """The failures that no later attempt has made good.
-
-        A bad row may have the id of another one that has a trace, which makes it no better.
-        """
-        records = list(records)
-        done = {(key[0], key[1]) for record in records for key in record.keys}
-        rows = {index for record in records for index in record.indices}
-        return [
-            failed
-            for failed in self._run.failures.read()
-            if (
-                failed.index not in rows
-                if failed.stage == BAD_ROW
-                else (failed.id, failed.sample or 0) not in done
-            )
-        ]
-
-    def _summary(self, seconds: float) -> Summary:
-        records = self._run.records()
-        failing = self._failures(records)
-
-        def total(name: str) -> int:
-            return sum(record.counts[name] for record in records)
-
-        return Summary(
-            folder=self._run.folder,
-            traces=total("traces"),
-            new_traces=self._new,
-            failures=len(failing),
-            failing=tuple(failing) if self._config.retry_failed else (),
-            merged=self._source.merged,
-            right=total("right") / total("judged") if total("judged") else None,
-            bytes=sum(record.size for record in records),
-            seconds=seconds,
-            syncing=self._syncing,
+    def _begin_report(self, records: dict[str, CommitRecord], again: list[Question]) -> None:
+        """Tells the answers expected in all; those of responses that exist count when passed."""
+        total, limit, samples = self._source.total, self._config.limit, 1
+        if self._settings.decoding is not None:
+            samples = self._settings.decoding.samples
+            total = min((count for count in (total, limit) if count is not None), default=None)
+        elif limit is not None and (total is None or limit < total):
+            total = None  # rows are answers, and a limit counts questions
+        done = sum(
+            record.questions * samples
+            for name, record in records.items()
+            if not name.startswith(RETRY) and self._settings.decoding is not None
         )
+        expected = None if total is None else total * samples + self._answers(again)
+        self._reporter.begin(expected, done)
 
 
 def _digest(questions: Sequence[Question]) -> str:

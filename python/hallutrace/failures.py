@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.canonical import canonical
+from hallutrace.errors import StorageError
 
 BAD_ROW = "question"  # the stage of a row that is no question, or contradicts another
 RETRIED_STAGES = ("memory", "replay", "write")  # where another attempt may end otherwise
@@ -58,11 +59,19 @@ class FailureLog:
         self._known: dict[tuple[Any, ...], Failure] | None = None
 
     def read(self) -> list[Failure]:
-        """All failures, in the order in which they were first met."""
-        if not self._path.exists():
+        """All failures, in the order in which they were first met.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StorageError(f"Expected to read {self._path}, got: {error.strerror}") from None
         failures = {}
-        for line in self._path.read_bytes().splitlines():
+        for line in content.split(b"\n"):
             try:
                 failure = Failure(**json.loads(line))
             except (ValueError, TypeError):
@@ -86,15 +95,22 @@ class FailureLog:
         return self._known
 
     def _append(self, failure: Failure) -> None:
-        self._all()[failure.key] = failure
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with self._path.open("a+b") as file:
-            # A line that a kill cut short ends here, so that it does not swallow the next.
-            if file.tell() and not _ends_line(file):
-                file.write(b"\n")
-            file.write(canonical(asdict(replace(failure, time=now))) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = canonical(asdict(replace(failure, time=now))) + b"\n"
+        try:
+            with self._path.open("a+b") as file:
+                # A line that a kill cut short ends here, so that it does not swallow the next.
+                if file.tell() and not _ends_line(file):
+                    line = b"\n" + line
+                file.write(line)  # at once, as others may write as well
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(
+                f"Expected to write {self._path}, got: {error.strerror} - mend that; the same "
+                "command goes on with the run"
+            ) from None
+        self._all()[failure.key] = failure
 
 
 def _ends_line(file: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 # Of a control group of Linux: its limit, what it uses, and the line of memory.stat that counts what
@@ -13,19 +13,22 @@ GROUP_FILES = (
 )
 
 
-def free_memory(device: str) -> int:
-    """Bytes that are free on the device, or that the system and its control groups would give.
+def free_memory(devices: Collection[str]) -> int:
+    """Bytes that are free on the devices of a model, or that the system would give.
 
-    What only caches files counts as free, as it does for the system itself: on a machine that has
-    read a large model there is little else.
+    A model that is spread over several devices leaves a part of what grows with a batch on each:
+    as many times as there are devices, what is free on the fullest. Main memory is left out where
+    there is a GPU beside it. What only caches files counts as free, as it does for the system
+    itself: on a machine that has read a large model there is little else.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        devices: such as ``cpu``, ``cuda:1``.
     """
-    if device == "cuda":
+    gpus = sorted({device for device in devices if device.partition(":")[0] == "cuda"})
+    if gpus:
         import torch
 
-        return int(torch.cuda.mem_get_info()[0])
+        return len(gpus) * min(int(torch.cuda.mem_get_info(device)[0]) for device in gpus)
     import psutil
 
     return min([int(psutil.virtual_memory().available), *_left_to_groups(Path("/"))])

@@ -210,17 +210,23 @@ class Measured:
     """One batch, timed.
 
     Attributes:
-        traces: in the batch.
+        questions: in the batch.
+        traces: of them: several where there are several answers, fewer where some failed.
         seconds: from prompts to a committed shard.
         trace_bytes: of the shard, a trace.
         prompt, answer: tokens, on average.
     """
 
+    questions: int
     traces: int
     seconds: float
     trace_bytes: float
     prompt: float
     answer: float
+
+    def seconds_of(self, questions: int) -> float:
+        """How long a run of so many questions takes."""
+        return self.seconds / self.questions * questions
 
 
 def measure(config: ExtractConfig, questions: int) -> Measured:
@@ -233,14 +239,15 @@ def measure(config: ExtractConfig, questions: int) -> Measured:
     from hallutrace.store import open_run
 
     with tempfile.TemporaryDirectory() as folder:
-        limited = config.model_copy(
-            update={"out": Path(folder) / "run", "limit": questions, "shard_size": questions}
-        )
-        summary = extract(limited)
+        one_shard = {"out": Path(folder) / "run", "limit": questions, "shard_size": questions}
+        alone = {"worker": None, "overwrite": False, "retry_failed": False}
+        summary = extract(config.model_copy(update=one_shard | alone))
         with open_run(summary.folder) as store:
+            measured = sum(record.questions for record in store.records)
             lengths = [(trace.prompt_length, len(trace.answer_tokens)) for trace in store]
     count = len(lengths)
     return Measured(
+        questions=measured,
         traces=count,
         seconds=summary.seconds,
         trace_bytes=summary.bytes / count,

@@ -18,13 +18,13 @@ class Reporter(Protocol):
         """Something worth a line."""
 
     def begin(self, total: int | None, done: int) -> None:
-        """Traces expected in all, and those that are there already."""
+        """Answers expected in all, and those that are done already."""
 
-    def skip(self, traces: int) -> None:
-        """So many were done before, and are passed over."""
+    def skip(self, answers: int) -> None:
+        """So many were done before, or are others' to do, and are passed over."""
 
-    def advance(self, traces: int, tokens: int, failures: int) -> None:
-        """A batch is done."""
+    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
+        """A batch is done: what became of its answers, and how many they are."""
 
 
 class Silent:
@@ -36,10 +36,10 @@ class Silent:
     def begin(self, total: int | None, done: int) -> None:
         """Says nothing."""
 
-    def skip(self, traces: int) -> None:
+    def skip(self, answers: int) -> None:
         """Says nothing."""
 
-    def advance(self, traces: int, tokens: int, failures: int) -> None:
+    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
         """Says nothing."""
 
 
@@ -56,7 +56,7 @@ class Live:
         self._task: Any = None
         self._total: int | None = None
         self._began = self._said = time.monotonic()
-        self._traces = self._tokens = self._failures = self._already = 0
+        self._traces = self._tokens = self._failures = self._answers = self._already = 0
 
     def __enter__(self) -> Live:
         return self
@@ -80,27 +80,28 @@ class Live:
         self._began = self._said = time.monotonic()
         if self._console.is_terminal:
             self._bar = _bar(self._console)
-            self._task = self._bar.add_task("traces", total=total, completed=done, rates="")
+            self._task = self._bar.add_task("answers", total=total, completed=done, rates="")
             self._bar.start()
 
-    def skip(self, traces: int) -> None:
+    def skip(self, answers: int) -> None:
         """Moves the bar, without counting for the rates."""
-        self._already += traces
+        self._already += answers
         if self._bar is not None:
-            self._bar.update(self._task, advance=traces)
+            self._bar.update(self._task, advance=answers)
 
-    def advance(self, traces: int, tokens: int, failures: int) -> None:
+    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
         """Moves the bar; a plain line at most every ten seconds."""
         self._traces += traces
         self._tokens += tokens
         self._failures += failures
+        self._answers += answers
         if self._bar is not None:
-            self._bar.update(self._task, advance=traces + failures, rates=self._rates())
+            self._bar.update(self._task, advance=answers, rates=self._rates())
         elif time.monotonic() - self._said >= PLAIN_SECONDS:
             self._said = time.monotonic()
             of = "" if self._total is None else f" of {self._total:,}"
-            done = self._already + self._traces + self._failures
-            self.note(f"{done:,}{of} traces, {self._rates()}{self._time_left(done)}")
+            done = self._already + self._answers
+            self.note(f"{done:,}{of} answers, {self._rates()}{self._time_left(done)}")
 
     def _rates(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
@@ -111,7 +112,9 @@ class Live:
         new = done - self._already
         if self._total is None or not new:
             return ""
-        seconds = (time.monotonic() - self._began) * (self._total - done) / new
+        # A source may turn out longer than it said.
+        left = max(0, self._total - done)
+        seconds = (time.monotonic() - self._began) * left / new
         return f", {int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02} left"
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hallutrace._core import Shard, ShardWriter, publish
-from hallutrace.errors import IdentityError, InputError
+from hallutrace.canonical import canonical
+from hallutrace.claims import UNTOLD, Claim, Holder, claim
+from hallutrace.errors import HallutraceError, IdentityError, InputError, StorageError
 from hallutrace.judges import contains
 from hallutrace.labels import carry_merged, carry_part, read
-from hallutrace.run import CommitRecord, Manifest, Run, differences
-from hallutrace.store import TraceStore, open_run
+from hallutrace.rework_checks import check_mergeable, check_planned, check_unique
+from hallutrace.run import CommitRecord, Manifest, Run
+from hallutrace.store import ShardTraces, TraceStore, open_run
 from hallutrace.trace import Trace
 
 
@@ -29,48 +35,63 @@ def merge(
 
     Args:
         runs: folders, in the order their traces are to have.
-        out: folder of the new run; it must not exist, or be an unfinished merge of the same runs.
+        out: folder of the new run; it must not exist, or be a merge of the same runs, which is gone
+            on with where it holds nothing else than what a new one would begin with.
         force_differing: fields of the identity that may differ, such as ``batch_size``.
 
     Returns:
         The merged run.
 
     Raises:
-        InputError: fewer than two runs, or a question and sample that two of them hold.
+        InputError: fewer than two runs, or a question and sample that two of them hold; or a merge
+            in ``out`` that a source has outgrown, other than at its end.
         IdentityError: runs that differ in another field; it is named.
         DamagedError: a shard whose size is not what its commit record says.
+        StorageError: the file system refused.
     """
     stores = [open_run(run) for run in runs]
     if len(stores) < 2:
         raise InputError(f"Expected at least two runs to merge, got {len(stores)}")
-    _check_mergeable(stores, set(force_differing))
-    _check_unique(stores)
+    check_mergeable(stores, set(force_differing))
+    check_unique(stores)
     write_labels = carry_merged(stores)
     first = stores[0].manifest
     identity = {
-        **first.identity,
+        **{name: value for name, value in first.identity.items() if name != "subset"},
         "source": {"kind": "merge", "of": [store.manifest.fingerprint for store in stores]},
     }
     manifest = Manifest(identity, first.facts)
-    run, fingerprint = _begin(Path(out), manifest), manifest.fingerprint
+    planned = list(_merged_records(stores, manifest.fingerprint))
+    run = _begin(Path(out), manifest)
+    check_planned(run, [record for _, record in planned], "merge")
+    with _told(run):
+        for traces, record in planned:
+            with _claimed(run, record.name):
+                if run.record(record.name) is None:
+                    _adopt(traces().path, run, record)
+    merged = open_run(out)
+    write_labels(merged)
+    return merged
+
+
+def _merged_records(
+    stores: Sequence[TraceStore], fingerprint: str
+) -> Iterator[tuple[Callable[[], ShardTraces], CommitRecord]]:
+    """What a merge consists of: a shard of a run, and the record that it is to have."""
     number = offset = 0
     for store in stores:
-        for traces in store.shards():
-            record = replace(
-                traces.record,
+        for at, record in enumerate(store.records):
+            new = replace(
+                record,
                 name=f"{number:05d}",
                 fingerprint=fingerprint,
-                indices=[index + offset for index in traces.record.indices],
+                indices=[index + offset for index in record.indices],
             )
-            if run.record(record.name) is None:
-                _adopt(traces.path, run, record)
+            yield partial(store.shard, at), new
             number += 1
         offset += 1 + max(
             (index for record in store.records for index in record.indices), default=-1
         )
-    merged = open_run(out)
-    write_labels(merged)
-    return merged
 
 
 def subset(
@@ -116,52 +137,63 @@ def subset(
     write_labels = carry_part(whole, chosen)
     of = {"of": whole.manifest.fingerprint, "traces": chosen}
     manifest = Manifest({**whole.manifest.identity, "subset": of}, whole.manifest.facts)
-    part, fingerprint = _begin(Path(out), manifest), manifest.fingerprint
     size = int(whole.manifest.identity["shard_size"])
-    for number, begin in enumerate(range(0, len(chosen), size)):
-        name = f"{number:05d}"
-        if part.record(name) is None:
-            _copy(whole, chosen[begin : begin + size], part, name, fingerprint)
+    planned = [
+        _part_record(whole, chosen[begin : begin + size], f"{number:05d}", manifest.fingerprint)
+        for number, begin in enumerate(range(0, len(chosen), size))
+    ]
+    part = _begin(Path(out), manifest)
+    check_planned(part, planned, "subset")
+    with _told(part):
+        for begin, record in zip(range(0, len(chosen), size), planned, strict=True):
+            with _claimed(part, record.name) as mine:
+                if part.record(record.name) is None:
+                    _copy(whole, chosen[begin : begin + size], part, record, mine.check)
     made = open_run(out)
     write_labels(made)
     return made
 
 
-def _check_mergeable(stores: Sequence[TraceStore], forced: set[str]) -> None:
-    first = stores[0].manifest.identity
-    for store in stores[1:]:
-        differing = [
-            name
-            for name, _, _ in differences(first, store.manifest.identity)
-            if name.split(".")[0] != "source" and not {name, name.split(".")[0]} & forced
-        ]
-        if differing:
-            raise IdentityError(
-                "Expected runs that differ in nothing but their questions, got "
-                f"{store.folder} with other {', '.join(differing)} - leave it out, or name the "
-                "field with --force-differing"
-            )
+@contextmanager
+def _claimed(run: Run, name: str) -> Iterator[Claim]:
+    """Within it, no other process writes the shard."""
+    mine = claim(run.partial, name, UNTOLD)
+    if isinstance(mine, Holder):
+        raise InputError(
+            f"Expected to write the shard {name} of {run.folder}, got process {mine.pid} on "
+            f"{mine.host} at it - let it end, then run the same command again"
+        )
+    with mine:
+        yield mine
+        mine.done = run.record(name) is not None
 
 
-def _check_unique(stores: Sequence[TraceStore]) -> None:
-    seen: dict[tuple[str, int], Path] = {}
-    for store in stores:
-        for record in store.records:
-            for id_, sample in record.keys:
-                before = seen.setdefault((id_, sample), store.folder)
-                if before != store.folder:
-                    raise InputError(
-                        f"Expected each question once, got {id_!r}, sample {sample}, in "
-                        f"{before} and {store.folder} - take it out of one with `hallutrace subset`"
-                    )
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """Within it, what the file system says is told as a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, HallutraceError):
+            raise
+        raise StorageError(
+            f"Expected to write the run {run.folder}, got: {error.strerror or error} - mend that; "
+            "the same command goes on with it"
+        ) from None
 
 
 def _begin(out: Path, manifest: Manifest) -> Run:
     """The new run, or the same one that was not finished."""
     run = Run(out)
     run.check_ours()
-    run.begin(manifest)
+    if not run.exists():
+        run.begin(manifest)
     run.manifest().check_same(manifest, out)
+    if run.manifest().facts != manifest.facts:
+        raise IdentityError(
+            f"Expected a run of the same model facts in {out}, got others - choose another --out"
+        )
+    run.make_folders()
     return run
 
 
@@ -169,7 +201,7 @@ def _adopt(path: Path, run: Run, record: CommitRecord) -> None:
     """Commits a shard of another run, by a link to its file or a copy."""
     scratch = run.partial / f"{record.name}.safetensors"
     scratch.unlink(missing_ok=True)
-    run.shard_path(record.name).unlink(missing_ok=True)
+    run.shard_path(record.name).unlink(missing_ok=True)  # without its record it is not finished
     try:
         os.link(path, scratch)
     except OSError:
@@ -225,47 +257,61 @@ def _label_condition(whole: TraceStore, label: str) -> Callable[[int], bool]:
     return is_so
 
 
-def _copy(whole: TraceStore, chosen: Sequence[int], part: Run, name: str, fingerprint: str) -> None:
+def _part_record(
+    whole: TraceStore, chosen: Sequence[int], name: str, fingerprint: str
+) -> CommitRecord:
+    """The record of a shard of a subset, but for what its bytes decide."""
+    keys = whole.keys()
+    ids = [list(keys[at]) for at in chosen]
+    return CommitRecord(
+        name=name,
+        first=-1,
+        questions=len({id_ for id_, _ in ids}),
+        digest="",
+        keys=ids,
+        indices=[whole.index_of(at) for at in chosen],
+        size=0,
+        checksum="",
+        fingerprint=fingerprint,
+        counts={"traces": len(chosen), "failures": 0},
+        environment=whole.records[0].environment,
+    )
+
+
+def _copy(
+    whole: TraceStore,
+    chosen: Sequence[int],
+    part: Run,
+    record: CommitRecord,
+    check: Callable[[], object],
+) -> None:
     """Copies traces into a shard of their own, and commits it."""
     types = whole.manifest.identity
     hidden: Any = types["hidden"]["dtype"]
+    # What was begun of other traces is begun anew.
+    held = hashlib.sha256(canonical([record.keys, record.indices])).hexdigest()[:16]
     writer = ShardWriter(
         part.folder,
-        name,
-        f"{fingerprint}/{name}",
+        record.name,
+        f"{record.fingerprint}/{record.name}/{held}",
         len(chosen),
         edge_weight=types["sparsification"]["edge_dtype"],
         hidden=hidden,
     )
     done = len(writer)
-    keys, indices = [], []
-    counts = {"traces": 0, "failures": 0, "judged": 0, "right": 0, "answer_tokens": 0}
+    counts = {**record.counts, "judged": 0, "right": 0, "answer_tokens": 0}
     for number, at in enumerate(chosen):
         trace = whole[at]
         if number >= done:
             shard: Shard = trace.shard
             writer.append_from(shard, trace.position, number)
+            check()
             writer.end_batch("")
-        keys.append([trace.id, trace.sample])
-        indices.append(whole.index_of(at))
-        counts["traces"] += 1
         counts["answer_tokens"] += len(trace.logprob)
         counts["judged"] += bool(trace.references)
         counts["right"] += contains(trace.answer, trace.references)
+    check()
     size, checksum = writer.finish()
-    part.commit(
-        CommitRecord(
-            name=name,
-            first=-1,
-            questions=len({id_ for id_, _ in keys}),
-            digest="",
-            keys=keys,
-            indices=indices,
-            size=size,
-            checksum=checksum,
-            fingerprint=fingerprint,
-            counts=counts,
-            environment=whole.records[0].environment,
-        )
-    )
+    check()
+    part.commit(replace(record, size=size, checksum=checksum, counts=counts))
     writer.forget()

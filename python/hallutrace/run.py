@@ -1,169 +1,25 @@
-"""A run on disk: its folder, manifest, commit records and failures."""
+"""A run on disk: its folder, and what happens to it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from hallutrace.canonical import canonical
-from hallutrace.claims import links
-from hallutrace.errors import (
-    DamagedError,
-    IdentityError,
-    InputError,
-    NotARunError,
-    StorageError,
-)
+from hallutrace.claims import left_behind, links
+from hallutrace.errors import DamagedError, InputError, NotARunError, StorageError
 from hallutrace.failures import FailureLog
+from hallutrace.paths import expanded
+from hallutrace.records import SCHEMA, CommitRecord, Manifest, differences, read_json
 
-SCHEMA = 1
+__all__ = ["SCHEMA", "CommitRecord", "Manifest", "Run", "differences"]
+
 MANIFEST = "manifest.json"
-
-
-def fingerprint(identity: dict[str, Any]) -> str:
-    """16 hexadecimal digits that stand for an identity."""
-    return hashlib.sha256(canonical(identity)).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a run was asked for.
-
-    Attributes:
-        identity: all that decides its bytes; two runs with the same are the same run.
-        facts: of the model and the source: layers captured, heads, windows, notes.
-    """
-
-    identity: dict[str, Any]
-    facts: dict[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """Stands for the identity in commit records."""
-        return fingerprint(self.identity)
-
-    def to_json(self) -> bytes:
-        """The file's content, readable."""
-        content = {
-            "schema": SCHEMA,
-            "fingerprint": self.fingerprint,
-            "identity": self.identity,
-            "facts": self.facts,
-        }
-        return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-    def check_same(self, asked: Manifest, where: Path) -> None:
-        """Refuses another identity.
-
-        Raises:
-            IdentityError: naming the fields that differ.
-        """
-        differing = list(differences(self.identity, asked.identity))
-        if differing:
-            fields = "; ".join(
-                f"{name} is {_short(there)}, asked {_short(here)}"
-                for name, there, here in differing[:6]
-            )
-            more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
-            raise IdentityError(
-                f"Expected the settings of the run in {where}, got others ({fields}{more}) - "
-                "choose another --out, or start over with --overwrite"
-            )
-
-
-def differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The fields in which two identities differ: dotted name, value there, value here."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            yield from differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
-    elif there != here:
-        yield name, there, here
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-@dataclass(frozen=True)
-class CommitRecord:
-    """What makes a shard done.
-
-    Attributes:
-        name: of the shard, ``00042`` or ``retry-00000``.
-        first: number of the first question it covers, in the source's order, bad rows not counted;
-            -1 for a shard of retried questions.
-        questions: how many questions it covers.
-        digest: of those questions.
-        keys: ``[question id, sample]`` of each trace, in the source's order.
-        indices: row in the source of each trace, as ``keys``.
-        size: bytes of the shard.
-        checksum: XXH3 of the shard, hexadecimal.
-        fingerprint: of the run's identity.
-        counts: traces, failures, answers that contain a reference, tokens.
-        environment: versions, device, threads; empty where a rebuilt record does not know them.
-        halvings: batches that were halved for want of memory, ``[batch, size]``; None where a
-            rebuilt record does not know whether there were any.
-    """
-
-    name: str
-    first: int
-    questions: int
-    digest: str
-    keys: list[list[Any]]
-    indices: list[int]
-    size: int
-    checksum: str
-    fingerprint: str
-    counts: dict[str, int]
-    environment: dict[str, Any]
-    halvings: list[list[int]] | None = field(default_factory=list)
-
-    def to_json(self) -> bytes:
-        """The file's content."""
-        return canonical({"schema": SCHEMA, **asdict(self)}) + b"\n"
-
-    @classmethod
-    def read(cls, path: Path) -> CommitRecord:
-        """Reads one.
-
-        Raises:
-            DamagedError: not a commit record.
-        """
-        content = _read_json(path)
-        try:
-            if content.pop("schema") != SCHEMA or content["name"] != path.stem:
-                raise ValueError("another schema or name")
-            record = cls(**content)
-            record._check()
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DamagedError(
-                f"Expected a commit record of schema {SCHEMA}, got {error} in {path} - "
-                "restore it from a copy, or delete it with its shard and extract again"
-            ) from None
-        return record
-
-    def _check(self) -> None:
-        """What is read is data from a stranger: nothing of it is believed to be of its type."""
-        numbers = (self.first, self.questions, self.size, *self.indices, *self.counts.values())
-        texts = (self.digest, self.checksum, self.fingerprint)
-        keys = [(id_, sample) for id_, sample in self.keys]
-        if (
-            any(type(number) is not int for number in numbers)
-            or any(type(text) is not str for text in texts)
-            or any(type(id_) is not str or type(sample) is not int for id_, sample in keys)
-            or "traces" not in self.counts
-            or type(self.environment) is not dict
-            or type(self.halvings) not in (list, type(None))
-        ):
-            raise ValueError("a field of another type")
-        if len(self.keys) != len(self.indices):
-            raise ValueError("other indices than keys")
+FOLDERS = ("shards", "partial", "labels")
+RUN_FILES = (MANIFEST, "failures.jsonl", *FOLDERS)
+OVERWRITING = ".overwrit"  # begins the names of what a run that is started over leaves
+ASIDE = f"{OVERWRITING}ten-"  # and those of folders with what is about to be deleted
 
 
 class Run:
@@ -174,7 +30,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = expanded(folder)
         self.shards = folder / "shards"
         self.partial = folder / "partial"
         self.failures = FailureLog(folder / "failures.jsonl")
@@ -188,13 +44,26 @@ class Run:
 
         Raises:
             InputError: a file, or a folder with other files.
+            StorageError: the file system does not let anybody look.
         """
         folder = self.folder
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"Expected a folder for the run, got the file {folder} - change --out")
-        if not folder.exists() or self.exists():
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise InputError(
+                    f"Expected a folder for the run, got the file {folder} - change --out"
+                )
+            if not folder.exists() or self.exists():
+                return
+            names = [entry.name for entry in folder.iterdir()]
+        except OSError as error:
+            raise StorageError(
+                f"Expected to look into the folder {folder}, got: {error.strerror} - "
+                "choose another --out"
+            ) from None
+        if any(name.startswith(OVERWRITING) for name in names):
             return
-        if not {entry.name for entry in folder.iterdir()} <= {"shards", "partial", "labels"}:
+        # Another process may have begun the run since.
+        if not set(names) <= {*FOLDERS, MANIFEST, *(RUN_FILES if MANIFEST in names else ())}:
             raise InputError(
                 f"Expected an empty folder or a run, got {folder} with other files - change --out"
             )
@@ -213,7 +82,7 @@ class Run:
                 f"Expected a run in {self.folder}, got {found} - "
                 "give the folder that `hallutrace extract` wrote"
             )
-        content = _read_json(path)
+        content = read_json(path)
         try:
             manifest = Manifest(content["identity"], content["facts"])
             matches = content["schema"] == SCHEMA and content["fingerprint"] == manifest.fingerprint
@@ -237,14 +106,7 @@ class Run:
         """
         from hallutrace._core import write_new
 
-        try:
-            for folder in (self.folder, self.shards, self.partial, self.folder / "labels"):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"Expected to make the folder {self.folder}, got: {error.strerror} - "
-                "choose another --out"
-            ) from None
+        self.make_folders()
         if self.exists():
             return False
         # Each process writes a file of its own, and one of them gets the name.
@@ -256,8 +118,38 @@ class Run:
                 raise
             return False
         finally:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
         return True
+
+    def make_folders(self) -> None:
+        """Makes what folders are missing.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        try:
+            for folder in (self.folder, *(self.folder / name for name in FOLDERS)):
+                if not folder.is_dir():
+                    folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"Expected to make the folder {folder}, got: {error.strerror} - "
+                "choose another --out"
+            ) from None
+
+    def check_current(self, fingerprint: str) -> None:
+        """Refuses to write into a folder that was given to another run.
+
+        Raises:
+            InputError: the manifest is gone, or another's.
+        """
+        if not self.exists() or self.manifest().fingerprint != fingerprint:
+            raise InputError(
+                f"Expected the run in {self.folder} as this process found it, got another that was "
+                "begun meanwhile with --overwrite - run the same command again, or choose another "
+                "--out"
+            )
 
     def commit(self, record: CommitRecord) -> None:
         """Writes a commit record, durably and never over another."""
@@ -271,6 +163,19 @@ class Run:
         paths = sorted(self.shards.glob("*.json")) if self.shards.is_dir() else []
         return [CommitRecord.read(path) for path in paths]
 
+    def check_ours_alone(self, records: Iterable[CommitRecord], fingerprint: str) -> None:
+        """Refuses shards of another run in this folder.
+
+        Raises:
+            DamagedError: naming the first.
+        """
+        for record in records:
+            if record.fingerprint != fingerprint:
+                raise DamagedError(
+                    f"Expected shards of the run {fingerprint}, got {record.fingerprint} in shard "
+                    f"{record.name} of {self.folder} - it belongs to another run"
+                )
+
     def record(self, name: str) -> CommitRecord | None:
         """The commit record of one shard, if it is there by now."""
         path = self.shards / f"{name}.json"
@@ -280,26 +185,18 @@ class Run:
         """Removes what a kill may leave in ``partial`` of what is committed.
 
         It may come between the two names of a file, before the end of a journal, or before a claim
-        is given up. A process that is still at it does not mind: what it wrote is in place.
+        is given up. A process that is still at it does not mind: what it wrote is in place. Where
+        nothing can be removed, as in a folder that is read-only, it stays.
         """
         left = [*self.partial.glob("manifest-*.json"), *self.partial.glob(".clock-*")]
+        left += left_behind(self.partial)
         for name in committed:
             left += [self.partial / f"{name}.json", self.partial / f"{name}.journal"]
             left += links(self.partial / f"{name}.claim")
         for path in left:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def shard_path(self, name: str) -> Path:
         """Where a committed shard lies."""
         return self.shards / f"{name}.safetensors"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedError(
-            f"Expected JSON in {path}, got {error} - restore it from a copy"
-        ) from None

@@ -161,5 +161,5 @@ def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None)
         new_tokens=config.max_new_tokens,
         bytes_per_element=loaded.model.dtype.itemsize,
         device=device,
-        free=free_memory(device),
+        free=free_memory({str(weight.device) for weight in loaded.model.parameters()}),
     )

@@ -48,6 +48,8 @@ class ShardJob:
         prompts: makes prompts of questions.
         settings: the run's choices.
         fail: given every failure.
+        check: raises where the shard is no longer this process's; called before anything of it is
+            made durable.
         done: question id and sample of traces that other shards hold; they are not written again.
     """
 
@@ -61,6 +63,7 @@ class ShardJob:
         prompts: PromptBuilder,
         settings: Settings,
         fail: Callable[[Failure], object],
+        check: Callable[[], object],
         done: Collection[tuple[str, int]] = (),
     ) -> None:
         self.tally = Tally()
@@ -70,6 +73,7 @@ class ShardJob:
         self._prompts = prompts
         self._settings = settings
         self._fail_with = fail
+        self._check = check
         self._done = done
         decoding = settings.decoding
         self._samples = (
@@ -92,19 +96,29 @@ class ShardJob:
         done = [Tally.from_note(note) for note in self._writer.notes()]
         for tally in done:
             self.tally.add(tally)
-        reporter.skip(self.tally.traces + self.tally.failures)
-        for number, places in enumerate(batches.plan_batches(lengths, batch_size)):
-            if number < len(done):
-                continue
+        planned = list(enumerate(batches.plan_batches(lengths, batch_size)))[len(done) :]
+        left = sum(
+            self._answers_of(items[place].question) for _, places in planned for place in places
+        )
+        reporter.skip(sum(map(self._answers_of, self._questions)) - left)
+        for number, places in planned:
+            batch = [items[place] for place in places]
             self._counting = Tally()
-            self._batch([items[place] for place in places], number)
+            self._batch(batch, number)
+            self._check()
             self._writer.end_batch(self._counting.to_note())
             self.tally.add(self._counting)
             now = self._counting
-            reporter.advance(now.traces, now.answer_tokens, now.failures)
+            answers = sum(self._answers_of(item.question) for item in batch)
+            reporter.advance(now.traces, now.answer_tokens, now.failures, answers)
+
+    def _answers_of(self, question: Question) -> int:
+        """How many answers a question is to have."""
+        return self._samples if self._settings.decoding else len(question.responses)
 
     def finish(self) -> tuple[int, str]:
         """Publishes the shard; its size in bytes and its checksum."""
+        self._check()
         return self._writer.finish()
 
     def forget(self) -> None:
@@ -166,6 +180,7 @@ class ShardJob:
             failed = error.with_traceback(None)
         else:
             self._loaded.check_in_place()
+            self._check()  # what was suspended was so in all likelihood above
             for (item, sample, answer), result in zip(answered, replayed, strict=True):
                 self._append(item, sample, answer, result)
             return
@@ -218,7 +233,11 @@ class ShardJob:
             return
         ends = answer.tokens[-1] in self._loaded.eos_ids
         tokens = item.prompt.tokens + answer.tokens
-        arrays = assemble.arrays_of(replayed, tokens, ends, hidden)
+        try:
+            arrays = assemble.arrays_of(replayed, tokens, ends, hidden)
+        except InputError as error:  # numbers that are none
+            self._fail(question, sample, "replay", error)
+            return
         arrays["meta"] = assemble.meta_of(question, item.prompt, answer, sample, hidden)
         number = item.place * self._samples + sample
         try:

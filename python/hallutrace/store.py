@@ -64,19 +64,18 @@ class TraceStore(Sequence[Trace]):
         self._lock = threading.Lock()
         self.manifest = self._run.manifest()
         self._records = self._run.records()
-        for record in self._records:
-            if record.fingerprint != self.manifest.fingerprint:
-                raise DamagedError(
-                    f"Expected shards of the run {self.manifest.fingerprint}, got "
-                    f"{record.fingerprint} in shard {record.name} of {folder} - "
-                    "it belongs to another run"
-                )
+        self._run.check_ours_alone(self._records, self.manifest.fingerprint)
         # (index in the source, sample, shard, place in its commit record)
         self._order = sorted(
             (index, int(key[1]), shard, place)
             for shard, record in enumerate(self._records)
             for place, (index, key) in enumerate(zip(record.indices, record.keys, strict=True))
         )
+        if len({tuple(key) for record in self._records for key in record.keys}) != len(self._order):
+            raise DamagedError(
+                f"Expected each question and sample once in {folder}, got some that come twice - "
+                f"`hallutrace verify {folder}` names them; make the run anew of what it was made of"
+            )
         self._by_key: dict[tuple[str, int], int] | None = None
         self._open: OrderedDict[int, ShardTraces] = OrderedDict()
 
@@ -104,6 +103,14 @@ class TraceStore(Sequence[Trace]):
     def __iter__(self) -> Iterator[Trace]:
         for at in range(len(self)):
             yield self._at(at)
+
+    def __contains__(self, which: object) -> bool:
+        """Whether the run has a trace: itself, or its question id, or that with a sample."""
+        if isinstance(which, Trace):
+            at = self._keys().get((which.id, which.sample))
+            return at is not None and which.manifest == self.manifest
+        key = (which, 0) if isinstance(which, str) else which
+        return isinstance(key, tuple) and key in self._keys()
 
     @overload
     def __getitem__(self, which: int | str | tuple[str, int]) -> Trace: ...
@@ -252,7 +259,7 @@ class ShardTraces(Sequence[Trace]):
     ) -> None:
         self.record = record
         self.path = path = run.shard_path(record.name)
-        self._manifest = manifest
+        self._manifest, self._run, self._verify = manifest, run, verify
         if not path.is_file():
             raise DamagedError(
                 f"Expected the shard {path}, got no such file beside its commit record - "
@@ -291,7 +298,11 @@ class ShardTraces(Sequence[Trace]):
     def __getitem__(self, place: int | slice) -> Trace | list[Trace]:
         if isinstance(place, slice):
             return [self[at] for at in range(*place.indices(len(self)))]
-        return Trace(self._shard, self._positions[place], self._manifest)
+        origin = (self.path, self._verify)
+        return Trace(self._shard, self._positions[place], self._manifest, origin)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardTraces, (self._run, self.record, self._manifest, self._verify)
 
     def verify(self) -> None:
         """Checks every checksum and every rule of the data.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,16 +56,47 @@ class Trace:
         shard: the open shard.
         position: of the trace in it.
         manifest: of the run.
+        origin: where the shard lies and when its data is checked, for other processes to open it
+            anew; None for a trace that stays in this one.
 
     Attributes:
         shard: the open shard.
         position: of the trace in it.
     """
 
-    def __init__(self, shard: Shard, position: int, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        position: int,
+        manifest: Manifest,
+        origin: tuple[Path, str] | None = None,
+    ) -> None:
         self.shard = shard
         self.position = position
         self._manifest = manifest
+        self._origin = origin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its place: another process opens the shard anew."""
+        if self._origin is None:
+            raise InputError(
+                "Expected a trace of an open run to pickle, got one of a shard alone - "
+                "take it from hallutrace.open(run)"
+            )
+        path, verify = self._origin
+        return _reopened, (path.absolute(), verify, self.position, self._manifest)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same trace of the same run, however often it was read."""
+        if not isinstance(other, Trace):
+            return NotImplemented
+        return (self.id, self.sample) == (
+            other.id,
+            other.sample,
+        ) and self._manifest == other._manifest
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.sample))
 
     def __repr__(self) -> str:
         answer = self.answer if len(self.answer) <= 60 else self.answer[:57] + "..."
@@ -279,6 +311,18 @@ class Trace:
 
     def _array(self, name: str) -> NDArray[Any]:
         return self._typed(name)[1]
+
+
+def _reopened(path: Path, verify: str, position: int, manifest: Manifest) -> Trace:
+    """A trace that was pickled."""
+    shard = _shard(path, verify, path.stat().st_mtime_ns if path.exists() else 0)
+    return Trace(shard, position, manifest, (path, verify))
+
+
+@lru_cache(maxsize=8)
+def _shard(path: Path, verify: str, changed: int) -> Shard:
+    """A shard for all traces of it that come one by one; another file is opened anew."""
+    return Shard(path, verify=verify)
 
 
 class StoredMarginals:

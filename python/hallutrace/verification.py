@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hallutrace._core import Shard
 from hallutrace.errors import HallutraceError
+from hallutrace.finite import FLOATS, count_not_finite
 from hallutrace.run import CommitRecord, Run
 
 
@@ -44,13 +45,15 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
     run = Run(folder)
     fingerprint = run.manifest().fingerprint
     names = {path.stem for path in run.shards.glob("*.json")}
+    seen: dict[tuple[str, int], str] = {}
     for name in sorted(names):
         try:
             record = CommitRecord.read(run.shards / f"{name}.json")
         except HallutraceError as error:
             yield Finding(name, 0, str(error))
             continue
-        yield Finding(name, len(record.keys), damage_of(run, record, fingerprint, fast))
+        damage = damage_of(run, record, fingerprint, fast) or _repeated(record, seen)
+        yield Finding(name, len(record.keys), damage)
     for path in sorted(run.shards.glob("*.safetensors")):
         if path.stem not in names and not (run.partial / f"{path.stem}.claim").exists():
             yield Finding(
@@ -59,6 +62,21 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
                 f"Expected a commit record beside {path}, got none - `hallutrace repair` makes it "
                 "again, or the same `hallutrace extract` finishes the shard",
             )
+
+
+def _repeated(record: CommitRecord, seen: dict[tuple[str, int], str]) -> str | None:
+    """A key that this shard has twice, or one before it has already; what it has is added."""
+    for id_, sample in record.keys:
+        if (id_, sample) in seen:
+            before = seen[id_, sample]
+            where = f"twice in {before}" if before == record.name else f"in {before} as well"
+            return (
+                f"Expected each question and sample once in a run, got {id_!r}, sample {sample}, "
+                f"{where} - make the run anew: `hallutrace merge` or `hallutrace subset` of what "
+                "it was made of, into another folder"
+            )
+        seen[id_, sample] = record.name
+    return None
 
 
 def damage_of(run: Run, record: CommitRecord, fingerprint: str, fast: bool = False) -> str | None:
@@ -94,6 +112,25 @@ def damage_of(run: Run, record: CommitRecord, fingerprint: str, fast: bool = Fal
                     f"Expected the checksum {record.checksum} of {path}, as its commit record "
                     f"says, got {digest} - {restore}"
                 )
+            return _not_finite(shard, path)
     except HallutraceError as error:
         return str(error)
+    return None
+
+
+def _not_finite(shard: Shard, path: Path) -> str | None:
+    """The first number of a shard that is none: whole bytes, but nothing can be made of them."""
+    for position, (_, id_, sample) in enumerate(shard.keys()):
+        for name in FLOATS:
+            found = shard.tensor(position, name)
+            if found is None:
+                continue
+            dtype, _, raw = found
+            bad = count_not_finite(dtype, raw)
+            if bad:
+                return (
+                    f"Expected finite numbers, got {bad:,} that are not in `{name}` of the trace "
+                    f"{id_!r}, sample {sample}, in {path} - the model overflowed: extract the "
+                    "question again with --dtype bfloat16 or float32, into another run"
+                )
     return None

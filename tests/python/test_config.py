@@ -99,6 +99,36 @@ def test_a_configuration_does_not_change() -> None:
         ExtractConfig().limit = 3  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("chat: off", "chat", "off"),
+        ("chat: on", "chat", "on"),
+        ("response-eos: off", "response_eos", "off"),
+        ("model: no", "model", "no"),
+        ("id-column: yes", "id_column", "yes"),
+        ("stop: [off, 'no']", "stop", ("off", "no")),
+        ("overwrite: on", "overwrite", True),
+        ("retry_failed: no", "retry_failed", False),
+        ("overwrite: true", "overwrite", True),
+        ("chat_template_kwargs: {enable_thinking: off}", "chat_template_kwargs", None),
+        ("chat_template_kwargs: '{enable_thinking: off}'", "chat_template_kwargs", None),
+    ],
+)
+def test_off_and_no_are_text_where_text_is_meant(
+    tmp_path: Path, text: str, field: str, value: Any
+) -> None:
+    config = ExtractConfig.from_options(config=written(tmp_path, text))
+    wanted = {"enable_thinking": False} if field == "chat_template_kwargs" else value
+    assert getattr(config, field) == wanted
+
+
+def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
+    assert refusal(config=written(tmp_path, "quantization: no")) == (
+        "Expected `quantization` to be 'none', 'int8' or 'nf4', got 'no' - change --quantization"
+    )
+
+
 # Refusals ---------------------------------------------------------------------------------------
 
 
@@ -154,6 +184,11 @@ def test_a_configuration_does_not_change() -> None:
             {"samples": 3},
             "Expected temperature above 0 where samples is above num_beams "
             "(without it every sample is the same) - change one of the two",
+        ),
+        (
+            {"stop": ("Q:", "")},
+            "Expected `stop` to be text that ends an answer (an empty one would end it at once), "
+            "got ('Q:', '') - change --stop",
         ),
         (
             {"beams": 3},

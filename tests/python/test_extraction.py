@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
@@ -23,9 +29,9 @@ from conftest import RUN_OPTIONS, Extract, load_tiny, question_rows, write_lines
 from hallutrace import assemble, batches, capture, extract, generate, settings, shard_job
 from hallutrace.cli import main
 from hallutrace.environment import environment
-from hallutrace.errors import IdentityError, InputError, ModelError
+from hallutrace.errors import IdentityError, InputError
 from hallutrace.failures import Failure, FailureLog
-from hallutrace.progress import Silent
+from hallutrace.progress import Live, Silent
 from hallutrace.questions import open_questions
 from hallutrace.run import CommitRecord, Run
 from hallutrace.summary import Summary
@@ -41,6 +47,7 @@ class Notes(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.advanced = [0, 0, 0]
+        self.answers = 0  # of all that were done or passed over
         self.begun: tuple[int | None, int] | None = None
 
     def note(self, text: str) -> None:
@@ -48,8 +55,13 @@ class Notes(Silent):
 
     def begin(self, total: int | None, done: int) -> None:
         self.begun = (total, done)
+        self.answers += done
 
-    def advance(self, traces: int, tokens: int, failures: int) -> None:
+    def skip(self, answers: int) -> None:
+        self.answers += answers
+
+    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
+        self.answers += answers
         news = (traces, tokens, failures)
         self.advanced = [before + new for before, new in zip(self.advanced, news, strict=True)]
 
@@ -444,25 +456,6 @@ def test_an_automatic_batch_size_is_resolved_once(
 # Folders ----------------------------------------------------------------------------------------
 
 
-def test_overwriting_begins_anew(run_extract: Extract, tmp_path: Path) -> None:
-    run_extract(limit=2)
-    (tmp_path / "run" / "labels" / "mine.jsonl").write_text("")
-    summary = run_extract(limit=1, top_k=3, overwrite=True)
-    assert (summary.traces, summary.new_traces) == (1, 1)
-    assert Run(tmp_path / "run").manifest().identity["sparsification"]["top_k"] == 3
-    assert not list((tmp_path / "run" / "labels").iterdir())
-
-
-def test_overwriting_keeps_the_run_where_the_model_does_not_load(
-    run_extract: Extract, tmp_path: Path
-) -> None:
-    run_extract(limit=2)
-    before = files_of(tmp_path / "run")
-    with pytest.raises(ModelError):
-        run_extract(model=str(tmp_path / "nowhere"), overwrite=True)
-    assert files_of(tmp_path / "run") == before
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_other_files_is_refused(
     run_extract: Extract, tmp_path: Path, overwrite: bool
@@ -632,6 +625,167 @@ def test_states_that_float16_cannot_hold_fail_their_question_alone(
     assert "float16" in Run(tmp_path / "run").failures.read()[0].error
     for shard in hallutrace.open(tmp_path / "run").shards():
         shard.verify()
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("logprob", "that are not (nan) in `logprob`, the first of answer token 0"),
+        ("impossible", "(-inf) in `logprob`, the first of answer token 0"),
+        ("token_entropy", "(inf) in `token_entropy`"),
+        ("value_norm", "(nan) in `value_norm` of layer 1 of those with attention"),
+        ("received_mean", "(nan) in `received_mean` of layer 1 of those with attention"),
+        ("hidden", "(inf) in the hidden states of layer 2"),
+    ],
+)
+def test_numbers_that_are_none_fail_their_question_alone(
+    run_extract: Extract,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    said: str,
+) -> None:
+    """As a model in float16 gives them where it overflows after its attention."""
+    replay = capture.replay
+
+    def overflowing(loaded: Any, texts: Any, *args: Any, **kwargs: Any) -> Any:
+        return [
+            spoiled(one, broken) if len(text.tokens) >= 60 else one
+            for text, one in zip(texts, replay(loaded, texts, *args, **kwargs), strict=True)
+        ]
+
+    monkeypatch.setattr(capture, "replay", overflowing)
+    run_extract(limit=3, shard_size=3, batch_size=3)
+    assert failures_of(tmp_path / "run") == [("q2", 0, "replay")]
+    (failure,) = Run(tmp_path / "run").failures.read()
+    assert failure.error.startswith("Expected finite numbers from the model, got ")
+    assert said in failure.error
+    assert failure.error.endswith(
+        " - the model overflowed, most likely in float16: use --dtype bfloat16 or float32"
+    )
+    assert keys_of(tmp_path / "run") == [("q0", 0), ("q1", 0)]
+
+
+def spoiled(replayed: capture.Replayed, broken: str) -> capture.Replayed:
+    """What a replay gave, with a number that is none."""
+    if broken == "hidden":
+        assert replayed.hidden is not None
+        states = replayed.hidden.clone()
+        states[2, 1, 3] = float("inf")
+        return dataclasses.replace(replayed, hidden=states)
+    if broken in ("logprob", "impossible", "token_entropy"):
+        name = "logprob" if broken == "impossible" else broken
+        values = getattr(replayed, name).copy()
+        values[0] = {"logprob": np.nan, "impossible": -np.inf, "token_entropy": np.inf}[broken]
+        return dataclasses.replace(replayed, **{name: values})
+    if broken == "value_norm":
+        norms = [norm.copy() for norm in replayed.value_norms]
+        norms[1][0, 2] = np.nan
+        return dataclasses.replace(replayed, value_norms=norms)
+    names = ("indptr", "keys", "weights", *assemble.MARGINALS)
+    layers = [
+        SimpleNamespace(**{name: np.array(getattr(layer, name)) for name in names})
+        for layer in replayed.layers
+    ]
+    getattr(layers[1], broken)[0, 2] = np.nan
+    return dataclasses.replace(replayed, layers=layers)
+
+
+def test_progress_counts_answers(
+    run_extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"id": f"q{at}", "question": "who?", "response": f"the {said}"}
+        for at, count in enumerate([5, 1, 3, 2])
+        for said in range(count)
+    ]
+    given = write_lines(tmp_path / "given.jsonl", rows)
+    responses = {"responses": str(given), "questions": "demo", "shard_size": 2}
+    notes = Notes()
+    run_extract(notes, **responses)
+    assert (notes.begun, notes.answers) == ((11, 0), 11)
+    again = Notes()
+    run_extract(again, **responses)
+    assert (again.begun, again.answers) == ((11, 0), 11)
+    # A limit counts questions, of which nobody knows how many answers they have.
+    limited = Notes()
+    run_extract(limited, out=tmp_path / "limited", limit=3, **responses)
+    assert (limited.begun, limited.answers) == ((None, 0), 9)
+    for worker, answers in [("0/2", 0), ("1/2", 0)]:
+        part = Notes()
+        run_extract(part, out=tmp_path / "shared", worker=worker, samples=3, temperature=1.0)
+        assert part.begun == (21, 9 + 3 if worker == "1/2" else answers)
+        assert part.answers == 21
+
+
+def test_a_question_that_fails_counts_as_all_its_answers(
+    run_extract: Extract, questions: Path, tmp_path: Path
+) -> None:
+    rows = question_rows(4)
+    rows[1]["question"] = 200 * "why "
+    write_lines(questions, rows)
+    notes = Notes()
+    run_extract(notes, samples=2, temperature=1.0)
+    assert (notes.begun, notes.answers) == ((8, 0), 8)
+
+
+def test_time_left_is_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    monkeypatch.setattr("hallutrace.progress.PLAIN_SECONDS", 0.0)
+    live = Live(console)
+    live.begin(500, 0)
+    live.advance(600, 900, 40, 640)
+    assert console.file.getvalue().startswith("640 of 500 answers, ")  # type: ignore[attr-defined]
+    assert console.file.getvalue().endswith(" 0:00:00 left\n")  # type: ignore[attr-defined]
+
+
+def test_threads_of_one_process_share_a_run(
+    run_extract: Extract, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Each shard is made by one of them, though they are one process."""
+    made: list[str] = []
+    lock = threading.Lock()
+
+    def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+        """What several threads may do to a model at a time is a subject of its own."""
+
+        def call(*args: Any) -> Any:
+            with lock:
+                made.append(function.__name__)
+                return function(*args)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_job.ShardJob, "run", one_by_one(shard_job.ShardJob.run))
+        for name in ("load", "probe"):
+            patch.setattr(PIPELINE, name, one_by_one(getattr(PIPELINE, name)))
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(run_extract) for _ in range(3)]
+            summaries = [one.result() for one in waiting]
+    assert made.count("run") == 3
+    assert sum(summary.new_traces for summary in summaries) == 7
+    assert files_of(tmp_path / "run") == uninterrupted
+    assert not list((tmp_path / "run" / "partial").iterdir())
+
+
+def test_a_retry_takes_a_name_that_is_free(
+    run_extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(capture, "replay", failing(capture.replay, longest_prompt, OUT_OF_MEMORY))
+        run_extract()
+    lost = {name for name, *_ in failures_of(tmp_path / "run")}
+    run_extract(retry_failed=True)
+    shards = tmp_path / "run" / "shards"
+    for kind in ("json", "safetensors"):  # a shard of retries that was damaged, and taken out
+        (shards / f"retry-00000.{kind}").rename(shards / f"retry-00001.{kind}")
+    content = json.loads((shards / "retry-00001.json").read_text())
+    keys, indices = content["keys"][:0], content["indices"][:0]
+    changed = {**content, "name": "retry-00001", "keys": keys, "indices": indices}
+    (shards / "retry-00001.json").write_text(json.dumps(changed))
+    assert run_extract(retry_failed=True).new_traces == len(lost)
+    assert (shards / "retry-00002.json").exists()
 
 
 def test_failed_questions_are_tried_again_in_their_place(

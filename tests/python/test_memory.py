@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from hallutrace import memory
+from hallutrace.cpus import available_cpus
 
 GB = 2**30
 
@@ -64,6 +67,24 @@ def test_without_groups_the_system_decides(tmp_path: Path, text: str) -> None:
 
 def test_files_in_the_cache_count_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_left_to_groups", lambda root: iter(()))
-    assert memory.free_memory("cpu") == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert memory.free_memory(["cpu"]) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
     monkeypatch.setattr(memory, "_left_to_groups", lambda root: iter([5, 7]))
-    assert memory.free_memory("cpu") == 5
+    assert memory.free_memory(["cpu"]) == 5
+
+
+def test_the_devices_of_the_model_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the current one; and of several, none may be filled."""
+    free = {"cuda:0": 3 * GB, "cuda:1": 7 * GB, "cuda:2": 5 * GB}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 80 * GB))
+    assert memory.free_memory(["cuda:1"]) == 7 * GB
+    assert memory.free_memory(["cuda:1", "cuda:2", "cuda:2", "cpu"]) == 10 * GB
+
+
+def test_cpus_are_those_that_the_process_may_use() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert available_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert available_cpus() == len(before)

@@ -86,6 +86,26 @@ def test_one_batch_is_timed(tmp_path: Path) -> None:
         }
     )
     measured = measure(config, 4)
-    assert measured.traces == 4
+    assert (measured.questions, measured.traces) == (4, 4)
     assert measured.seconds > 0
     assert 1 <= measured.answer <= 4
+
+
+def test_a_batch_is_timed_by_its_questions(tmp_path: Path) -> None:
+    """Of which each has several answers; and whatever else the options ask of a whole run."""
+    lines = [f'{{"id": "{n}", "question": "what is {n}"}}\n' for n in range(3)]
+    (tmp_path / "questions.jsonl").write_text("".join(lines))
+    config = ExtractConfig.from_options(
+        {
+            "model": str(save_tiny(tmp_path / "model")),
+            "questions": str(tmp_path / "questions.jsonl"),
+            "max_new_tokens": 2,
+            "samples": 4,
+            "temperature": 1.0,
+            "worker": "1/2",
+            "retry_failed": True,
+        }
+    )
+    measured = measure(config, 8)
+    assert (measured.questions, measured.traces) == (3, 12)
+    assert measured.seconds_of(30) == pytest.approx(10 * measured.seconds)

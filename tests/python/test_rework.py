@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 
 import hallutrace
 from conftest import question_rows, write_lines
-from hallutrace.errors import IdentityError, InputError
+from hallutrace.claims import Claim, claim
+from hallutrace.errors import DamagedError, IdentityError, InputError
+from hallutrace.labels import label, read
+from hallutrace.run import CommitRecord
 from hallutrace.trace import Trace
 from hallutrace.verification import verify_run
 
@@ -208,3 +212,159 @@ def test_a_merge_outlives_the_redoing_of_a_linked_shard(
     assert [bytes_of(trace) for trace in hallutrace.open(merged)] == before
     redone = two_runs[0] / "shards" / "00000.safetensors"
     assert not redone.samefile(merged / "shards" / "00000.safetensors")
+
+
+# Runs that changed ------------------------------------------------------------------------------
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def growing(run_extract: Extract, tmp_path: Path) -> Callable[[str, int], Path]:
+    """Makes a run of so many questions of its own, or lets it grow, by one shard a question."""
+
+    def grown(name: str, limit: int) -> Path:
+        rows = [{**row, "id": f"{name}{at}"} for at, row in enumerate(question_rows(limit))]
+        file = write_lines(tmp_path / f"{name}.jsonl", rows)
+        out = tmp_path / name
+        return Path(run_extract(questions=str(file), out=out, limit=limit, shard_size=1).folder)
+
+    return grown
+
+
+def ids_of(folder: Path) -> list[str]:
+    return [trace.id for trace in hallutrace.open(folder)]
+
+
+def test_a_merge_of_a_run_that_grew_is_refused(
+    growing: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    parts = [growing("a", 2), growing("b", 2)]
+    hallutrace.merge(parts, tmp_path / "ab")
+    before = files_of(tmp_path / "ab")
+    growing("a", 4)
+    with pytest.raises(InputError) as raised:
+        hallutrace.merge(parts, tmp_path / "ab")
+    assert str(raised.value) == (
+        f"Expected the shard 00002 of {tmp_path / 'ab'} to be what a new merge would write, got "
+        "other first, other digest, other keys, other size, other checksum: what it was made of "
+        "has changed since (now 6 traces) - merge into another folder, or delete this one first"
+    )
+    assert files_of(tmp_path / "ab") == before
+    assert ids_of(tmp_path / "ab") == ["a0", "a1", "b0", "b1"]
+
+
+def test_a_merge_grows_at_its_end(growing: Callable[[str, int], Path], tmp_path: Path) -> None:
+    parts = [growing("a", 2), growing("b", 2)]
+    for part in parts:
+        label(part, "contains")
+    hallutrace.merge(parts, tmp_path / "ab")
+    growing("b", 3)
+    label(parts[1], "contains")
+    hallutrace.merge(parts, tmp_path / "ab")
+    hallutrace.merge(parts, tmp_path / "new")
+    assert files_of(tmp_path / "ab") == files_of(tmp_path / "new")
+    assert ids_of(tmp_path / "ab") == ["a0", "a1", "b0", "b1", "b2"]
+    assert len(read(tmp_path / "ab", "contains")) == 5
+
+
+def test_a_merge_may_be_merged_again(growing: Callable[[str, int], Path], tmp_path: Path) -> None:
+    ab = hallutrace.merge([growing("a", 2), growing("b", 2)], tmp_path / "ab").folder
+    merged = hallutrace.merge([ab, growing("c", 1)], tmp_path / "abc", force_differing=[])
+    assert [trace.id for trace in merged] == ["a0", "a1", "b0", "b1", "c0"]
+    with pytest.raises(InputError, match="Expected each question once, got 'a0', sample 0, in"):
+        hallutrace.merge([ab, tmp_path / "a"], tmp_path / "aba")
+
+
+def test_a_subset_may_be_merged_as_the_message_advises(
+    growing: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    part = hallutrace.subset(growing("a", 3), tmp_path / "part", ids=["a1"]).folder
+    merged = hallutrace.merge([part, growing("b", 1)], tmp_path / "merged")
+    assert [trace.id for trace in merged] == ["a1", "b0"]
+    assert "subset" not in merged.manifest.identity
+
+
+def test_a_run_is_not_merged_with_itself(
+    growing: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    run = growing("a", 1)
+    (tmp_path / "link").symlink_to(run, target_is_directory=True)
+    for again in (run, tmp_path / "link"):
+        with pytest.raises(InputError, match="Expected different runs, got one as"):
+            hallutrace.merge([run, again], tmp_path / "merged")
+
+
+def test_traces_that_are_read_in_another_way_are_not_merged_by_force(
+    run_extract: Extract, two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = write_lines(tmp_path / "third.jsonl", [{"id": "x", "question": "who?"}])
+    run_extract(questions=str(other), out=tmp_path / "third", heads="each")
+    with pytest.raises(IdentityError) as raised:
+        hallutrace.merge(
+            [two_runs[0], tmp_path / "third"],
+            tmp_path / "merged",
+            force_differing=["sparsification"],
+        )
+    assert "read in the same way" in str(raised.value)
+    assert "sparsification.heads" in str(raised.value)
+
+
+def test_a_subset_of_a_run_that_changed_is_refused(
+    growing: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    whole = growing("a", 3)
+    hallutrace.subset(whole, tmp_path / "part", indices=[0, 2])
+    before = files_of(tmp_path / "part")
+    # A question that failed is there now: places mean other traces.
+    (whole / "shards" / "00001.json").unlink()
+    (tmp_path / "part" / "shards" / "00001.json").unlink()
+    with pytest.raises(InputError, match=r"Expected indices in 0..2, got 0 to 2"):
+        hallutrace.subset(whole, tmp_path / "part", indices=[0, 2])
+    hallutrace.subset(whole, tmp_path / "other", indices=[0, 1])
+    growing("a", 3)
+    with pytest.raises(InputError, match=r"00001 of .*other to be what a new subset would write"):
+        hallutrace.subset(whole, tmp_path / "other", indices=[0, 1])
+    hallutrace.subset(whole, tmp_path / "part", indices=[0, 2])
+    assert files_of(tmp_path / "part") == before
+
+
+def test_who_writes_a_shard_of_a_merge_is_left_alone(
+    two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    merged = hallutrace.merge(two_runs, tmp_path / "merged").folder
+    (merged / "shards" / "00001.json").unlink()
+    mine = claim(merged / "partial", "00001", 0)
+    assert isinstance(mine, Claim)
+    with mine:
+        with pytest.raises(InputError, match="Expected to write the shard 00001 of"):
+            hallutrace.merge(two_runs, merged)
+        assert (merged / "shards" / "00001.safetensors").exists()
+    assert len(hallutrace.merge(two_runs, merged)) == 11
+
+
+def doubled(growing: Callable[[str, int], Path], tmp_path: Path) -> Path:
+    """A run whose shards hold a trace twice, as merges once made them."""
+    run = hallutrace.merge([growing("a", 1), growing("b", 1)], tmp_path / "twice").folder
+    record = CommitRecord.read(run / "shards" / "00001.json")
+    (run / "shards" / "00002.json").write_bytes(
+        json.dumps({**json.loads(record.to_json()), "name": "00002"}).encode()
+    )
+    (run / "shards" / "00002.safetensors").write_bytes(
+        (run / "shards" / "00001.safetensors").read_bytes()
+    )
+    return run
+
+
+def test_verify_finds_what_is_there_twice(
+    growing: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    run = doubled(growing, tmp_path)
+    said = {"00002": "once in a run, got 'b0', sample 0, in 00001 as well"}
+    assert_damaged(run, said)
+    assert_damaged(run, said, fast=True)
+    with pytest.raises(DamagedError, match="some that come twice - `hallutrace verify"):
+        hallutrace.open(run)

@@ -22,6 +22,7 @@ from hallutrace.assemble import HiddenChoice
 from hallutrace.canonical import canonical
 from hallutrace.capture import Replayed
 from hallutrace.errors import DamagedError, InputError, NotARunError
+from hallutrace.finite import count_not_finite
 from hallutrace.models import Loaded, load
 from hallutrace.run import Run
 from hallutrace.store import OPEN_SHARDS, ShardTraces, TraceStore
@@ -705,3 +706,81 @@ def test_a_store_reads_what_was_committed_when_it_was_opened(copy: Path) -> None
     record.write_bytes(content)
     assert (len(store), len(hallutrace.open(copy))) == (6, 7)
     assert all(isinstance(shard, ShardTraces) for shard in store.shards())
+
+
+# Traces as values -------------------------------------------------------------------------------
+
+
+def test_a_trace_goes_to_other_processes(run: Path) -> None:
+    import pickle
+
+    store = hallutrace.open(run)
+    for trace in (store[3], store.shard(0)[0]):
+        copy = pickle.loads(pickle.dumps(trace))
+        assert copy == trace
+        assert copy.meta == trace.meta
+        np.testing.assert_array_equal(copy.layer(1).weights, trace.layer(1).weights)
+        assert pickle.loads(pickle.dumps(copy)) == trace
+    shard = pickle.loads(pickle.dumps(store.shard(1)))
+    assert [trace.id for trace in shard] == [trace.id for trace in store.shard(1)]
+
+
+def test_a_trace_is_in_its_run(run: Path, make: Make) -> None:
+    store, other = hallutrace.open(run), hallutrace.open(make(top_k=3))
+    trace = store[3]
+    assert trace in store
+    assert trace in list(store)
+    assert store.index(trace) == 3
+    assert trace == hallutrace.open(run)[3]
+    assert len({trace, store[3], store[4]}) == 2
+    assert trace != store[4]
+    assert trace not in other
+    assert "q3" in store
+    assert ("q3", 0) in store
+    assert "nobody" not in store
+    assert ("q3", 1) not in store
+    assert 3 not in store
+
+
+# Numbers that are none --------------------------------------------------------------------------
+
+
+def test_verify_finds_numbers_that_are_none(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older versions stored them."""
+    whole = assemble.arrays_of
+    cases = {
+        "logprob": np.nan,
+        "token_entropy": np.inf,
+        "marginals.value_norm": np.nan,
+        "marginals.entropy": -np.inf,
+        "hidden": np.nan,
+    }
+
+    def broken(replayed: Any, tokens: list[int], *args: Any) -> Any:
+        arrays = whole(replayed, tokens, *args)
+        if len(tokens) >= 60:
+            arrays[name].reshape(-1)[-1] = cases[name]
+        return arrays
+
+    monkeypatch.setattr(assemble, "arrays_of", broken)
+    for name in cases:
+        folder = tmp_path / name
+        run = hallutrace.open(make())
+        model = run.manifest.identity["model"]["name"]
+        questions = write_lines(tmp_path / "q.jsonl", question_rows(3))
+        options = {"model": model, "questions": str(questions), "out": folder, **RUN_OPTIONS}
+        extract(ExtractConfig.from_options(options))
+        (found,) = verify_run(folder)
+        assert found.damage is not None
+        assert f"got 1 that are not in `{name}` of the trace 'q2', sample 0" in found.damage
+        (fast,) = verify_run(folder, fast=True)
+        assert fast.damage is None
+
+
+def test_bits_of_bfloat16_are_looked_at() -> None:
+    values = torch.tensor([1.0, float("nan"), -float("inf"), 3e38, 0.0]).to(torch.bfloat16)
+    raw = values.view(torch.uint16).numpy().view(np.uint8)
+    assert count_not_finite("BF16", raw) == 2
+    assert count_not_finite("I32", raw[:8]) == 0

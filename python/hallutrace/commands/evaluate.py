@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -24,6 +23,7 @@ from hallutrace.commands.text import (
     same_command,
     styled,
 )
+from hallutrace.cpus import available_cpus
 from hallutrace.errors import InputError
 from hallutrace.store import open_run
 
@@ -147,7 +147,7 @@ def _processes() -> int:
     """One a core; on a GPU, which they share, no more than two."""
     torch = sys.modules.get("torch")
     most = 2 if torch is not None and torch.cuda.is_available() else MOST_PROCESSES
-    return min(os.cpu_count() or 1, most)
+    return min(available_cpus(), most)
 
 
 def _plan(asked: Asked) -> Plan:

@@ -19,6 +19,7 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
+from hallutrace.token_text import token_texts
 
 
 def run_inspect(
@@ -175,5 +176,4 @@ def _words(store: Any, trace: Any) -> list[str]:
         return [f"#{id_}" for id_ in ids]
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
-    return [tokenizer.decode([id_], skip_special_tokens=False) for id_ in ids]
+    return token_texts(Tokenizer.from_file(str(file)), ids)

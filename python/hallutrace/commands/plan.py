@@ -74,11 +74,12 @@ def run_plan(
     if timed:
         whole = ""
         if questions is not None:
-            needed = duration(timed.seconds / timed.traces * questions)
+            needed = duration(timed.seconds_of(questions))
             whole = f"; {questions:,} questions take about {needed}"
         OUT.print(
-            f"Measured: {timed.traces} traces in {timed.seconds:.1f} s, {timed.prompt:.0f} + "
-            f"{timed.answer:.0f} tokens, {bytes_text(timed.trace_bytes)} a trace{whole}"
+            f"Measured: {timed.traces} traces of {timed.questions} questions in "
+            f"{timed.seconds:.1f} s, {timed.prompt:.0f} + {timed.answer:.0f} tokens, "
+            f"{bytes_text(timed.trace_bytes)} a trace{whole}",
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hallutrace.commands.text import OUT, plain
 from hallutrace.errors import InputError
+from hallutrace.paths import expanded
 
 
 def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
@@ -56,7 +57,7 @@ def _ids(text: str | None) -> list[str] | None:
         return None
     if not text.startswith("@"):
         return text.split(",")
-    path = Path(text[1:]).expanduser()
+    path = expanded(text[1:])
     try:
         # Lines as text files have them; other separators that Python knows may be within an id.
         lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from hallutrace.commands.pipes import PipedConsole
 from hallutrace.escaping import cell, command, plain, visible
 
 __all__ = ["cell", "command", "plain", "visible"]
@@ -25,7 +26,7 @@ __all__ = ["cell", "command", "plain", "visible"]
 Item = TypeVar("Item")
 
 
-class SafeConsole(Console):
+class SafeConsole(PipedConsole):
     """A console on which no text can steer the terminal, whoever wrote it and however it came.
 
     Strings are escaped before they are laid out, so that widths are right. Whatever else is

@@ -68,7 +68,16 @@ def carry_merged(stores: Sequence[TraceStore]) -> Write:
 def _write(
     run: TraceStore, tables: dict[str, tuple[dict[Key, Row], dict[str, Any] | None]]
 ) -> None:
-    """Writes labels that are not there yet; others may have been made since."""
+    """Writes labels that are not there yet, or only of a part; others may have been made since."""
     for name, (rows, parameters) in tables.items():
-        if not path_of(run.folder, name).is_file():
+        if not path_of(run.folder, name).is_file() or _is_part(run, name, rows, parameters):
             write_labels(run.folder, name, rows, parameters)
+
+
+def _is_part(
+    run: TraceStore, name: str, rows: dict[Key, Row], parameters: dict[str, Any] | None
+) -> bool:
+    """Whether the labels that are there are these, of fewer traces."""
+    before = read_rows(run.folder, name)
+    is_same = all(rows.get(key) == row for key, row in before.items())
+    return is_same and read_parameters(run.folder, name) == parameters
