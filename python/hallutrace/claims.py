@@ -42,7 +42,7 @@ from hallutrace.claim_files import (
     read,
     silent_for,
 )
-from hallutrace.errors import LostClaimError, StorageError
+from hallutrace.errors import StorageError, SupersededError
 from hallutrace.processes import State
 
 __all__ = [
@@ -108,7 +108,7 @@ class Claim:
         """Makes sure that the shard is still this process's; to be called before every commit.
 
         Raises:
-            LostClaimError: another process took it over.
+            SupersededError: another process took it over.
             StorageError: the file system refused, so that nobody can tell.
         """
         try:
@@ -127,7 +127,7 @@ class Claim:
                     f"process {heir[1].pid} on {heir[1].host} at it: this one gave no sign for "
                     f"{SILENCE:.0f} s (it was suspended, or its disk did not answer)"
                 )
-            raise LostClaimError(
+            raise SupersededError(
                 f"Expected to hold the shard {name} until it is committed, got {found} - nothing "
                 "of another process was touched; run the same command again for what is left"
             )

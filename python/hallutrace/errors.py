@@ -7,7 +7,6 @@ HallutraceError
 ├── NotARunError (FileNotFoundError)   a folder that holds no run
 ├── DamagedError (ValueError)          a shard, record or manifest that cannot be trusted
 ├── StorageError (OSError)             the disk refused: full, read-only, gone
-│   ├── LostClaimError                another process took a shard over
 │   ├── SupersededError                another process goes on with the shard
 │   └── UnrecordedError                a finished shard without its commit record
 ├── InternalError (RuntimeError)       a fault of hallutrace's own, to be reported
@@ -45,10 +44,6 @@ class DamagedError(HallutraceError, ValueError):
 
 class StorageError(HallutraceError, OSError):
     """The file system refused: full, read-only, or gone."""
-
-
-class LostClaimError(StorageError):
-    """Another process took over the shard that this one was at work on."""
 
 
 class SupersededError(StorageError):

@@ -17,12 +17,12 @@ use super::errors::to_python;
 use super::panics::{guarded, guarded_or};
 use super::sparsify::{Edges, edges_to_python};
 use crate::error::{Error, ShardError};
+use crate::shard::Disk;
 use crate::shard::encode::{Array, Values};
 use crate::shard::graph::Layer;
 use crate::shard::reader::Verify;
 use crate::shard::record::{Record, StoredTypes};
 use crate::shard::schema::{Dtype, Tensor};
-use crate::shard::storage::Disk;
 use crate::shard::{files, reader, writer};
 
 /// Adds this room's classes to the module.

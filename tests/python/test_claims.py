@@ -18,7 +18,7 @@ import pytest
 
 from hallutrace import claim_files, claims, processes
 from hallutrace.claims import Claim, Holder, claim, last_holder, links, living, wait_for_sign
-from hallutrace.errors import LostClaimError, StorageError
+from hallutrace.errors import StorageError, SupersededError
 from hallutrace.processes import State
 
 
@@ -286,7 +286,7 @@ def test_a_holder_whose_claim_was_inherited_notices(tmp_path: Path) -> None:
         write(path.with_name(f"{path.name}.{me.token}"), heir)
         before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         for _ in range(2):
-            with pytest.raises(LostClaimError) as raised:
+            with pytest.raises(SupersededError) as raised:
                 mine.check()
         assert str(raised.value) == (
             "Expected to hold the shard 00000 until it is committed, got process 77 on elsewhere "
@@ -301,7 +301,7 @@ def test_a_holder_whose_claim_was_removed_notices(tmp_path: Path) -> None:
     assert isinstance(mine, Claim)
     with mine:
         (tmp_path / "00000.claim").unlink()  # as by an heir that has committed the shard
-        with pytest.raises(LostClaimError, match="got its claim removed: the shard was committed"):
+        with pytest.raises(SupersededError, match="got its claim removed: the shard was committed"):
             mine.check()
     assert not list(tmp_path.iterdir())
 
@@ -342,7 +342,7 @@ def test_of_a_holder_that_wakes_and_its_heir_one_wins(tmp_path: Path) -> None:
         try:
             mine.check()
             kept = True
-        except LostClaimError:
+        except SupersededError:
             kept = False
         thread.join()
         assert heirs == [not kept]
