@@ -219,9 +219,9 @@ def test_every_exception_has_its_code(error: str, code: int) -> None:
     assert_harmless(ending[2])
     assert ("Traceback" in ending[2]) == (code == 1)
     if code == 2:
-        assert ending[2].startswith("Error: Expected files that can be read and written, got: ")
+        assert ending[2].startswith("Error: Expected the file system to do as asked, got: ")
     if "a\\x1bb" in error:
-        assert r"Permission denied at a\x1bb - " in ending[2]
+        assert r"Permission denied: a\x1bb - " in ending[2]
 
 
 def test_the_place_for_reports_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ exception                                       told
 ==============================================  =================================================
 ``HallutraceError``                             ``Error: ...``; 2
 arguments that typer refuses                    usage and ``Error: ...``; 2
-the machine refused (disk full, no permission)  ``Error: ...`` with the reason and the file; 2
+the file system refused (full, no permission)   ``Error: ...`` with the reason and the file; 2
 Ctrl-C                                          ``Stopped.``; 130
 anything else: a fault of hallutrace            its traceback, versions, where to report it; 1
 ==============================================  =================================================
@@ -32,7 +32,7 @@ LONGEST_TRACEBACK = 50_000
 # The base of the exceptions of arguments; typer carries click, or imports it, by its version.
 _ArgumentError: Any = typer.BadParameter.__mro__[2]
 
-# What says something of the machine, and nothing of the code that asked.
+# What says something of the file system, and nothing of the code that asked.
 _REFUSALS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -40,6 +40,7 @@ _REFUSALS = {
     errno.EIO,
     errno.ELOOP,
     errno.EMFILE,
+    errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.ENFILE,
     errno.ENOSPC,
@@ -67,10 +68,10 @@ def tell(error: BaseException) -> int:
         ERR.print("\nStopped.")
         return STOPPED
     if isinstance(error, OSError) and error.errno in _REFUSALS:
-        where = "" if error.filename is None else f" at {plain(str(error.filename))}"
+        where = f": {plain(str(error.filename))}" if error.filename else ""
         return _mistake(
-            f"Expected files that can be read and written, got: {error.strerror}{where} - "
-            "check space and permissions there"
+            f"Expected the file system to do as asked, got: {error.strerror}{where} - mend that, "
+            "and run the same command again"
         )
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     ERR.print(without_middle(lines, LONGEST_TRACEBACK), end="")
