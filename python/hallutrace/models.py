@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +11,11 @@ from hallutrace.checkpoint import TOKENIZER_FILES, Checkpoint, Files, open_check
 from hallutrace.config import ExtractConfig
 from hallutrace.demo import PROMPT_TEMPLATE
 from hallutrace.devices import resolve_device
-from hallutrace.digests import FolderDigest, digest_code
+from hallutrace.digests import FolderDigest
 from hallutrace.errors import MissingExtraError, ModelError
 from hallutrace.library_errors import loading
 from hallutrace.patience import Patience
+from hallutrace.remote_code import code_digest, unused_code
 from hallutrace.transformers_compat import hub_commit
 from hallutrace.vocabulary import check_vocabulary, embedding_rows, padding_id, vocabulary_notes
 from hallutrace.weights import damaged_file, load_weights
@@ -184,7 +183,7 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
     check_vocabulary(tokenizer, rows, config.model)
     for note in (
         *vocabulary_notes(tokenizer, rows, _eos_ids(model, tokenizer)),
-        *_unused_code(checkpoint, tokenizer),
+        *unused_code(checkpoint, tokenizer),
     ):
         patience.note(note)
     return describe(
@@ -197,7 +196,7 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
         ),
         base=_base(checkpoint),
         trust_remote_code=config.trust_remote_code,
-        code=_code(model, tokenizer),
+        code=code_digest(model, tokenizer),
         digests=_mapped(model, checkpoint),
     )
 
@@ -297,39 +296,6 @@ def _base(checkpoint: Checkpoint) -> dict[str, str] | None:
     if checkpoint.adapter is None:
         return None
     return {"name": checkpoint.model.where, "commit": checkpoint.model.commit}
-
-
-def _code(model: Any, tokenizer: Any) -> str | None:
-    """The digest of the checkpoint's own code that runs: all modules beside those of its classes.
-
-    The code may lie in another repository than the weights, whose commit says nothing of it.
-    """
-    packages = {
-        kind.__module__.rpartition(".")[0]
-        for part in (model, tokenizer, model.config)
-        for kind in type(part).__mro__
-        if kind.__module__.startswith("transformers_modules.")
-    }
-    files = {
-        name.removeprefix(f"{package}."): Path(file)
-        for package in packages
-        for name, module in list(sys.modules.items())
-        if name.startswith(f"{package}.") and (file := getattr(module, "__file__", None))
-    }
-    return digest_code(files) if files else None
-
-
-def _unused_code(checkpoint: Checkpoint, tokenizer: Any) -> Iterator[str]:
-    """Says where classes of transformers stand in for code that the checkpoint comes with."""
-    given = {
-        **(getattr(checkpoint.config, "auto_map", None) or {}),
-        **(getattr(tokenizer, "init_kwargs", {}).get("auto_map") or {}),
-    }
-    if given and not checkpoint.trust_remote_code:
-        yield (
-            f"{checkpoint.name} comes with code of its own ({', '.join(sorted(given))}), which did "
-            "not run: classes of transformers are used; --trust-remote-code would run it"
-        )
 
 
 def _mapped(model: Any, checkpoint: Checkpoint) -> tuple[FolderDigest, ...]:

@@ -20,6 +20,7 @@ MAKING = {
     "checkpoint",
     "weights",
     "vocabulary",
+    "remote_code",
     "probe",
     "assemble",
     "settings",
