@@ -66,6 +66,8 @@ def merge(
     check_planned(run, [record for _, record in planned], "merge")
     with _told(run):
         for traces, record in planned:
+            if run.record(record.name) is not None:
+                continue
             with _claimed(run, record.name):
                 if run.record(record.name) is None:
                     _adopt(traces().path, run, record)
@@ -146,6 +148,8 @@ def subset(
     check_planned(part, planned, "subset")
     with _told(part):
         for begin, record in zip(range(0, len(chosen), size), planned, strict=True):
+            if part.record(record.name) is not None:
+                continue
             with _claimed(part, record.name) as mine:
                 if part.record(record.name) is None:
                     _copy(whole, chosen[begin : begin + size], part, record, mine.check)

@@ -9,8 +9,6 @@ from hallutrace.errors import IdentityError, InputError
 from hallutrace.run import CommitRecord, Run, differences
 from hallutrace.store import TraceStore
 
-# Questions are what merged runs differ in: where they come from, and which were taken.
-QUESTIONS = ("source", "subset")
 # What readers take from one manifest for all traces of a run.
 READ_BY = ("sparsification.heads", "marginal_rows")
 # Fields of a record that follow from the traces themselves; a subset learns the rest by copying.
@@ -27,7 +25,7 @@ def check_mergeable(stores: Sequence[TraceStore], forced: set[str]) -> None:
     first = stores[0].manifest
     for store in stores[1:]:
         names = [name for name, _, _ in differences(first.identity, store.manifest.identity)]
-        names = [name for name in names if name.split(".")[0] not in QUESTIONS]
+        names = [name for name in names if name.split(".")[0] != "source"]
         differing = [name for name in names if not {name, name.split(".")[0]} & forced]
         if differing:
             raise IdentityError(

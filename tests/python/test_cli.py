@@ -128,7 +128,7 @@ def test_plan_tells_bytes_of_every_choice(hallutrace: Run) -> None:
 def test_plan_measures_a_batch(hallutrace: Run, options: list[str | Path]) -> None:
     code, out, _ = hallutrace("plan", *options, "--measure", "--batch-size", "2")
     assert code == 0
-    assert "Measured: 2 traces in" in out
+    assert "Measured: 2 traces of 2 questions in" in out
     assert "5 questions take about" in out
 
 

@@ -273,17 +273,19 @@ def test_a_merge_grows_at_its_end(growing: Callable[[str, int], Path], tmp_path:
 
 def test_a_merge_may_be_merged_again(growing: Callable[[str, int], Path], tmp_path: Path) -> None:
     ab = hallutrace.merge([growing("a", 2), growing("b", 2)], tmp_path / "ab").folder
-    merged = hallutrace.merge([ab, growing("c", 1)], tmp_path / "abc", force_differing=[])
+    merged = hallutrace.merge([ab, growing("c", 1)], tmp_path / "abc")
     assert [trace.id for trace in merged] == ["a0", "a1", "b0", "b1", "c0"]
     with pytest.raises(InputError, match="Expected each question once, got 'a0', sample 0, in"):
         hallutrace.merge([ab, tmp_path / "a"], tmp_path / "aba")
 
 
-def test_a_subset_may_be_merged_as_the_message_advises(
+def test_a_merge_of_a_subset_is_no_subset(
     growing: Callable[[str, int], Path], tmp_path: Path
 ) -> None:
     part = hallutrace.subset(growing("a", 3), tmp_path / "part", ids=["a1"]).folder
-    merged = hallutrace.merge([part, growing("b", 1)], tmp_path / "merged")
+    merged = hallutrace.merge(
+        [part, growing("b", 1)], tmp_path / "merged", force_differing=["subset"]
+    )
     assert [trace.id for trace in merged] == ["a1", "b0"]
     assert "subset" not in merged.manifest.identity
 

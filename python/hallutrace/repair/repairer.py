@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hallutrace._core import Shard, publish
-from hallutrace.claims import UNTOLD, Claim, Holder, claim, last_holder, links, living
+from hallutrace.claims import (
+    UNTOLD,
+    Claim,
+    Holder,
+    claim,
+    last_holder,
+    left_behind,
+    links,
+    living,
+)
 from hallutrace.errors import HallutraceError, StorageError
 from hallutrace.patience import Patience
 from hallutrace.repair.rebuild import Rebuilder, Rebuilt
@@ -239,7 +248,8 @@ class Repairer:
         """Temporary files whose process was killed; a process at work may still want its own."""
         if any(living(self._run.partial, name) for name in names):
             return
-        strays = sorted(path for kind in STRAYS for path in self._run.partial.glob(kind))
+        strays = [path for kind in STRAYS for path in self._run.partial.glob(kind)]
+        strays = sorted({*strays, *left_behind(self._run.partial)})
         if not strays:
             return
         if not self._dry_run:
