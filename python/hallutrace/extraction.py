@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from hallutrace.answer_checks import AnswerChecks
 from hallutrace.claims import UNTOLD, Holder, claim
 from hallutrace.config import ExtractConfig
 from hallutrace.environment import environment
-from hallutrace.errors import InputError
+from hallutrace.errors import InputError, ModelError
 from hallutrace.failures import RETRIED_STAGES, Failure
 from hallutrace.models import Loaded, default_prompt, load
 from hallutrace.patience import Patience
@@ -28,9 +29,10 @@ from hallutrace.questions import (
     open_responses,
 )
 from hallutrace.run import CommitRecord, Run
-from hallutrace.settings import Settings, manifest_of
+from hallutrace.settings import Settings, manifest_of, template_day
 from hallutrace.shard_job import ShardJob
 from hallutrace.summary import Summary
+from hallutrace.third_party import refusing
 
 
 def extract(config: ExtractConfig | None = None, reporter: Reporter | None = None) -> Summary:
@@ -96,11 +98,20 @@ class Extraction:
         self._reporter = reporter
         self._earlier = run.manifest() if run.exists() else None
         self._prompts = PromptBuilder(
-            loaded.tokenizer, default_prompt(config), config.chat, config.chat_template_kwargs
+            loaded.tokenizer,
+            default_prompt(config),
+            config.chat,
+            config.chat_template_kwargs,
+            template_day(config, self._earlier),
         )
-        self._settings = Settings.of(config, loaded, self._earlier)
+        self._settings = Settings.of(config, loaded, self._prompts, self._earlier)
+        self._checks = AnswerChecks(self._prompts.notices, config.max_new_tokens)
+        with refusing(
+            f"a model that takes a few tokens, as {loaded.name}", "try another --dtype", ModelError
+        ):
+            attention = probe(loaded)
         self._manifest = manifest_of(
-            config, self._settings, source, self._prompts, loaded, probe(loaded)
+            config, self._settings, source, self._prompts, loaded, attention
         )
         self._environment = environment(loaded.device)
         self._new = 0
@@ -125,6 +136,9 @@ class Extraction:
             self._retry(records)
         for name, first, questions in self._shards(records):
             self._claimed(name, first, questions, self._settings.batch_size)
+        self._checks.judge()
+        for line in self._prompts.notices.take():
+            self._reporter.note(line)
         return self._summary(time.monotonic() - began)
 
     def _shards(
@@ -216,6 +230,7 @@ class Extraction:
             self._prompts,
             self._settings,
             self._run.failures.add if first >= 0 else self._run.failures.add_again,
+            self._checks,
             done,
         )
         job.run(batch_size, self._reporter)

@@ -11,7 +11,8 @@ from typing import Any
 
 from hallutrace.canonical import canonical
 
-RETRIED_STAGES = ("memory", "replay", "write")  # where another attempt may end otherwise
+# Where another attempt may end otherwise.
+RETRIED_STAGES = ("memory", "generate", "replay", "write")
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Failure:
         id: of the question; None where the row has none.
         sample: which answer; None for all of them.
         index: row in the source, from 0.
-        stage: ``question``, ``prompt``, ``response``, ``memory``, ``replay`` or ``write``.
-        error: expected, got, where, fix.
+        stage: ``question``, ``prompt``, ``response``, ``memory``, ``generate``, ``replay`` or
+            ``write``.
+        error: expected, got, where, fix; or type and message of what another library raised.
         attempts: how often it was tried.
         time: of the last attempt, UTC.
+        traceback: of what another library raised; kept for the first failure of its kind alone.
     """
 
     id: str | None
@@ -35,11 +38,17 @@ class Failure:
     error: str
     attempts: int = 1
     time: str = ""
+    traceback: str = ""
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes two lines tell of the same failure; another attempt may fail elsewhere."""
         return self.id, self.sample, self.index
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What failures of one cause share: where, and the type of the error."""
+        return self.stage, self.error.partition(":")[0]
 
 
 class FailureLog:
@@ -85,13 +94,19 @@ class FailureLog:
         return self._known
 
     def _append(self, failure: Failure) -> None:
-        self._all()[failure.key] = failure
+        known = self._all()
+        if any(one.traceback and one.kind == failure.kind for one in known.values()):
+            failure = replace(failure, traceback="")
+        known[failure.key] = failure
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._path.open("a+b") as file:
             # A line that a kill cut short ends here, so that it does not swallow the next.
             if file.tell() and not _ends_line(file):
                 file.write(b"\n")
-            file.write(canonical(asdict(replace(failure, time=now))) + b"\n")
+            fields = asdict(replace(failure, time=now))
+            if not failure.traceback:
+                del fields["traceback"]
+            file.write(canonical(fields) + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -13,6 +13,24 @@ GROUP_FILES = (
 )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU's allocator had no more memory."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return "not enough memory" in text or "can't allocate memory" in text
+
+
+def release_cached_memory() -> None:
+    """Gives back what torch keeps of a GPU's memory for later."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def free_memory(device: str) -> int:
     """Bytes that are free on the device, or that the system and its control groups would give.
 
