@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import date, datetime, time
 from typing import Any
 
 from hallutrace.errors import InputError
 from hallutrace.third_party import refusing
+from hallutrace.transformers_compat import template_clock
 
 CLOCK = "strftime_now"  # the function by which templates read the clock
 SENTINEL = "Wxq7 which zebra 42"  # stands for a question; no template has it, case tells rewriting
@@ -125,11 +127,12 @@ class ChatTemplate:
         return text if self.content == "text" else [{"type": "text", "text": text}]
 
     def _apply(self, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> str:
-        clock = {CLOCK: self._strftime} if self.reads(CLOCK) else {}
         with refusing("a chat template that takes a question", _FIX):
-            rendered = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, **clock, **{**self._arguments, **arguments}
-            )
+            clock = template_clock(self.source, self._strftime)
+            with clock if self.reads(CLOCK) else nullcontext():
+                rendered = self._tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, **{**self._arguments, **arguments}
+                )
         return str(rendered)
 
     def _strftime(self, form: str) -> str:

@@ -170,7 +170,6 @@ def describe(model: Any, tokenizer: Any, name: str, commit: str) -> Loaded:
     """The facts of a model that is in memory already."""
     text_config = model.config.get_text_config()
     eos_ids = _eos_ids(model, tokenizer)
-    pad_id = tokenizer.pad_token_id
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -178,7 +177,7 @@ def describe(model: Any, tokenizer: Any, name: str, commit: str) -> Loaded:
         commit=commit,
         dtype=str(model.dtype).removeprefix("torch."),
         eos_ids=eos_ids,
-        pad_id=pad_id if pad_id is not None else (eos_ids[0] if eos_ids else 0),
+        pad_id=_pad_id(model, tokenizer, eos_ids),
         layers=text_config.num_hidden_layers,
         hidden_size=text_config.hidden_size,
         attention=str(text_config._attn_implementation),
@@ -210,6 +209,15 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(sorted({found} if isinstance(found, int) else set(found)))
+
+
+def _pad_id(model: Any, tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
+    """The token that fills up batches: the tokenizer's, where the model has an embedding for it."""
+    size = int(getattr(model.get_input_embeddings(), "num_embeddings", 0))
+    for token in (tokenizer.pad_token_id, *eos_ids):
+        if token is not None and (not size or 0 <= token < size):
+            return int(token)
+    return 0
 
 
 def _commit(config: Any, where: str) -> str:
