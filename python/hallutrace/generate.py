@@ -119,7 +119,7 @@ def generate(
     from hallutrace.allocator import freed_memory_kept
     from hallutrace.few_rows import faster_decoding
 
-    ids, mask = _left_padded(prompts, loaded.pad_id)
+    ids, mask = left_padded(prompts, loaded.pad_id)
     config = decoding.resolve(loaded)
     ends = AnswerEnds(loaded, decoding.stop)
     # generate() fills unset fields from the model's own configuration, so that is replaced as well.
@@ -194,9 +194,8 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _left_padded(
-    prompts: Sequence[Sequence[int]], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts in one tensor, filled up on the left, and the mask of what is prompt."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     mask = torch.zeros((len(prompts), longest), dtype=torch.long)

@@ -15,6 +15,7 @@ from hallutrace.errors import InputError
 from hallutrace.generate import Decoding
 from hallutrace.memory import free_memory
 from hallutrace.models import Loaded
+from hallutrace.padding_check import sees_padding
 from hallutrace.probe import AttentionFacts
 from hallutrace.prompts import PromptBuilder
 from hallutrace.questions import QuestionSource
@@ -220,10 +221,23 @@ def _hidden(config: ExtractConfig, loaded: Loaded) -> HiddenChoice:
 
 def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None) -> int:
     if config.batch_size != "auto":
-        return config.batch_size
-    if earlier is not None:
+        size = config.batch_size
+    elif earlier is not None:
         # Resolved once, at the start of the run; the machine that goes on may have other memory.
-        return int(earlier.identity["batch_size"])
+        size = int(earlier.identity["batch_size"])
+    else:
+        size = _largest_batch(config, loaded)
+    if size > 1 and config.responses is None and sees_padding(loaded):
+        if config.batch_size == "auto" and earlier is None:
+            return 1
+        raise InputError(
+            f"Expected a batch size of 1 for {loaded.name}, whose answers depend on the padding of "
+            f"its batch, got {size} - use --batch-size 1"
+        )
+    return size
+
+
+def _largest_batch(config: ExtractConfig, loaded: Loaded) -> int:
     device = loaded.device.type
     return batches.auto_batch_size(
         loaded.model.config.get_text_config(),

@@ -183,8 +183,8 @@ def test_a_configuration_does_not_change() -> None:
         ),
         (
             {"stop": ["\n", ""]},
-            "Expected `stop` to be text of at least one character (an empty one ends every answer), "
-            "got ['\\n', ''] - change --stop",
+            "Expected `stop` to be text of at least one character (an empty one ends every "
+            "answer), got ['\\n', ''] - change --stop",
         ),
         (
             {"temperature": float("inf")},
