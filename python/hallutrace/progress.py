@@ -72,7 +72,7 @@ class Live:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, total: int | None, done: int) -> None:
         """Starts the clock, and the bar on a terminal."""

@@ -340,10 +340,9 @@ def test_a_stop_string_drops_the_end_that_follows_it() -> None:
     assert cut(load_tiny(), tokens, ["\n"]) == Answer(spelled("xy"), "xy", "stop")
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_generation_stops_at_a_stop_string(beams: int) -> None:
+def test_generation_stops_at_a_stop_string() -> None:
     loaded = with_eos(load_tiny())
-    plain = Decoding(max_new_tokens=12, num_beams=beams)
+    plain = Decoding(max_new_tokens=12)
     whole = [answer for (answer,) in generate(loaded, PROMPTS, plain, 0)]
     stop = decode(loaded, whole[1].tokens)[5:7]
     stopped = generate(loaded, PROMPTS, replace(plain, stop=(stop,)), 0)
