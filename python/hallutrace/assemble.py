@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hallutrace.answer_ends import Answer
 from hallutrace.canonical import canonical
 from hallutrace.capture import Replayed
 from hallutrace.errors import InputError
-from hallutrace.generate import Answer
 from hallutrace.prompts import Prompt
 from hallutrace.questions import Question
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hallutrace.chat_arguments import chat_arguments
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded, expanded_text
 from hallutrace.presets import PRESETS
@@ -95,12 +97,17 @@ class ExtractConfig(BaseModel):
     chat_template_kwargs: dict[str, Any] = _option(
         "Prompt and decoding", {}, "for the chat template, as YAML: '{enable_thinking: false}'"
     )
+    template_date: str | None = _option(
+        "Prompt and decoding",
+        None,
+        "date as 2024-07-26 for a chat template that reads the clock; default: of the run's start",
+    )
     stop: tuple[str, ...] = _option(
         "Prompt and decoding", (), "text that ends an answer; may be given several times"
     )
     max_new_tokens: Count = _option("Prompt and decoding", 64, "longest answer")
     num_beams: Count = _option("Prompt and decoding", 1, "beams; 1 is greedy or sampling")
-    temperature: Annotated[float, Field(ge=0.0)] = _option(
+    temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
         "Prompt and decoding", 0.0, "above 0 samples from the whole distribution"
     )
     samples: Count = _option("Prompt and decoding", 1, "answers of each question")
@@ -227,10 +234,20 @@ class ExtractConfig(BaseModel):
     def _may_be_path_of_user(cls, value: str) -> str:
         return expanded_text(value)
 
+    @field_validator("template_date", mode="before")
+    @classmethod
+    def _date_is_one(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return date.fromisoformat(str(value)).isoformat()
+        except ValueError:
+            raise ValueError("a date such as 2024-07-26") from None
+
     @field_validator("chat_template_kwargs", mode="before")
     @classmethod
-    def _kwargs_from_text(cls, value: Any) -> Any:
-        return yaml.safe_load(value) if isinstance(value, str) else value
+    def _kwargs_are_json(cls, value: Any) -> Any:
+        return chat_arguments(value)
 
     @model_validator(mode="after")
     def _decoding_agrees(self) -> ExtractConfig:

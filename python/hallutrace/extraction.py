@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 from hallutrace import overwriting
+from hallutrace.answer_checks import AnswerChecks
 from hallutrace.claims import UNTOLD, Holder, claim, living, wait_for_sign
 from hallutrace.config import ExtractConfig
 from hallutrace.environment import changes, environment
-from hallutrace.errors import HallutraceError, InputError, StorageError
+from hallutrace.errors import HallutraceError, InputError, ModelError, StorageError
 from hallutrace.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.models import Loaded, default_prompt, load
 from hallutrace.patience import Patience
@@ -29,9 +30,10 @@ from hallutrace.questions import (
     open_responses,
 )
 from hallutrace.run import CommitRecord, Run
-from hallutrace.settings import Settings, manifest_of
+from hallutrace.settings import Settings, manifest_of, template_day
 from hallutrace.shard_job import ShardJob
 from hallutrace.summary import Summary, still_failing, summarize
+from hallutrace.third_party import refusing
 
 RETRY = "retry-"  # begins the names of shards with questions that were tried again
 
@@ -113,11 +115,20 @@ class Extraction:
         self._reporter = reporter
         self._earlier = run.manifest() if run.exists() else None
         self._prompts = PromptBuilder(
-            loaded.tokenizer, default_prompt(config), config.chat, config.chat_template_kwargs
+            loaded.tokenizer,
+            default_prompt(config),
+            config.chat,
+            config.chat_template_kwargs,
+            template_day(config, self._earlier),
         )
-        self._settings = Settings.of(config, loaded, self._earlier)
+        self._settings = Settings.of(config, loaded, self._prompts, self._earlier)
+        self._checks = AnswerChecks(self._prompts.notices, config.max_new_tokens)
+        with refusing(
+            f"a model that takes a few tokens, as {loaded.name}", "try another --dtype", ModelError
+        ):
+            attention = probe(loaded)
         self._manifest = manifest_of(
-            config, self._settings, source, self._prompts, loaded, probe(loaded)
+            config, self._settings, source, self._prompts, loaded, attention
         )
         self._environment = environment(loaded.device)
         self._new = 0
@@ -147,6 +158,9 @@ class Extraction:
             if not self._claimed(*shard, self._settings.batch_size)
         ]
         self._wait_for(held)
+        self._checks.judge()
+        for line in self._prompts.notices.take():
+            self._reporter.note(line)
         return summarize(
             self._run,
             self._source.merged,
@@ -272,6 +286,7 @@ class Extraction:
             self._settings,
             self._run.failures.add if first >= 0 else self._run.failures.add_again,
             check,
+            self._checks,
             done,
         )
         job.run(batch_size, self._reporter)

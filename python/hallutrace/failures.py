@@ -13,7 +13,8 @@ from hallutrace.canonical import canonical
 from hallutrace.errors import StorageError
 
 BAD_ROW = "question"  # the stage of a row that is no question, or contradicts another
-RETRIED_STAGES = ("memory", "replay", "write")  # where another attempt may end otherwise
+# Where another attempt may end otherwise.
+RETRIED_STAGES = ("memory", "generate", "replay", "write")
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Failure:
         id: of the question; None where the row has none.
         sample: which answer; None for all of them.
         index: row in the source, from 0.
-        stage: ``question``, ``prompt``, ``response``, ``memory``, ``replay`` or ``write``.
-        error: expected, got, where, fix.
+        stage: ``question``, ``prompt``, ``response``, ``memory``, ``generate``, ``replay`` or
+            ``write``.
+        error: expected, got, where, fix; or type and message of what another library raised.
         attempts: how often it was tried.
         time: of the last attempt, UTC.
+        traceback: of what another library raised; kept for the first failure of its kind alone.
     """
 
     id: str | None
@@ -37,11 +40,17 @@ class Failure:
     error: str
     attempts: int = 1
     time: str = ""
+    traceback: str = ""
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes two lines tell of the same failure; another attempt may fail elsewhere."""
         return self.id, self.sample, self.index
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What failures of one cause share: where, and the type of the error."""
+        return self.stage, self.error.partition(":")[0]
 
 
 class FailureLog:
@@ -95,8 +104,13 @@ class FailureLog:
         return self._known
 
     def _append(self, failure: Failure) -> None:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line = canonical(asdict(replace(failure, time=now))) + b"\n"
+        known = self._all()
+        if any(one.traceback and one.kind == failure.kind for one in known.values()):
+            failure = replace(failure, traceback="")
+        fields = asdict(replace(failure, time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
+        if not failure.traceback:
+            del fields["traceback"]
+        line = canonical(fields) + b"\n"
         try:
             with self._path.open("a+b") as file:
                 # A line that a kill cut short ends here, so that it does not swallow the next.
@@ -110,7 +124,7 @@ class FailureLog:
                 f"Expected to write {self._path}, got: {error.strerror} - mend that; the same "
                 "command goes on with the run"
             ) from None
-        self._all()[failure.key] = failure
+        known[failure.key] = failure
 
 
 def _ends_line(file: Any) -> bool:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from hallutrace.answer_ends import Answer, AnswerEnds
 from hallutrace.config import ExtractConfig
-from hallutrace.errors import InputError
+from hallutrace.errors import ModelError
 from hallutrace.models import Loaded
 from hallutrace.transformers_compat import cache_argument
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One generated answer.
-
-    Attributes:
-        tokens: ids, the end-of-sequence token included if it came; at least one.
-        text: the answer as text, without special tokens and without a stop string.
-        finish_reason: ``eos``, ``stop`` (a stop string) or ``length``.
-    """
-
-    tokens: list[int]
-    text: str
-    finish_reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +84,18 @@ class Decoding:
         }
 
 
-def batch_seed(seed: int, shard: int, batch: int) -> int:
-    """The seed of one batch, so that sampling does not depend on what was done before it."""
-    text = f"{seed}/{shard}/{batch}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "little")
+def batch_seed(seed: int, shard: int, batch: int, first: int = 0) -> int:
+    """The seed of one batch, so that sampling does not depend on what was done before it.
+
+    Args:
+        seed: of the run.
+        shard: its number.
+        batch: its number in the shard.
+        first: place in the batch of the first question that is answered; parts of a batch that had
+            to be halved must not draw the same numbers.
+    """
+    text = f"{seed}/{shard}/{batch}" + (f"/{first}" if first else "")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
 
 
 def generate(
@@ -112,107 +107,95 @@ def generate(
         loaded: the model.
         prompts: token ids; padded on the left here.
         decoding: how to decode.
-        seed: for sampling.
+        seed: for sampling; the caller's random numbers are left as they are.
 
     Returns:
         For each prompt ``decoding.samples`` answers.
+
+    Raises:
+        ModelError: an answer that neither ended nor has all its tokens.
     """
     from hallutrace import cache  # loads transformers
     from hallutrace.allocator import freed_memory_kept
     from hallutrace.few_rows import faster_decoding
 
-    ids, mask = _left_padded(prompts, loaded.pad_id)
+    ids, mask = left_padded(prompts, loaded.pad_id)
     config = decoding.resolve(loaded)
-    extra: dict[str, Any] = {}
-    if decoding.stop and decoding.num_beams == 1:
-        # Beams are only cut afterwards: a stop string ends one beam, not the search.
-        config.stop_strings = list(decoding.stop)
-        extra["tokenizer"] = loaded.tokenizer
+    ends = AnswerEnds(loaded, decoding.stop)
     # generate() fills unset fields from the model's own configuration, so that is replaced as well.
     loaded.model.generation_config = config
     ids, mask = ids.to(loaded.device), mask.to(loaded.device)
     copies = max(decoding.num_beams, decoding.samples)
-    torch.manual_seed(seed)
-    with torch.inference_mode(), faster_decoding(loaded.model), freed_memory_kept():
+    with (
+        _seeded(seed, loaded.device),
+        torch.inference_mode(),
+        faster_decoding(loaded.model),
+        freed_memory_kept(),
+        _told_of_logits(),
+    ):
         out = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
+            stopping_criteria=_at_stop(ends, ids.shape[1]) if decoding.stop else None,
             **cache_argument(cache.prepare(loaded, ids, mask, copies, decoding.max_new_tokens)),
-            **extra,
         )
-    made = out[:, ids.shape[1] :].tolist()
-    answers = [cut(loaded, tokens, decoding.stop) for tokens in made]
+    answers = [ends.cut(tokens) for tokens in out[:, ids.shape[1] :].tolist()]
+    _check_lengths(answers, decoding.max_new_tokens)
     return [answers[at : at + decoding.samples] for at in range(0, len(answers), decoding.samples)]
 
 
-def cut(loaded: Loaded, tokens: Sequence[int], stop: Sequence[str]) -> Answer:
-    """The answer in generated tokens: up to the first end-of-sequence, or to a stop string.
+def _at_stop(ends: AnswerEnds, prompt_width: int) -> Any:
+    """Ends a sequence, or a beam, where :class:`AnswerEnds` says that its answer ends.
 
-    A stop string is cut in tokens: those that hold nothing but it and what follows are dropped,
-    the one in which it begins stays if it also holds answer. An answer that begins with it keeps
-    one token.
+    transformers' own criterion looks into the prompt as well, and knows tokens by their text alone.
     """
-    ids = list(tokens)
-    reason = "length"
-    for at, token in enumerate(ids):
-        if token in loaded.eos_ids:
-            ids, reason = ids[: at + 1], "eos"
-            break
-    text = decode(loaded, ids)
-    found = [at for at in (text.find(word) for word in stop) if at >= 0]
-    if found:
-        text = text[: min(found)]
-        kept = 1
-        while kept < len(ids) and not decode(loaded, ids[:kept]).startswith(text):
-            kept += 1
-        ids, reason = ids[:kept], "stop"
-    return Answer(ids, text.strip(), reason)
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class AtStop(StoppingCriteria):  # type: ignore[misc]
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            rows = input_ids[:, prompt_width:].tolist()
+            return torch.tensor([ends.stops(row) for row in rows], device=input_ids.device)
+
+    return StoppingCriteriaList([AtStop()])
 
 
-def given(loaded: Loaded, response: str | tuple[int, ...], eos: str) -> Answer:
-    """An answer that exists already.
-
-    Args:
-        loaded: the model that replays it.
-        response: text, tokenised as it stands without special tokens; or ids, taken as they are.
-        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does,
-            ``auto`` does so for text alone.
-
-    Raises:
-        InputError: ids that the model does not have, or no token at all.
-    """
-    is_text = isinstance(response, str)
-    tokens = list(
-        loaded.tokenizer(response, add_special_tokens=False)["input_ids"] if is_text else response
-    )
-    vocabulary = loaded.model.config.get_text_config().vocab_size
-    if tokens and max(tokens) >= vocabulary:
-        raise InputError(
-            f"Expected token ids below {vocabulary}, got {max(tokens)} - "
-            "give ids of this model's tokenizer, or text"
-        )
-    text = str(response) if is_text else decode(loaded, tokens)
-    ended = bool(tokens) and tokens[-1] in loaded.eos_ids
-    if not ended and loaded.eos_ids and (eos == "on" or (eos == "auto" and is_text)):
-        tokens.append(loaded.eos_ids[0])
-        ended = True
-    if not tokens:
-        raise InputError(f"Expected a response of at least one token, got {response!r}")
-    return Answer(tokens, text.strip(), "eos" if ended else "given")
+def _check_lengths(answers: Sequence[Answer], longest: int) -> None:
+    """Refuses an answer that is shorter than asked without an end: it may hold what fills it up."""
+    for answer in answers:
+        if answer.finish_reason == "length" and len(answer.tokens) != longest:
+            raise ModelError(
+                f"Expected an answer of {longest} tokens or one that ends, got "
+                f"{len(answer.tokens)} tokens without an end - leave out --stop"
+            )
 
 
-def decode(loaded: Loaded, tokens: Sequence[int]) -> str:
-    """Text of answer tokens, special ones left out."""
-    text: str = loaded.tokenizer.decode(
-        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    return text
+@contextmanager
+def _told_of_logits() -> Iterator[None]:
+    """Within it, the error of sampling from logits that are no numbers says what they come from."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor contains" not in str(error):
+            raise
+        raise ModelError(
+            "Expected logits that are finite numbers, got NaN or infinity while sampling - "
+            "use another --dtype (float16 overflows where bfloat16 and float32 do not), or a "
+            "higher --temperature"
+        ) from error
 
 
-def _left_padded(
-    prompts: Sequence[Sequence[int]], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Within it, random numbers follow from a seed; afterwards they go on as before."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts in one tensor, filled up on the left, and the mask of what is prompt."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     mask = torch.zeros((len(prompts), longest), dtype=torch.long)

@@ -13,6 +13,14 @@ GROUP_FILES = (
 )
 
 
+def release_cached_memory() -> None:
+    """Gives back what torch keeps of a GPU's memory for later."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def free_memory(devices: Collection[str]) -> int:
     """Bytes that are free on the devices of a model, or that the system would give.
 

@@ -6,20 +6,21 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from hallutrace import assemble, batches, capture, generate
+from hallutrace import answer_ends, assemble, batches, capture, generate
 from hallutrace._core import ShardWriter
+from hallutrace.answer_checks import AnswerChecks
+from hallutrace.answer_ends import Answer, AnswerEnds
 from hallutrace.errors import InputError
 from hallutrace.failures import Failure
 from hallutrace.judges import contains
-from hallutrace.memory import is_out_of_memory
+from hallutrace.memory import is_out_of_memory, release_cached_memory
 from hallutrace.models import Loaded
 from hallutrace.progress import Reporter
 from hallutrace.prompts import Prompt, PromptBuilder
 from hallutrace.questions import Question
 from hallutrace.settings import Settings
 from hallutrace.tally import Tally
+from hallutrace.third_party import is_fatal, reason_of, traceback_of, without_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,11 @@ class _Item:
     place: int
     question: Question
     prompt: Prompt
-    given: list[tuple[int, generate.Answer]]
+    given: list[tuple[int, Answer]]
 
 
 # An answer on its way: its question, which sample, and what was said.
-_Answered = tuple[_Item, int, generate.Answer]
+_Answered = tuple[_Item, int, Answer]
 
 
 class ShardJob:
@@ -50,6 +51,7 @@ class ShardJob:
         fail: given every failure.
         check: raises where the shard is no longer this process's; called before anything of it is
             made durable.
+        checks: shown what is generated.
         done: question id and sample of traces that other shards hold; they are not written again.
     """
 
@@ -64,6 +66,7 @@ class ShardJob:
         settings: Settings,
         fail: Callable[[Failure], object],
         check: Callable[[], object],
+        checks: AnswerChecks,
         done: Collection[tuple[str, int]] = (),
     ) -> None:
         self.tally = Tally()
@@ -74,6 +77,8 @@ class ShardJob:
         self._settings = settings
         self._fail_with = fail
         self._check = check
+        self._checks = checks
+        self._ends = AnswerEnds(loaded, settings.stop)
         self._done = done
         decoding = settings.decoding
         self._samples = (
@@ -92,6 +97,7 @@ class ShardJob:
     def run(self, batch_size: int, reporter: Reporter) -> None:
         """Answers, replays and writes all questions, batch after batch, from where it stopped."""
         items = self._items()
+        self._say(reporter)
         lengths = [len(item.prompt.tokens) for item in items]
         done = [Tally.from_note(note) for note in self._writer.notes()]
         for tally in done:
@@ -111,6 +117,7 @@ class ShardJob:
             now = self._counting
             answers = sum(self._answers_of(item.question) for item in batch)
             reporter.advance(now.traces, now.answer_tokens, now.failures, answers)
+            self._say(reporter)
 
     def _answers_of(self, question: Question) -> int:
         """How many answers a question is to have."""
@@ -130,6 +137,10 @@ class ShardJob:
         """Seconds spent waiting for the disk to sync."""
         return self._writer.syncing
 
+    def _say(self, reporter: Reporter) -> None:
+        for line in self._prompts.notices.take():
+            reporter.note(line)
+
     def _items(self) -> list[_Item]:
         """The questions with their prompts; those too long for the model are failures."""
         room = (self._loaded.longest or 2**31) - self._settings.new_tokens
@@ -137,12 +148,17 @@ class ShardJob:
         for place, question in enumerate(self._questions):
             try:
                 prompt = self._prompts.build(question)
+                answer_ends.check_tokens(
+                    self._loaded, prompt.tokens, "use the tokenizer that the model was trained with"
+                )
                 if len(prompt.tokens) > room:
                     raise InputError(
                         f"Expected a prompt of at most {room} tokens, got {len(prompt.tokens)} - "
                         "shorten it, lower --max-new-tokens, or choose a model for longer inputs"
                     )
-            except InputError as error:
+            except BaseException as error:
+                if is_fatal(error):
+                    raise
                 self._fail(question, None, "prompt", error)
                 continue
             given = self._given(question, len(prompt.tokens))
@@ -150,7 +166,7 @@ class ShardJob:
                 items.append(_Item(place, question, prompt, given))
         return items
 
-    def _given(self, question: Question, prompt_tokens: int) -> list[tuple[int, generate.Answer]]:
+    def _given(self, question: Question, prompt_tokens: int) -> list[tuple[int, Answer]]:
         """The answers that exist already, by sample; those that cannot be replayed are failures."""
         if self._settings.decoding:
             return []
@@ -158,48 +174,69 @@ class ShardJob:
         answers = []
         for sample, response in enumerate(question.responses):
             try:
-                answer = generate.given(self._loaded, response, self._settings.response_eos)
+                answer = answer_ends.given(
+                    self._ends,
+                    self._loaded,
+                    response,
+                    self._settings.response_eos,
+                    self._settings.response_end,
+                )
                 if len(answer.tokens) > room:
                     raise InputError(
                         f"Expected a response of at most {room} tokens, got {len(answer.tokens)} - "
                         "shorten it, or choose a model for longer inputs"
                     )
-            except InputError as error:
+            except BaseException as error:
+                if is_fatal(error):
+                    raise
                 self._fail(question, sample, "response", error)
                 continue
             answers.append((sample, answer))
         return answers
 
-    def _batch(self, batch: list[_Item], number: int) -> None:
-        """Answers, replays and writes a batch; halved where that fails, down to one question."""
+    def _batch(self, batch: list[_Item], number: int, first: int = 0) -> None:
+        """Answers, replays and writes a batch; halved where that fails, down to one question.
+
+        So one question whose text or tokens make a library fail costs itself alone. What is halved
+        is recorded: the parts are batches of other questions, and differ in the last bits.
+
+        Args:
+            batch: the questions.
+            number: of the batch in the shard.
+            first: place of the first of them in the whole batch.
+        """
+        stage = "generate"
         try:
-            answered = self._answers(batch, number)
+            answered = self._answers(batch, number, first)
+            stage = "replay"
             replayed = self._replay(answered)
-        except (RuntimeError, MemoryError, InputError) as error:
-            # Without its traceback, which would keep the tensors of what failed alive.
-            failed = error.with_traceback(None)
+        except BaseException as error:
+            if is_fatal(error):
+                raise
+            told = traceback_of(error)
+            failed = without_frames(error)  # they would keep the tensors of what failed alive
         else:
             self._loaded.check_in_place()
             self._check()  # what was suspended was so in all likelihood above
             for (item, sample, answer), result in zip(answered, replayed, strict=True):
                 self._append(item, sample, answer, result)
             return
-        _free_memory()
+        release_cached_memory()
         if len(batch) == 1:
-            stage = "memory" if is_out_of_memory(failed) else "replay"
-            self._fail(batch[0].question, None, stage, failed)
+            stage = "memory" if is_out_of_memory(failed) else stage
+            self._fail(batch[0].question, None, stage, failed, told)
             return
         half = (len(batch) + 1) // 2
         self._counting.halvings.append([number, half])
-        self._batch(batch[:half], number)
-        self._batch(batch[half:], number)
+        self._batch(batch[:half], number, first)
+        self._batch(batch[half:], number, first + half)
 
-    def _answers(self, batch: list[_Item], number: int) -> list[_Answered]:
+    def _answers(self, batch: list[_Item], number: int, first: int) -> list[_Answered]:
         """The answers of a batch: generated, or those that exist."""
         decoding = self._settings.decoding
         if decoding is None:
             return [(item, sample, answer) for item in batch for sample, answer in item.given]
-        seed = generate.batch_seed(self._settings.seed, self._seed_number, number)
+        seed = generate.batch_seed(self._settings.seed, self._seed_number, number, first)
         prompts = [item.prompt.tokens for item in batch]
         answers = generate.generate(self._loaded, prompts, decoding, seed)
         return [
@@ -224,13 +261,12 @@ class ShardJob:
             hidden_rows=hidden.rows,
         )
 
-    def _append(
-        self, item: _Item, sample: int, answer: generate.Answer, replayed: capture.Replayed
-    ) -> None:
+    def _append(self, item: _Item, sample: int, answer: Answer, replayed: capture.Replayed) -> None:
         """Writes one trace, and counts it."""
         question, hidden = item.question, self._settings.hidden
         if (question.id, sample) in self._done:
             return
+        self._see(question, answer)
         ends = answer.tokens[-1] in self._loaded.eos_ids
         tokens = item.prompt.tokens + answer.tokens
         try:
@@ -253,17 +289,25 @@ class ShardJob:
             tally.judged += 1
             tally.right += contains(answer.text, question.references)
 
+    def _see(self, question: Question, answer: Answer) -> None:
+        if self._settings.decoding is not None and not self._checks.is_judged:
+            written = answer_ends.decode(self._loaded, answer.tokens, special=True)
+            self._checks.see(question.question, answer, written)
+
     def _fail(
-        self, question: Question, sample: int | None, stage: str, error: BaseException
+        self,
+        question: Question,
+        sample: int | None,
+        stage: str,
+        error: BaseException,
+        told: str = "",
     ) -> None:
-        reason = " ".join(str(error).split())
+        """Records a failure; ``told`` is its traceback, where ``error`` lost it."""
+        reason = str(error) if is_out_of_memory(error) else reason_of(error)
+        reason = " ".join(reason.split())
+        told = told or traceback_of(error)
         self._counting.failed(stage, reason)
-        self._fail_with(Failure(question.id, sample, question.index, stage, reason))
-
-
-def _free_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        self._fail_with(Failure(question.id, sample, question.index, stage, reason, traceback=told))
 
 
 def _seed_number(name: str) -> int:

@@ -5,10 +5,15 @@ Tried with 5.6 to 5.24; the bounds in ``pyproject.toml`` say the same.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+_CLOCKS = threading.Lock()
 
 
 @cache
@@ -73,3 +78,26 @@ def knows_quantization(method: dict[str, Any]) -> bool:
     from transformers.quantizers.auto import AutoHfQuantizer
 
     return bool(AutoHfQuantizer.supports_quant_method(method))
+
+
+@contextmanager
+def template_clock(source: str, strftime: Callable[[str], str]) -> Iterator[None]:
+    """Within it, a chat template that reads the clock reads another one.
+
+    A function cannot be handed over as an argument: from 5.24 on, templates get plain data alone.
+    So it takes the place of the one in the environment that transformers keeps for each template.
+
+    Args:
+        source: of the template.
+        strftime: what its ``strftime_now`` becomes.
+    """
+    from transformers.utils import chat_template_utils
+
+    with _CLOCKS:
+        known = chat_template_utils._compile_jinja_template(source).environment.globals
+        before = known["strftime_now"]
+        known["strftime_now"] = strftime
+        try:
+            yield
+        finally:
+            known["strftime_now"] = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,31 @@ def test_values_are_read_as_they_are_written(tmp_path: Path) -> None:
     assert config.out == Path("runs/mine")
     text = ExtractConfig.from_options({"chat_template_kwargs": "{enable_thinking: false}"})
     assert text.chat_template_kwargs == {"enable_thinking": False}
+
+
+def test_dates_become_text_for_a_chat_template() -> None:
+    asked = "{date_string: 2024-07-26, at: 2024-07-26 10:00:00, days: [2024-07-27], n: 1.5}"
+    config = ExtractConfig.from_options(
+        {"chat_template_kwargs": asked, "template_date": date(2024, 7, 26)}
+    )
+    assert config.chat_template_kwargs == {
+        "date_string": "2024-07-26",
+        "at": "2024-07-26T10:00:00",
+        "days": ["2024-07-27"],
+        "n": 1.5,
+    }
+    assert config.template_date == "2024-07-26"
+    assert ExtractConfig(chat_template_kwargs={"x": date(1999, 5, 1)}).chat_template_kwargs == {
+        "x": "1999-05-01"
+    }
+
+
+def test_arguments_that_are_no_yaml_are_told() -> None:
+    message = refusal({"chat_template_kwargs": "{enable_thinking: "})
+    assert message.startswith(
+        "Expected `chat_template_kwargs` to be YAML such as '{enable_thinking: false}' (while "
+    )
+    assert message.endswith(", got '{enable_thinking: ' - change --chat-template-kwargs")
 
 
 def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
@@ -186,9 +212,38 @@ def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
             "(without it every sample is the same) - change one of the two",
         ),
         (
-            {"stop": ("Q:", "")},
-            "Expected `stop` to be text that ends an answer (an empty one would end it at once), "
-            "got ('Q:', '') - change --stop",
+            {"stop": ["\n", ""]},
+            "Expected `stop` to be text of at least one character (an empty one ends every "
+            "answer), got ['\\n', ''] - change --stop",
+        ),
+        (
+            {"temperature": float("inf")},
+            "Expected `temperature` to be a finite number, got inf - change --temperature",
+        ),
+        (
+            {"template_date": "26 July 2024"},
+            "Expected `template_date` to be a date such as 2024-07-26, got '26 July 2024' - "
+            "change --template-date",
+        ),
+        (
+            {"chat_template_kwargs": "{tokenize: true, x: 1}"},
+            "Expected `chat_template_kwargs` to be arguments of the template's own, without "
+            "tokenize, got '{tokenize: true, x: 1}' - change --chat-template-kwargs",
+        ),
+        (
+            {"chat_template_kwargs": {"x": {1, 2}}},
+            "Expected `chat_template_kwargs` to be text, numbers, true, false, lists and mappings, "
+            "not {1, 2}, got {'x': {1, 2}} - change --chat-template-kwargs",
+        ),
+        (
+            {"chat_template_kwargs": "{x: .nan}"},
+            "Expected `chat_template_kwargs` to be text, numbers, true, false, lists and mappings, "
+            "not nan, got '{x: .nan}' - change --chat-template-kwargs",
+        ),
+        (
+            {"chat_template_kwargs": "{1: x}"},
+            "Expected `chat_template_kwargs` to be names that are text, not 1, got '{1: x}' - "
+            "change --chat-template-kwargs",
         ),
         (
             {"beams": 3},

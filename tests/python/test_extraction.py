@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM
 import hallutrace
 from conftest import RUN_OPTIONS, Extract, load_tiny, question_rows, write_lines
 from hallutrace import assemble, batches, capture, extract, generate, settings, shard_job
+from hallutrace.answer_ends import Answer, AnswerEnds, given
 from hallutrace.cli import main
 from hallutrace.environment import environment
 from hallutrace.errors import IdentityError, InputError
@@ -1024,7 +1025,7 @@ def test_a_shard_in_which_nothing_works_stops_the_run(
         run_extract()
     assert str(raised.value) == (
         f"Expected traces in shard {shard}, got none: all 3 questions failed, the first with: "
-        f"device-side assert triggered - see {tmp_path / 'run' / 'failures.jsonl'}"
+        f"RuntimeError: device-side assert triggered - see {tmp_path / 'run' / 'failures.jsonl'}"
     )
     assert not (tmp_path / "run" / "shards" / f"{shard}.json").exists()
 
@@ -1106,6 +1107,8 @@ def test_the_end_of_responses_is_chosen(
     assert Run(tmp_path / "run").manifest().identity["decoding"] == {
         "responses": True,
         "end_of_sequence": eos,
+        "end_of_sequence_token": None if eos == "off" else EOS,
+        "stop": [],
     }
 
 
@@ -1150,7 +1153,8 @@ def test_responses_that_cannot_be_replayed_are_recorded(
 
 def test_a_response_has_a_token_at_least() -> None:
     loaded = load_tiny()
-    assert generate.given(loaded, "", "auto") == generate.Answer([EOS], "", "eos")
+    ends = AnswerEnds(loaded)
+    assert given(ends, loaded, "", "auto", EOS) == Answer([EOS], "", "eos")
     with pytest.raises(InputError) as raised:
-        generate.given(loaded, (), "auto")
+        given(ends, loaded, (), "auto", EOS)
     assert str(raised.value) == "Expected a response of at least one token, got ()"

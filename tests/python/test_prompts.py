@@ -230,8 +230,13 @@ def test_one_token_is_a_prompt() -> None:
 
 def test_a_slow_tokenizer_cannot_place_a_context() -> None:
     class Slow:
-        chat_template = None
         is_fast = False
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return PLAIN(*args, **kwargs)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(PLAIN, name)
 
     with pytest.raises(ModelError) as raised:
         build(ask(context="A hare"), tokenizer=Slow())

@@ -142,6 +142,7 @@ def settings_of(identity: dict[str, Any], has_context: bool) -> dict[str, Any]:
         "prompt": prompt["template_with_context" if has_context else "template"],
         "chat": "on" if prompt["chat"] else "off",
         "chat_template_kwargs": prompt["chat_template_kwargs"],
+        "template_date": prompt.get("date"),
         "max_new_tokens": decoding["max_new_tokens"],
         "num_beams": decoding["num_beams"],
         "temperature": decoding["temperature"] if decoding["do_sample"] else 0.0,
