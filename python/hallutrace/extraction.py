@@ -99,8 +99,9 @@ class Extraction:
             loaded.tokenizer, default_prompt(config), config.chat, config.chat_template_kwargs
         )
         self._settings = Settings.of(config, loaded, self._earlier)
+        facts = probe(loaded, hidden=self._settings.hidden.states != "none")
         self._manifest = manifest_of(
-            config, self._settings, source, self._prompts, loaded, probe(loaded)
+            config, self._settings, source, self._prompts, loaded, facts
         )
         self._environment = environment(loaded.device)
         self._new = 0

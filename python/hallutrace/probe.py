@@ -1,4 +1,4 @@
-"""One tiny input through a model, before any question costs time: can its attention be captured?"""
+"""A short input through a model before any question costs time: the facts of its attention."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from hallutrace.attention import capturing
-from hallutrace.errors import ModelError
 from hallutrace.models import Loaded
+from hallutrace.native_check import check_native
 from hallutrace.transformers_compat import cache_argument, cache_of
 
 
@@ -35,59 +35,49 @@ class AttentionFacts:
     deviation: float
 
 
-def probe(loaded: Loaded, tokens: int = 12) -> AttentionFacts:
-    """Captures one tiny input, before any question costs time.
+# Tokens that are generated step by step, after as many that are read at once.
+STEPS = 6
+
+
+def probe(loaded: Loaded, hidden: bool = True) -> AttentionFacts:
+    """Compares a capture with the model's own attention and logits, before any question costs time.
+
+    Args:
+        loaded: the model.
+        hidden: whether its hidden states will be asked for.
 
     Raises:
-        ModelError: nothing was captured: the model does not use transformers' attention interface.
+        ModelError: the model cannot be traced exactly; the message says what differs.
     """
-    vocabulary = loaded.model.config.get_text_config().vocab_size
-    ids = torch.arange(1, tokens + 1)[None].remainder(vocabulary).to(loaded.device)
-    whole: dict[int, torch.Tensor] = {}
-    value_heads: dict[int, int] = {}
-    steps: list[tuple[int, int, torch.Tensor]] = []
+    native = check_native(loaded, hidden)
+    steps: list[tuple[int, torch.Tensor]] = []
 
     def keep(layer: int, weights: torch.Tensor, value: torch.Tensor, first: int) -> None:
-        whole[layer] = weights[0].float().cpu()
-        value_heads[layer] = value.shape[1]
-
-    def compare(layer: int, weights: torch.Tensor, value: torch.Tensor, first: int) -> None:
-        steps.append((layer, first, weights[0, :, 0].float().cpu()))
+        steps.append((layer, weights[0, :, 0].float().cpu()))
 
     model = loaded.model
+    ids = torch.tensor([native.tokens[: 2 * STEPS]], device=loaded.device)
     with torch.inference_mode():
-        with capturing(model, keep):
-            model(input_ids=ids, use_cache=False)
-        if not whole:
-            raise ModelError(
-                f"Expected a model whose attention can be captured, got {loaded.name} "
-                f"({model.config.model_type}), which does not use transformers' attention "
-                "interface - choose another architecture "
-                "(llama, qwen, mistral, gemma, phi, gpt2 ...)"
-            )
-        half = tokens // 2
-        cache = cache_of(model(input_ids=ids[:, :half], use_cache=True))
-        with capturing(model, compare):
-            for at in range(half, tokens):
+        cache = cache_of(model(input_ids=ids[:, :STEPS], use_cache=True))
+        for at in range(STEPS, ids.shape[1]):
+            with capturing(model, keep):
                 model(input_ids=ids[:, at : at + 1], use_cache=True, **cache_argument(cache))
-    layers = sorted(whole)
+    layers = sorted(native.weights)
     return AttentionFacts(
         layers=layers,
-        heads=[whole[layer].shape[0] for layer in layers],
-        value_heads=[value_heads[layer] for layer in layers],
+        heads=[native.weights[layer].shape[0] for layer in layers],
+        value_heads=[native.value_heads[layer] for layer in layers],
         windows=_windows(model.config.get_text_config(), layers),
-        deviation=_deviation(whole, steps, half),
+        deviation=_deviation(native.weights, steps),
     )
 
 
-def _deviation(
-    whole: dict[int, torch.Tensor], steps: list[tuple[int, int, torch.Tensor]], first: int
-) -> float:
+def _deviation(whole: dict[int, torch.Tensor], steps: list[tuple[int, torch.Tensor]]) -> float:
     """Largest difference between generated rows [heads, keys] and the replay's, last keys first."""
     seen: dict[int, int] = {}
     worst = 0.0
-    for layer, _, row in steps:
-        query = first + seen.get(layer, 0)
+    for layer, row in steps:
+        query = STEPS + seen.get(layer, 0)
         seen[layer] = seen.get(layer, 0) + 1
         keys = min(row.shape[-1], query + 1)
         replayed = whole[layer][:, query, query + 1 - keys : query + 1]

@@ -5,6 +5,8 @@ Tried with 5.6 to 5.24; the bounds in ``pyproject.toml`` say the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -31,3 +33,28 @@ def cache_argument(cache: Any) -> dict[str, Any]:
 def cache_of(output: Any) -> Any:
     """The key-value cache in a model's output."""
     return getattr(output, cache_name())
+
+
+@contextmanager
+def attention_implementation(model: Any, name: str) -> Iterator[None]:
+    """Within it, every part of a model attends by the implementation ``name``.
+
+    ``set_attn_implementation`` would leave out layers that have a copy of the configuration, and
+    would set all parts to one implementation afterwards.
+    """
+    configs = {id(config): config for config in _configs(model)}.values()
+    before = [config._attn_implementation_internal for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation_internal = implementation
+
+
+def _configs(model: Any) -> Iterator[Any]:
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            yield config
