@@ -253,6 +253,8 @@ def answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[AnswerRows]:
 
     def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         picked.times += 1
+        if inputs[0].ndim != 3 or inputs[0].shape[0] != len(sequences):
+            return inputs  # something else than the hidden states of all texts
         return (inputs[0][picked.batch, picked.row].unsqueeze(0), *inputs[1:])
 
     embeddings = model.get_output_embeddings()

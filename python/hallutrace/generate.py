@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,6 +121,7 @@ def generate(
     """
     from hallutrace import cache  # loads transformers
     from hallutrace.allocator import freed_memory_kept
+    from hallutrace.attention import exclusive
     from hallutrace.few_rows import faster_decoding
 
     ids, mask = _left_padded(prompts, loaded.pad_id)
@@ -128,12 +131,16 @@ def generate(
         # Beams are only cut afterwards: a stop string ends one beam, not the search.
         config.stop_strings = list(decoding.stop)
         extra["tokenizer"] = loaded.tokenizer
-    # generate() fills unset fields from the model's own configuration, so that is replaced as well.
-    loaded.model.generation_config = config
     ids, mask = ids.to(loaded.device), mask.to(loaded.device)
     copies = max(decoding.num_beams, decoding.samples)
-    torch.manual_seed(seed)
-    with torch.inference_mode(), faster_decoding(loaded.model), freed_memory_kept():
+    with (
+        torch.inference_mode(),
+        exclusive(loaded.model),
+        _generation_config(loaded.model, config),
+        _seeded(seed, config.do_sample, loaded.device),
+        faster_decoding(loaded.model),
+        freed_memory_kept(),
+    ):
         out = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -144,6 +151,35 @@ def generate(
     made = out[:, ids.shape[1] :].tolist()
     answers = [cut(loaded, tokens, decoding.stop) for tokens in made]
     return [answers[at : at + decoding.samples] for at in range(0, len(answers), decoding.samples)]
+
+
+@contextmanager
+def _generation_config(model: Any, config: Any) -> Iterator[None]:
+    """Within it, a model's own generation configuration, from which unset fields are filled."""
+    before = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+_SAMPLING = threading.RLock()
+
+
+@contextmanager
+def _seeded(seed: int, samples: bool, device: torch.device) -> Iterator[None]:
+    """Within it, torch's random numbers come from a seed; afterwards the caller's go on.
+
+    ``generate`` samples from the generator of the whole process, so one thread samples at a time.
+    """
+    if not samples:
+        yield
+        return
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    with _SAMPLING, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def cut(loaded: Loaded, tokens: Sequence[int], stop: Sequence[str]) -> Answer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hallutrace.config import ExtractConfig
 from hallutrace.demo import MODEL_FOLDER, PROMPT_TEMPLATE
 from hallutrace.errors import MissingExtraError, ModelError
+from hallutrace.one_at_a_time import one_at_a_time
 from hallutrace.patience import Patience
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Loaded:
     def longest(self) -> int | None:
         """Most tokens it takes; None where its configuration does not say."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return int(limit) if limit and limit > 0 else None
 
 
 def default_prompt(config: ExtractConfig) -> str | None:
@@ -119,8 +120,12 @@ def load_config(name: str, revision: str | None = None, patience: Patience | Non
     return config
 
 
+@one_at_a_time
 def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
-    """Loads the model that a configuration asks for.
+    """Loads the model that a configuration asks for; one thread at a time.
+
+    While transformers loads a model it changes torch for the whole process: models that other
+    threads make meanwhile stay without weights.
 
     Args:
         config: what is asked for.
@@ -169,6 +174,13 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
 def describe(model: Any, tokenizer: Any, name: str, commit: str) -> Loaded:
     """The facts of a model that is in memory already."""
     text_config = model.config.get_text_config()
+    for field in ("num_hidden_layers", "hidden_size", "vocab_size"):
+        if not isinstance(getattr(text_config, field, None), int):
+            raise ModelError(
+                f"Expected a language model of one stack of layers, got {name} "
+                f"({model.config.model_type}) without `{field}` in its configuration - "
+                "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ...)"
+            )
     eos_ids = _eos_ids(model, tokenizer)
     pad_id = tokenizer.pad_token_id
     return Loaded(

@@ -171,11 +171,18 @@ class _Comparison:
             def attend(
                 self, eager: Eager, module: torch.nn.Module, *given: Any
             ) -> tuple[torch.Tensor, torch.Tensor | None]:
+                layer, (query, key) = self.number(module), given[:2]
+                if key.shape[2] != query.shape[2]:
+                    raise refused(
+                        comparison._loaded,
+                        f"layer {layer} attends to {key.shape[2]} keys where there are "
+                        f"{query.shape[2]} tokens",
+                    )
                 comparison._blocks.clear()
                 output, _ = super().attend(eager, module, *given)
                 *states, kwargs = given
                 own, weights = eager(module, *states, **kwargs)
-                comparison.compare(self.number(module), weights, output, own)
+                comparison.compare(layer, weights, output, own)
                 return own, weights
 
         return Watched
@@ -221,7 +228,13 @@ class _Comparison:
 
     def check_layers(self, attentions: Sequence[torch.Tensor | None]) -> None:
         """What was captured, against the model's own list."""
-        own = [weights[0].float().cpu() for weights in attentions if weights is not None]
+        tokens = len(self.native.tokens)
+        own = [
+            weights[0].float().cpu()
+            for weights in attentions
+            # Layers of linear attention list something else.
+            if weights is not None and weights.shape[-2:] == (tokens, tokens)
+        ]
         found = list(self.native.weights.values())
         if not found:
             uses = "which does not use transformers' attention interface"

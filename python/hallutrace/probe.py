@@ -10,7 +10,7 @@ import torch
 
 from hallutrace.attention import capturing
 from hallutrace.models import Loaded
-from hallutrace.native_check import check_native
+from hallutrace.native_check import Native, check_native
 from hallutrace.transformers_compat import cache_argument, cache_of
 
 
@@ -25,14 +25,15 @@ class AttentionFacts:
         windows: sliding window of each in tokens; None where it sees all.
         deviation: largest difference between an attention weight of step-by-step generation and of
         the
-            replay on a tiny input; about 1e-7 in float32, larger under quantisation.
+            replay on a tiny input; about 1e-7 in float32, larger under quantisation. None where
+            the model keeps no cache that could be followed.
     """
 
     layers: list[int]
     heads: list[int]
     value_heads: list[int]
     windows: list[int | None]
-    deviation: float
+    deviation: float | None
 
 
 # Tokens that are generated step by step, after as many that are read at once.
@@ -50,37 +51,40 @@ def probe(loaded: Loaded, hidden: bool = True) -> AttentionFacts:
         ModelError: the model cannot be traced exactly; the message says what differs.
     """
     native = check_native(loaded, hidden)
+    layers = sorted(native.weights)
+    config = loaded.model.config.get_text_config()
+    return AttentionFacts(
+        layers=layers,
+        heads=[native.weights[layer].shape[0] for layer in layers],
+        value_heads=[native.value_heads[layer] for layer in layers],
+        windows=_windows(config, layers),
+        deviation=_deviation(loaded, native),
+    )
+
+
+def _deviation(loaded: Loaded, native: Native) -> float | None:
+    """Largest difference between rows of step-by-step generation and those of one forward pass."""
+    model = loaded.model
+    seen: dict[int, int] = {}
     steps: list[tuple[int, torch.Tensor]] = []
 
     def keep(layer: int, weights: torch.Tensor, value: torch.Tensor, first: int) -> None:
         steps.append((layer, weights[0, :, 0].float().cpu()))
 
-    model = loaded.model
     ids = torch.tensor([native.tokens[: 2 * STEPS]], device=loaded.device)
     with torch.inference_mode():
         cache = cache_of(model(input_ids=ids[:, :STEPS], use_cache=True))
+        if cache is None:
+            return None
         for at in range(STEPS, ids.shape[1]):
             with capturing(model, keep):
                 model(input_ids=ids[:, at : at + 1], use_cache=True, **cache_argument(cache))
-    layers = sorted(native.weights)
-    return AttentionFacts(
-        layers=layers,
-        heads=[native.weights[layer].shape[0] for layer in layers],
-        value_heads=[native.value_heads[layer] for layer in layers],
-        windows=_windows(model.config.get_text_config(), layers),
-        deviation=_deviation(native.weights, steps),
-    )
-
-
-def _deviation(whole: dict[int, torch.Tensor], steps: list[tuple[int, torch.Tensor]]) -> float:
-    """Largest difference between generated rows [heads, keys] and the replay's, last keys first."""
-    seen: dict[int, int] = {}
     worst = 0.0
     for layer, row in steps:
         query = STEPS + seen.get(layer, 0)
         seen[layer] = seen.get(layer, 0) + 1
-        keys = min(row.shape[-1], query + 1)
-        replayed = whole[layer][:, query, query + 1 - keys : query + 1]
+        keys = min(row.shape[-1], query + 1)  # of a window the last ones
+        replayed = native.weights[layer][:, query, query + 1 - keys : query + 1]
         worst = max(worst, float((row[:, row.shape[-1] - keys :] - replayed).abs().max()))
     return worst
 

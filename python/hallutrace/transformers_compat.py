@@ -31,8 +31,8 @@ def cache_argument(cache: Any) -> dict[str, Any]:
 
 
 def cache_of(output: Any) -> Any:
-    """The key-value cache in a model's output."""
-    return getattr(output, cache_name())
+    """The key-value cache in a model's output; None where the model keeps its state elsewhere."""
+    return getattr(output, cache_name(), None)
 
 
 @contextmanager

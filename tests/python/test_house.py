@@ -17,6 +17,7 @@ MAKING = {
     "few_rows",
     "generate",
     "models",
+    "native_check",
     "probe",
     "assemble",
     "settings",
