@@ -78,12 +78,14 @@ class Capture:
         self._numbers = {
             module: number
             for module in model.modules()
-            if isinstance(number := getattr(module, "layer_idx", None), int)
+            if isinstance(number := getattr(module, "layer_idx", None), int) and number >= 0
         }
         self._seen: set[int] = set()
+        self.unnumbered = 0  # calls of attention that were not captured
 
     def has(self, module: torch.nn.Module) -> bool:
         """Whether a module's attention is captured."""
+        self.unnumbered += module not in self._numbers
         return module in self._numbers
 
     def number(self, module: torch.nn.Module) -> int:
@@ -251,7 +253,7 @@ def capturing(
     consumer: Consumer,
     rows: int | None = None,
     kind: type[Capture] = Capture,
-) -> Iterator[None]:
+) -> Iterator[Capture]:
     """Within it, a forward pass of ``model`` in this thread gives its attention to ``consumer``.
 
     Each layer may attend once: make one forward pass. Other threads may capture other models at
@@ -268,9 +270,10 @@ def capturing(
             attends more than once, keys that are not tokens, arguments that are not known.
     """
     with exclusive(model), _wrapped(model), attention_implementation(model, "eager"):
-        token = _CURRENT.set(kind(model, consumer, rows))
+        capture = kind(model, consumer, rows)
+        token = _CURRENT.set(capture)
         try:
-            yield
+            yield capture
         finally:
             _CURRENT.reset(token)
 

@@ -1,4 +1,4 @@
-"""Is what is captured what the model itself computes? Asked before a run, with two short passes.
+"""Is what is captured what the model itself computes? Asked before a run, with three short passes.
 
 ```text
 pass 1: the model's own eager attention, on a text and on its first half, padded, in one batch
@@ -7,6 +7,8 @@ pass 1: the model's own eager attention, on a text and on its first half, padded
     the model's own list of attentions = what was captured, layer by layer
 pass 2: the text alone, with the implementation that the model was loaded with
     logits of pass 1, taken at answer rows = these
+pass 3: the half text with padding before it, as prompts are batched
+    logits of its last token = those of pass 2
 ```
 
 The text is longer than the windows, chunks and indices of the model, up to `LONGEST` tokens and
@@ -37,6 +39,9 @@ ATTENTION_BYTES = 1 << 28
 
 # Query rows of a block: several blocks, the last one shorter.
 ROWS = 7
+
+# Tokens of padding before a prompt.
+PADDING = 5
 
 # Integers of a configuration from which on a token does not see every token before it.
 LIMITS = re.compile(r"window|chunk|index_|block_size|compress|local|sparse")
@@ -112,16 +117,17 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
     try:
         with (
             torch.inference_mode(),
-            capturing(loaded.model, comparison.keep, ROWS, comparison.watched()),
+            capturing(loaded.model, comparison.keep, ROWS, comparison.watched()) as capture,
         ):
             output, logits = forward(
                 loaded, texts, output_attentions=True, output_hidden_states=hidden
             )
-        comparison.check_layers(getattr(output, "attentions", None) or ())
+        comparison.check_layers(getattr(output, "attentions", None) or (), capture.unnumbered)
         if hidden:
             check_hidden(loaded, output, len(whole))
         del output
         own = _own_logits(loaded, texts[0])
+        padded = _left_padded_logits(loaded, half)
     except ModelError:
         raise
     except Exception as error:  # a model's own code raises what it likes
@@ -129,7 +135,12 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
         raise refused(
             loaded, f"its forward pass failed with {type(error).__name__} ({reason})"
         ) from error
-    _check_logits(loaded, logits, own, texts)
+    first = texts[0].prompt_tokens - 1
+    _check_logits(loaded, logits[: len(own)], own)
+    if _logits_apart(padded, own[len(half) - 1 - first][None]) > Tolerance.of(loaded.model).logits:
+        raise refused(
+            loaded, "its logits depend on the padding before a prompt, so on the rest of its batch"
+        )
     return comparison.native
 
 
@@ -226,7 +237,9 @@ class _Comparison:
                 f"{float(difference.max()):.3g} ({what})",
             )
 
-    def check_layers(self, attentions: Sequence[torch.Tensor | None]) -> None:
+    def check_layers(
+        self, attentions: Sequence[torch.Tensor | None], unnumbered: int = 0
+    ) -> None:
         """What was captured, against the model's own list."""
         tokens = len(self.native.tokens)
         own = [
@@ -237,11 +250,14 @@ class _Comparison:
         ]
         found = list(self.native.weights.values())
         if not found:
-            uses = "which does not use transformers' attention interface"
+            why = "which gives no attention"
+            if unnumbered:
+                why = "whose attention has no layer number, as where layers share a module"
+            elif own:
+                why = "which does not use transformers' attention interface"
             raise ModelError(
                 f"Expected a model whose attention can be captured, got {self._loaded.name} "
-                f"({self._loaded.model.config.model_type}), "
-                f"{uses if own else 'which gives no attention'} - {OTHERS}"
+                f"({self._loaded.model.config.model_type}), {why} - {OTHERS}"
             )
         if own and len(own) != len(found):
             raise refused(
@@ -290,24 +306,41 @@ def _own_logits(loaded: Loaded, text: Text) -> torch.Tensor:
     return logits
 
 
-def _check_logits(
-    loaded: Loaded, logits: torch.Tensor, own: torch.Tensor, texts: Sequence[Text]
-) -> None:
-    """Logits of the captured batch against the model's own, of both texts."""
-    first, second = (len(text.tokens) - text.prompt_tokens for text in texts)
-    tolerance = Tolerance.of(loaded.model)
-    if logits.shape != (first + second, own.shape[-1]):
-        raise refused(loaded, f"it gives logits {tuple(logits.shape)}")
-    difference = (logits[:first].float() - own.float()).abs()
-    spread = own.float().std(-1).clamp_min(1e-6)
-    apart = float((difference.square().mean(-1).sqrt() / spread).quantile(0.75))
-    if not apart <= tolerance.logits:
+def _left_padded_logits(loaded: Loaded, tokens: Sequence[int]) -> torch.Tensor:
+    """Logits [1, vocabulary] of the last token, with padding before, as batches are generated."""
+    ids = torch.tensor([[loaded.pad_id] * PADDING + list(tokens)], device=loaded.device)
+    mask = (torch.arange(ids.shape[1], device=loaded.device) >= PADDING).long()[None]
+    accepted = inspect.signature(loaded.model.forward).parameters
+    options: dict[str, Any] = {}
+    if "position_ids" in accepted:
+        options["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
+    if "logits_to_keep" in accepted:
+        options["logits_to_keep"] = 1
+    with torch.inference_mode():
+        output = loaded.model(input_ids=ids, attention_mask=mask, use_cache=False, **options)
+    logits: torch.Tensor = output.logits[:, -1]
+    return logits
+
+
+def _check_logits(loaded: Loaded, logits: torch.Tensor, own: torch.Tensor) -> None:
+    """Logits [answer, vocabulary] of the captured batch against the model's own."""
+    if logits.shape != own.shape:
+        raise refused(loaded, f"it gives logits {tuple(logits.shape)}, not {tuple(own.shape)}")
+    apart = _logits_apart(logits, own)
+    if not apart <= Tolerance.of(loaded.model).logits:
+        most = float((logits.float() - own.float()).abs().max())
         raise refused(
             loaded,
             f"logits of its eager attention and of {loaded.attention}, in which it generates, "
-            f"differ by up to {float(difference.max()):.3g}, {apart:.2g} of their spread in three "
-            "rows of four",
+            f"differ by up to {most:.3g} (in three rows of four by {apart:.2g} of their spread)",
         )
+
+
+def _logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
+    """Root mean square over the vocabulary, relative to its spread, of three rows in four."""
+    difference = (found.float() - due.float()).square().mean(-1).sqrt()
+    spread = due.float().std(-1).clamp_min(1e-6)
+    return float((difference / spread).quantile(0.75))
 
 
 def text_of(loaded: Loaded) -> list[int]:
