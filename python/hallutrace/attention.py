@@ -281,7 +281,7 @@ def capturing(
 @contextmanager
 def _wrapped(model: Any) -> Iterator[None]:
     """Within it, the eager functions of the model's classes are wrapped, once for all threads."""
-    names = {name for module in model.modules() for name in _homes(type(module))}
+    names = {name for module in model.modules() for name in _homes(module.__class__)}
     with _WRAPPING:
         for name in names:
             _WRAPPED[name] += 1

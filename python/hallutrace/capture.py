@@ -174,9 +174,7 @@ def replay(
     return results
 
 
-def forward(
-    loaded: Loaded, sequences: Sequence[Text], **options: bool
-) -> tuple[Any, torch.Tensor]:
+def forward(loaded: Loaded, sequences: Sequence[Text], **options: bool) -> tuple[Any, torch.Tensor]:
     """A forward pass over right-padded texts.
 
     Args:
@@ -251,9 +249,11 @@ def answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[AnswerRows]:
         picked.batch.extend([at] * len(produced))
         picked.row.extend(produced)
 
+    longest = max(len(sequence.tokens) for sequence in sequences)
+
     def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         picked.times += 1
-        if inputs[0].ndim != 3 or inputs[0].shape[0] != len(sequences):
+        if inputs[0].ndim != 3 or inputs[0].shape[:2] != (len(sequences), longest):
             return inputs  # something else than the hidden states of all texts
         return (inputs[0][picked.batch, picked.row].unsqueeze(0), *inputs[1:])
 

@@ -100,9 +100,7 @@ class Extraction:
         )
         self._settings = Settings.of(config, loaded, self._earlier)
         facts = probe(loaded, hidden=self._settings.hidden.states != "none")
-        self._manifest = manifest_of(
-            config, self._settings, source, self._prompts, loaded, facts
-        )
+        self._manifest = manifest_of(config, self._settings, source, self._prompts, loaded, facts)
         self._environment = environment(loaded.device)
         self._new = 0
         self._syncing = 0.0

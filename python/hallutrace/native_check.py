@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ ATTENTION_BYTES = 1 << 28
 
 # Query rows of a block: several blocks, the last one shorter.
 ROWS = 7
+
+# Tokens of the text that differ.
+DISTINCT = 16
 
 # Tokens of padding before a prompt.
 PADDING = 5
@@ -93,11 +96,14 @@ class Native:
         tokens: ids of the text.
         weights: of each layer that was captured, by number: float32 [heads, tokens, tokens].
         value_heads: of each.
+        logits: float32 [answer, vocabulary] of the second half of the text, of all rows that
+            produced a token, as the model was loaded.
     """
 
     tokens: list[int]
     weights: dict[int, torch.Tensor] = field(default_factory=dict)
     value_heads: dict[int, int] = field(default_factory=dict)
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def check_native(loaded: Loaded, hidden: bool = True) -> Native:
@@ -137,11 +143,12 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
         ) from error
     first = texts[0].prompt_tokens - 1
     _check_logits(loaded, logits[: len(own)], own)
-    if _logits_apart(padded, own[len(half) - 1 - first][None]) > Tolerance.of(loaded.model).logits:
+    apart = logits_apart(padded, own[len(half) - 1 - first][None])
+    if not apart <= Tolerance.of(loaded.model).logits:
         raise refused(
             loaded, "its logits depend on the padding before a prompt, so on the rest of its batch"
         )
-    return comparison.native
+    return replace(comparison.native, logits=own.float().cpu())
 
 
 def refused(loaded: Loaded, why: str) -> ModelError:
@@ -237,9 +244,7 @@ class _Comparison:
                 f"{float(difference.max()):.3g} ({what})",
             )
 
-    def check_layers(
-        self, attentions: Sequence[torch.Tensor | None], unnumbered: int = 0
-    ) -> None:
+    def check_layers(self, attentions: Sequence[torch.Tensor | None], unnumbered: int = 0) -> None:
         """What was captured, against the model's own list."""
         tokens = len(self.native.tokens)
         own = [
@@ -326,7 +331,7 @@ def _check_logits(loaded: Loaded, logits: torch.Tensor, own: torch.Tensor) -> No
     """Logits [answer, vocabulary] of the captured batch against the model's own."""
     if logits.shape != own.shape:
         raise refused(loaded, f"it gives logits {tuple(logits.shape)}, not {tuple(own.shape)}")
-    apart = _logits_apart(logits, own)
+    apart = logits_apart(logits, own)
     if not apart <= Tolerance.of(loaded.model).logits:
         most = float((logits.float() - own.float()).abs().max())
         raise refused(
@@ -336,7 +341,7 @@ def _check_logits(loaded: Loaded, logits: torch.Tensor, own: torch.Tensor) -> No
         )
 
 
-def _logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
+def logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
     """Root mean square over the vocabulary, relative to its spread, of three rows in four."""
     difference = (found.float() - due.float()).square().mean(-1).sqrt()
     spread = due.float().std(-1).clamp_min(1e-6)
@@ -344,7 +349,11 @@ def _logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
 
 
 def text_of(loaded: Loaded) -> list[int]:
-    """Random tokens, those of special meaning left out, longer than windows where that is cheap."""
+    """Random tokens, longer than windows where that is cheap.
+
+    Tokens of special meaning are left out. Few tokens come often, as in any text: keys that are
+    the same for the same token are tied, and what a model then chooses may depend on the padding.
+    """
     config = loaded.model.config
     text = config.get_text_config()
     special = {*loaded.tokenizer.all_special_ids, loaded.pad_id}
@@ -353,9 +362,10 @@ def text_of(loaded: Loaded) -> list[int]:
             if name.endswith(("token_id", "token_index")):
                 special |= {*value} if isinstance(value, (list, tuple)) else {value}
     rng = torch.Generator().manual_seed(0)
-    length = text_length(loaded)
-    drawn = torch.randint(text.vocab_size, (4 * length + len(special),), generator=rng).tolist()
-    return [token for token in drawn if token not in special][:length]
+    drawn = torch.randint(text.vocab_size, (8 * (DISTINCT + len(special)),), generator=rng).tolist()
+    allowed = [token for token in dict.fromkeys(drawn) if token not in special][:DISTINCT]
+    order = torch.randint(len(allowed), (text_length(loaded),), generator=rng).tolist()
+    return [allowed[at] for at in order]
 
 
 def text_length(loaded: Loaded) -> int:

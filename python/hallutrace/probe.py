@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from hallutrace.attention import capturing
 from hallutrace.models import Loaded
-from hallutrace.native_check import Native, check_native
+from hallutrace.native_check import Native, Tolerance, check_native, logits_apart, refused
 from hallutrace.transformers_compat import cache_argument, cache_of
 
 
@@ -36,7 +37,7 @@ class AttentionFacts:
     deviation: float | None
 
 
-# Tokens that are generated step by step, after as many that are read at once.
+# Tokens that are read one by one.
 STEPS = 6
 
 
@@ -63,29 +64,57 @@ def probe(loaded: Loaded, hidden: bool = True) -> AttentionFacts:
 
 
 def _deviation(loaded: Loaded, native: Native) -> float | None:
-    """Largest difference between rows of step-by-step generation and those of one forward pass."""
+    """Largest difference between rows of step-by-step generation and those of one forward pass.
+
+    The last tokens of the text are read one by one, after all others, beyond windows and indices.
+
+    Raises:
+        ModelError: the steps give other logits than the forward pass, in more than rounding.
+    """
     model = loaded.model
-    seen: dict[int, int] = {}
-    steps: list[tuple[int, torch.Tensor]] = []
+    steps: list[tuple[int, int, torch.Tensor]] = []
+    logits = []
+    ids = torch.tensor([native.tokens], device=loaded.device)
+    first = ids.shape[1] - STEPS
+    accepted = inspect.signature(model.forward).parameters
 
-    def keep(layer: int, weights: torch.Tensor, value: torch.Tensor, first: int) -> None:
-        steps.append((layer, weights[0, :, 0].float().cpu()))
+    def told(begin: int, end: int) -> dict[str, torch.Tensor]:
+        """What generation gives beside the tokens."""
+        given = {"attention_mask": torch.ones_like(ids[:, :end])}
+        if "position_ids" in accepted:
+            given["position_ids"] = torch.arange(begin, end, device=ids.device)[None]
+        return given
 
-    ids = torch.tensor([native.tokens[: 2 * STEPS]], device=loaded.device)
     with torch.inference_mode():
-        cache = cache_of(model(input_ids=ids[:, :STEPS], use_cache=True))
+        cache = cache_of(model(input_ids=ids[:, :first], use_cache=True, **told(0, first)))
         if cache is None:
             return None
-        for at in range(STEPS, ids.shape[1]):
+        for at in range(first, ids.shape[1]):
+
+            def keep(layer: int, weights: torch.Tensor, *_: Any, query: int = at) -> None:
+                steps.append((layer, query, weights[0, :, 0].float().cpu()))
+
             with capturing(model, keep):
-                model(input_ids=ids[:, at : at + 1], use_cache=True, **cache_argument(cache))
+                output = model(
+                    input_ids=ids[:, at : at + 1],
+                    use_cache=True,
+                    **cache_argument(cache),
+                    **told(at, at + 1),
+                )
+            logits.append(output.logits[0, -1:].float().cpu())
     worst = 0.0
-    for layer, row in steps:
-        query = STEPS + seen.get(layer, 0)
-        seen[layer] = seen.get(layer, 0) + 1
+    for layer, query, row in steps:
         keys = min(row.shape[-1], query + 1)  # of a window the last ones
         replayed = native.weights[layer][:, query, query + 1 - keys : query + 1]
         worst = max(worst, float((row[:, row.shape[-1] - keys :] - replayed).abs().max()))
+    # The last row produced no token of the text, so it has no logits there.
+    apart = logits_apart(torch.cat(logits[:-1]), native.logits[1 - STEPS :])
+    if not apart <= Tolerance.of(model).logits:
+        raise refused(
+            loaded,
+            "generating step by step gives other logits than one forward pass (by "
+            f"{apart:.2g} of their spread, attention by up to {worst:.2g})",
+        )
     return worst
 
 

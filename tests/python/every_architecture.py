@@ -43,6 +43,8 @@ ENCODERS: tuple[str, ...] = tuple(
 LAYERS, WIDTH, HEADS, KEY_HEADS, HEAD, ROPE = 4, 64, 4, 2, 16, 8
 WINDOW = 8
 
+EVERY_ROW = (*EVERY, *(kind + AS_DECODER for kind in ENCODERS))
+
 # The first pattern that a field's whole name matches decides; a value of None keeps the default.
 SMALL: tuple[tuple[str, Any], ...] = (
     # With few heads many keys have an index of exactly zero, and which of them is in the top k then
@@ -53,14 +55,20 @@ SMALL: tuple[tuple[str, Any], ...] = (
     (r"(bos|decoder_start)_token_id", BOS),
     (r"eos_token_id", EOS),
     (r"num_(hidden_|encoder_|decoder_)?layers|n_layers?|(en|de)coder_layers|depth", LAYERS),
-    (r"(hidden_size(_global)?|adapter_(in|out)_dim|adapter_input_size|d_model|n_embd|word_embed_proj_dim|embed_dim|emb_dim|lru_width)", WIDTH),
+    (
+        r"(hidden_size(_global)?|adapter_(in|out)_dim|adapter_input_size|d_model|n_embd|word_embed_proj_dim|embed_dim|emb_dim|lru_width)",
+        WIDTH,
+    ),
     (r".*(num|n|encoder|decoder|swa_num)_(attention_)?(heads?)|attention_heads", HEADS),
     (r"head_dim|swa_head_dim|dim_head|attention_head_(dim|size)|d_head|d_kv|kv_channels", HEAD),
     (r"qk_nope_head_dim|qk_rope_head_dim", ROPE),
     (r"v_head_dim", 12),
     (r"kv_lora_rank|o_lora_rank", 16),
     (r"q_lora_rank", 24),
-    (r".*(intermediate_size|ffn_dim|ffn_hidden_size|dim_ff|dff|n_inner|d_ff|intermediate_size_mlp)", 64),
+    (
+        r".*(intermediate_size|ffn_dim|ffn_hidden_size|dim_ff|dff|n_inner|d_ff|intermediate_size_mlp)",
+        64,
+    ),
     (r"n_shared_experts|num_shared_experts|moe_num_shared_experts", None),
     (r"num_expert_group|n_group", 2),
     (r"topk_group", 1),
@@ -149,6 +157,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }
 
+
 def small_value(name: str, default: Any, config: dict[str, Any]) -> Any:
     """A field's value in a tiny configuration."""
     layers = next(
@@ -182,9 +191,9 @@ def _thawed(entry: Any) -> Any:
 
 
 def _small_number(name: str, default: Any) -> Any:
-    if type(default) is not int or default <= 0:
-        if not (name.endswith("token_id") and default is not None):
-            return default
+    is_token = name.endswith("token_id") and default is not None
+    if not is_token and (type(default) is not int or default <= 0):
+        return default
     for pattern, small in SMALL:
         if re.fullmatch(pattern, name):
             return default if small is None else small
@@ -306,17 +315,17 @@ def examine(kind: str) -> Verdict:
         try:
             loaded = describe(model, tiny_tokenizer(), kind, "random")
         except ModelError as error:
-            return Verdict(kind, "refused", str(error))
+            return Verdict(kind, "refused", _reason(error))
         try:
             facts = probe(loaded)
         except ModelError as error:
             if "--hidden-states none" not in str(error):
-                return Verdict(kind, "refused", str(error))
-            reason = str(error)
+                return Verdict(kind, "refused", _reason(error))
+            reason = f"with --hidden-states none: {_reason(error)}"
             try:
                 facts = probe(loaded, hidden=False)
-            except ModelError as error:
-                return Verdict(kind, "refused", str(error))
+            except ModelError as second:
+                return Verdict(kind, "refused", _reason(second))
         layers = f"{len(facts.layers)} of {loaded.layers}"
         found = differences(loaded, facts.layers, not reason)
         attention.append(found[0])
@@ -337,10 +346,16 @@ def examine(kind: str) -> Verdict:
     )
 
 
+def _reason(error: Exception) -> str:
+    """Why a model is refused, without what it is called and what to do."""
+    text = " ".join(str(error).split()).rpartition(" - ")[0]
+    return re.sub(r"^Expected a model whose attention can be captured, got [^,:]*[,:] ", "", text)
+
+
 def differences(
     loaded: Loaded, layers: Sequence[int], hidden: bool = True
 ) -> tuple[float, float, float]:
-    """Largest differences of attention, log-probabilities and hidden states, over a padded batch."""
+    """Largest differences of attention, log-probabilities and states, over a padded batch."""
     texts = [
         Text(tiny_tokens(1, tokens, seed=tokens)[0].tolist(), prompt, [1, max(prompt, 1)])
         for tokens, prompt in TEXTS
