@@ -137,6 +137,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     | {"loop_layer_index_end": 3},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": {"layer_types": ["conv", FULL, "conv", FULL]},
+    "longcat_flash": {"qk_head_dim": 2 * ROPE},
     "mamba2": {"num_heads": 8, "head_dim": 16},
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {
