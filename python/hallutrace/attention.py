@@ -1,20 +1,38 @@
 """The way into a model's attention: blocks of query rows, each handed on as it is made.
 
-transformers hands every attention layer to one function, registered by name. Ours runs the model's
-own eager function on blocks of query rows, so no layer's whole attention is ever held. Rows i..j
-need the keys 0..j alone, which is what makes long inputs bearable.
+transformers' models call a function of their own module, ``eager_attention_forward``, while their
+attention implementation is ``eager``. Within :func:`capturing` that function is wrapped: layers of
+the captured model run it on blocks of query rows, so no layer's whole attention is ever held. All
+other branches of the model (masks, indices, biases, sinks) are its own, as without capture.
+
+```text
+for each block of query rows i..j:
+    the model's own function, on the rows i..j and the keys 0..j     later keys have weight 0
+    weights go to the consumer, outputs into the layer's output
+```
+
+A registered implementation with a name of its own was tried and rejected: models apply some masks
+for the names ``eager`` and ``sdpa`` alone, so a sparse-attention index was ignored in silence.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import torch
 
-IMPLEMENTATION = "hallutrace"
+from hallutrace.errors import ModelError
+from hallutrace.transformers_compat import attention_implementation
 
 # Query rows of a block: (up to so many tokens, rows). Longer rows go in smaller blocks, so that the
 # scores of a block stay in the cache while they are scaled, masked, normalised and reduced. Time
@@ -22,9 +40,20 @@ IMPLEMENTATION = "hallutrace"
 # 2,048 tokens: 1.30, 1.17, 1.13, 1.13, 1.19; 8,192 tokens: 1.69, 1.34, 1.42, 1.57, 1.72.
 BLOCK_ROWS = ((256, 256), (4096, 64), (sys.maxsize, 32))
 
+# Tensors that models pass to every implementation and that eager functions do not read.
+UNREAD = frozenset({"position_ids", "cache_position", "indices", "block_indices"})
+
+# Tensors that eager functions add to the scores, [batch, heads, queries, keys or 1]: a block of
+# rows needs its own rows of them. With one axis [heads] they are the same for all rows.
+BY_ROWS = frozenset({"position_bias", "sinks", "s_aux"})
+
 # What an attention layer's weights are given to: layer number, weights [batch, heads, rows, keys],
 # values [batch, value heads, keys, width], first query row.
 Consumer = Callable[[int, torch.Tensor, torch.Tensor, int], None]
+
+# A model's eager function: output [batch, queries, heads, width], weights [batch, heads, queries,
+# keys].
+Eager = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 def block_rows(tokens: int) -> int:
@@ -32,56 +61,151 @@ def block_rows(tokens: int) -> int:
     return min(tokens, next(rows for most, rows in BLOCK_ROWS if tokens <= most))
 
 
-class _State:
-    """The capture that is going on, if any; transformers' interface leaves no other way in."""
+class Capture:
+    """One capture that is going on: which model, how many rows a block has, who is told.
 
-    consumer: Consumer | None = None
-    rows: int | None = None
+    Args:
+        model: whose layers are captured.
+        consumer: told of every block.
+        rows: query rows of a block; None decides from the shape.
+    """
 
+    def __init__(self, model: torch.nn.Module, consumer: Consumer, rows: int | None) -> None:
+        self._consumer = consumer
+        self._rows = rows
+        self._kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        # Attention over something else than tokens, as of depth or images, has no layer number.
+        self._numbers = {
+            module: number
+            for module in model.modules()
+            if isinstance(number := getattr(module, "layer_idx", None), int) and number >= 0
+        }
+        self._seen: set[int] = set()
+        self.unnumbered = 0  # calls of attention that were not captured
 
-def _captured_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,  # [batch, heads, queries, width]
-    key: torch.Tensor,  # [batch, key heads, keys, width]
-    value: torch.Tensor,  # [batch, key heads, keys, width]
-    attention_mask: torch.Tensor | None,  # [batch or 1, 1, queries, keys]
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """The model's own eager attention, by blocks of rows, each handed on as it is made."""
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    kwargs["dropout"] = 0.0
-    queries, keys = query.shape[2], key.shape[2]
-    past = keys - queries
-    rows = _State.rows or block_rows(queries)
-    whole: torch.Tensor | None = None
-    with _repeated(module, key, value, queries > rows) as (every_key, every_value):
-        for begin in range(0, queries, rows):
-            end = min(begin + rows, queries)
-            seen = past + end
-            mask = None
-            if attention_mask is not None:
-                mask = attention_mask[:, :, begin:end, :seen]
-            output, weights = eager(
-                module,
-                query[:, :, begin:end],
-                every_key[:, :, :seen],
-                every_value[:, :, :seen],
-                mask,
-                **kwargs,
+    def has(self, module: torch.nn.Module) -> bool:
+        """Whether a module's attention is captured."""
+        self.unnumbered += module not in self._numbers
+        return module in self._numbers
+
+    def number(self, module: torch.nn.Module) -> int:
+        """The layer that a module is the attention of."""
+        return self._numbers[module]
+
+    def attend(
+        self,
+        eager: Eager,
+        module: torch.nn.Module,
+        query: torch.Tensor,  # [batch, heads, queries, width]
+        key: torch.Tensor,  # [batch, key heads, keys, width]
+        value: torch.Tensor,  # [batch, key heads, keys, width]
+        mask: torch.Tensor | None,  # [batch or 1, heads or 1, queries, keys]
+        kwargs: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The model's own eager attention, by blocks of rows, each handed on as it is made."""
+        layer = self._numbers[module]
+        self._check_call(layer, eager, query, key, kwargs)
+        if "dropout" in kwargs:
+            kwargs = kwargs | {"dropout": 0.0}
+        queries, keys = query.shape[2], key.shape[2]
+        past = keys - queries
+        rows = self._rows or block_rows(queries)
+        whole: torch.Tensor | None = None
+        with _repeated(module, query, key, value, queries > rows) as (every_key, every_value):
+            for begin in range(0, queries, rows):
+                end = min(begin + rows, queries)
+                seen = past + end
+                output, weights = eager(
+                    module,
+                    query[:, :, begin:end],
+                    every_key[:, :, :seen],
+                    every_value[:, :, :seen],
+                    None if mask is None else mask[:, :, begin:end, :seen],
+                    **_of_rows(kwargs, begin, end, queries, seen),
+                )
+                self._check_weights(layer, weights, (*query.shape[:2], end - begin, seen))
+                if whole is None:
+                    whole = output.new_empty(output.shape[0], queries, *output.shape[2:])
+                whole[:, begin:end] = output
+                self._consumer(layer, weights, value, past + begin)
+        assert whole is not None
+        return whole, None
+
+    def _check_call(
+        self,
+        layer: int,
+        eager: Eager,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Refuses what blocks of rows could not do exactly."""
+        if layer in self._seen:
+            raise self._refused(f"layer {layer} attends more than once")
+        self._seen.add(layer)
+        if key.shape[2] < query.shape[2]:
+            raise self._refused(
+                f"layer {layer} attends with {query.shape[2]} queries to {key.shape[2]} keys, "
+                "so its keys are not tokens"
             )
-            if whole is None:
-                whole = output.new_empty(output.shape[0], queries, *output.shape[2:])
-            whole[:, begin:end] = output
-            if _State.consumer is not None:
-                layer = int(getattr(module, "layer_idx", -1))
-                _State.consumer(layer, weights, value, past + begin)
-    assert whole is not None
-    return whole, None
+        for name in _tensors(kwargs):
+            if not _is_known(name, kwargs[name], query.shape[2], eager):
+                raise self._refused(f"layer {layer} calls attention with the argument `{name}`")
+
+    def _check_weights(
+        self, layer: int, weights: torch.Tensor | None, shape: tuple[int, ...]
+    ) -> None:
+        got = None if weights is None else tuple(weights.shape)
+        if got != shape:
+            raise self._refused(f"layer {layer} gives weights {got} where {shape} are due")
+
+    def _refused(self, why: str) -> ModelError:
+        return ModelError(
+            f"Expected a model whose attention can be captured, got {self._kind}: {why} - "
+            "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ...)"
+        )
+
+
+def _tensors(kwargs: dict[str, Any]) -> Iterator[str]:
+    """Names of arguments that are, or may hold, tensors; plain values are the same for all rows."""
+    for name, given in kwargs.items():
+        if not isinstance(given, (int, float, str, bool, torch.dtype, type(None))):
+            yield name
+
+
+def _is_known(name: str, given: Any, queries: int, eager: Eager) -> bool:
+    """Whether blocks of rows do right by an argument that is no plain value."""
+    if name in UNREAD:
+        return name not in _parameters(eager)
+    if name not in BY_ROWS or not isinstance(given, torch.Tensor):
+        return False
+    return given.ndim == 1 or (given.ndim == 4 and given.shape[2] == queries)
+
+
+@functools.cache
+def _parameters(eager: Eager) -> frozenset[str]:
+    return frozenset(inspect.signature(eager).parameters)
+
+
+def _of_rows(
+    kwargs: dict[str, Any], begin: int, end: int, queries: int, seen: int
+) -> dict[str, Any]:
+    """The arguments of a block of rows."""
+    own = {
+        name: kwargs[name][:, :, begin:end, :seen]
+        for name in BY_ROWS & kwargs.keys()
+        if isinstance(kwargs[name], torch.Tensor) and kwargs[name].ndim == 4
+    }
+    return kwargs | own
 
 
 @contextmanager
 def _repeated(
-    module: torch.nn.Module, key: torch.Tensor, value: torch.Tensor, several_blocks: bool
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    several_blocks: bool,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values with a head for every query head, once for all blocks.
 
@@ -89,7 +213,8 @@ def _repeated(
     small block; within this it is told that there is nothing to repeat.
     """
     groups = getattr(module, "num_key_value_groups", 1)
-    if groups == 1 or not several_blocks:
+    grouped = all(states.shape[1] * groups == query.shape[1] for states in (key, value))
+    if groups == 1 or not grouped or not several_blocks:
         yield key, value
         return
     module.num_key_value_groups = 1  # type: ignore[assignment]
@@ -99,29 +224,114 @@ def _repeated(
         module.num_key_value_groups = groups  # type: ignore[assignment]
 
 
-def _register() -> None:
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+# The capture of this thread; a forward pass in another thread does not see it.
+_CURRENT: ContextVar[Capture | None] = ContextVar("hallutrace_capture", default=None)
 
-    AttentionInterface.register(IMPLEMENTATION, _captured_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
+# Modules whose eager functions are wrapped, with how many captures need that.
+_WRAPPED: Counter[str] = Counter()
+_WRAPPING = threading.Lock()
+
+_LOCKS: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
-def capturing(model: Any, consumer: Consumer, rows: int | None = None) -> Iterator[None]:
-    """Within it, a forward pass of ``model`` gives its attention to ``consumer``.
+def exclusive(model: Any) -> Iterator[None]:
+    """Within it, no other thread captures or generates with ``model``; others wait.
+
+    A capture changes the model's attention implementation, which generation in another thread
+    would follow.
+    """
+    with _WRAPPING:
+        lock = _LOCKS.setdefault(model, threading.RLock())
+    with lock:
+        yield
+
+
+@contextmanager
+def capturing(
+    model: Any,
+    consumer: Consumer,
+    rows: int | None = None,
+    kind: type[Capture] = Capture,
+) -> Iterator[Capture]:
+    """Within it, a forward pass of ``model`` in this thread gives its attention to ``consumer``.
+
+    Each layer may attend once: make one forward pass. Other threads may capture other models at
+    the same time; they wait for the same one.
 
     Args:
         model: a model of transformers.
         consumer: called for every block of rows of every attention layer.
         rows: query rows of a block; None decides from the shape.
+        kind: what is done with a call of attention.
+
+    Raises:
+        ModelError: from the forward pass, where blocks of rows would not be exact: a layer that
+            attends more than once, keys that are not tokens, arguments that are not known.
     """
-    _register()
-    before = model.config.get_text_config()._attn_implementation
-    _State.consumer, _State.rows = consumer, rows
+    with exclusive(model), _wrapped(model), attention_implementation(model, "eager"):
+        capture = kind(model, consumer, rows)
+        token = _CURRENT.set(capture)
+        try:
+            yield capture
+        finally:
+            _CURRENT.reset(token)
+
+
+@contextmanager
+def _wrapped(model: Any) -> Iterator[None]:
+    """Within it, the eager functions of the model's classes are wrapped, once for all threads."""
+    names = {name for module in model.modules() for name in _homes(module.__class__)}
+    with _WRAPPING:
+        for name in names:
+            _WRAPPED[name] += 1
+            if _WRAPPED[name] == 1:
+                _replace(sys.modules[name], _wrap)
     try:
-        model.set_attn_implementation(IMPLEMENTATION)
         yield
     finally:
-        _State.consumer = _State.rows = None
-        model.set_attn_implementation(before)
+        with _WRAPPING:
+            for name in names:
+                _WRAPPED[name] -= 1
+                if not _WRAPPED[name]:
+                    _replace(sys.modules[name], lambda eager: eager.__wrapped__)
+
+
+@functools.cache
+def _homes(kind: type) -> frozenset[str]:
+    """Names of the modules in which a class, or one that it is made from, finds eager functions."""
+    homes = {base.__module__ for base in kind.__mro__ if base.__module__ in sys.modules}
+    return frozenset(name for name in homes if any(_eager_functions(sys.modules[name])))
+
+
+def _eager_functions(module: ModuleType) -> Iterator[str]:
+    for name in vars(module):
+        if name.endswith("eager_attention_forward"):
+            yield name
+
+
+def _replace(module: ModuleType, how: Callable[[Any], Any]) -> None:
+    for name in list(_eager_functions(module)):
+        setattr(module, name, how(getattr(module, name)))
+
+
+def _wrap(eager: Eager) -> Eager:
+    @functools.wraps(eager)
+    def attention(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        capture = _CURRENT.get()
+        if capture is None or not capture.has(module):
+            return eager(module, query, key, value, attention_mask, *args, **kwargs)
+        # What a function takes by place has a name as well.
+        names = list(inspect.signature(eager).parameters)[5:]
+        kwargs.update(zip(names, args, strict=False))
+        return capture.attend(eager, module, query, key, value, attention_mask, kwargs)
+
+    return attention

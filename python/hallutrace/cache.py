@@ -57,6 +57,8 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[misc]
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeats each sequence, with room for what comes."""
         length = self.get_seq_length()
+        if not length:  # a layer that a text passes by, as one that attends to images
+            return
         repeated = [states.repeat_interleave(repeats, 0) for states in (self.keys, self.values)]
         self._buffers = [self._roomy(states, length) for states in repeated]
         for buffer, states in zip(self._buffers, repeated, strict=True):
@@ -65,6 +67,8 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[misc]
 
     def move(self, first: int, to: torch.Tensor, source: torch.Tensor) -> None:
         """Gives sequences ``to`` the tokens from ``first`` on of sequences ``source``."""
+        if not self.get_seq_length():
+            return
         to, source = to.to(self.keys.device), source.to(self.keys.device)
         for states in (self.keys, self.values):
             moving = states[:, :, first:]

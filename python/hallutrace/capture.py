@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hallutrace._core import LayerReducer
 from hallutrace.attention import capturing
 from hallutrace.device_reduction import DeviceReducer, Rules
+from hallutrace.errors import ModelError
 from hallutrace.models import Loaded
 
 # Logits that are scored at a time, so that what is made of them stays in the cache: 1,024 answer
@@ -144,23 +145,13 @@ def replay(
     Returns:
         One result a sequence, in their order.
     """
-    ids, mask = _right_padded(sequences, loaded.pad_id)
     reducers = _Reducers(sequences, reduction)
-    with (
-        torch.inference_mode(),
-        capturing(loaded.model, reducers, rows),
-        answer_rows(loaded.model, sequences),
-    ):
-        output = loaded.model(
-            input_ids=ids.to(loaded.device),
-            attention_mask=mask.to(loaded.device),
-            use_cache=False,
-            output_hidden_states=bool(hidden_layers),
-        )
+    with torch.inference_mode(), capturing(loaded.model, reducers, rows):
+        output, logits = forward(loaded, sequences, output_hidden_states=bool(hidden_layers))
     layers = sorted(reducers.layers)
     reduced = [reducers.layers[layer].finish() for layer in layers]
     norms = [reducers.value_norms[layer].numpy() for layer in layers]
-    scored = _score(output.logits[0], sequences)
+    scored = _score(logits, sequences)
     results = []
     for at, sequence in enumerate(sequences):
         hidden = None
@@ -183,6 +174,42 @@ def replay(
     return results
 
 
+def forward(loaded: Loaded, sequences: Sequence[Text], **options: bool) -> tuple[Any, torch.Tensor]:
+    """A forward pass over right-padded texts.
+
+    Args:
+        loaded: the model.
+        sequences: texts of one batch.
+        options: further arguments of the model's forward.
+
+    Returns:
+        The model's output, and logits [rows, vocabulary] of all rows that produced answer tokens,
+        text by text.
+
+    Raises:
+        ModelError: logits of another shape.
+    """
+    ids, mask = _right_padded(sequences, loaded.pad_id)
+    with answer_rows(loaded.model, sequences) as picked:
+        output = loaded.model(
+            input_ids=ids.to(loaded.device),
+            attention_mask=mask.to(loaded.device),
+            use_cache=False,
+            **options,
+        )
+    logits = output.logits
+    rows = len(picked.batch)
+    if picked.times == 0 and logits.shape[:2] == ids.shape:
+        return output, logits[picked.batch, picked.row]
+    if picked.times != 1 or logits.ndim != 3 or logits.shape[:2] != (1, rows):
+        raise ModelError(
+            f"Expected logits [1, {rows}, vocabulary] of {loaded.name} "
+            f"({loaded.model.config.model_type}), got {tuple(logits.shape)} after {picked.times} "
+            "calls of its output embeddings - choose another architecture"
+        )
+    return output, logits[0]
+
+
 def _right_padded(sequences: Sequence[Text], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(len(sequence.tokens) for sequence in sequences)
     ids = torch.full((len(sequences), longest), pad_id)
@@ -193,27 +220,50 @@ def _right_padded(sequences: Sequence[Text], pad_id: int) -> tuple[torch.Tensor,
     return ids, mask
 
 
+@dataclass(slots=True)
+class AnswerRows:
+    """Rows that produced answer tokens.
+
+    Attributes:
+        batch: the text of each row.
+        row: its token.
+        times: how often the rows were picked on their way into the output embeddings.
+    """
+
+    batch: list[int]
+    row: list[int]
+    times: int = 0
+
+
 @contextmanager
-def answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[None]:
+def answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[AnswerRows]:
     """Within it, logits come for the rows that produced answer tokens, [1, rows, vocabulary].
 
     The rows are picked where hidden states enter the output embeddings, so that what a model does
     to its logits afterwards (softcaps, scales) still happens, and a large vocabulary costs answers
-    alone.
+    alone. A model that does not call its output embeddings gives logits of all rows.
     """
-    batch: list[int] = []
-    row: list[int] = []
+    picked = AnswerRows([], [])
     for at, sequence in enumerate(sequences):
         produced = range(sequence.prompt_tokens - 1, len(sequence.tokens) - 1)
-        batch.extend([at] * len(produced))
-        row.extend(produced)
+        picked.batch.extend([at] * len(produced))
+        picked.row.extend(produced)
+
+    longest = max(len(sequence.tokens) for sequence in sequences)
 
     def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0][batch, row].unsqueeze(0), *inputs[1:])
+        picked.times += 1
+        if inputs[0].ndim != 3 or inputs[0].shape[:2] != (len(sequences), longest):
+            return inputs  # something else than the hidden states of all texts
+        return (inputs[0][picked.batch, picked.row].unsqueeze(0), *inputs[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    embeddings = model.get_output_embeddings()
+    if embeddings is None:
+        yield picked
+        return
+    handle = embeddings.register_forward_pre_hook(pick)
     try:
-        yield
+        yield picked
     finally:
         handle.remove()
 

@@ -126,7 +126,7 @@ class Extraction:
         with refusing(
             f"a model that takes a few tokens, as {loaded.name}", "try another --dtype", ModelError
         ):
-            attention = probe(loaded)
+            attention = probe(loaded, hidden=self._settings.hidden.states != "none")
         self._manifest = manifest_of(
             config, self._settings, source, self._prompts, loaded, attention
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -117,18 +118,19 @@ def generate(
     """
     from hallutrace import cache  # loads transformers
     from hallutrace.allocator import freed_memory_kept
+    from hallutrace.attention import exclusive
     from hallutrace.few_rows import faster_decoding
 
     ids, mask = left_padded(prompts, loaded.pad_id)
     config = decoding.resolve(loaded)
     ends = AnswerEnds(loaded, decoding.stop)
-    # generate() fills unset fields from the model's own configuration, so that is replaced as well.
-    loaded.model.generation_config = config
     ids, mask = ids.to(loaded.device), mask.to(loaded.device)
     copies = max(decoding.num_beams, decoding.samples)
     with (
-        _seeded(seed, loaded.device),
         torch.inference_mode(),
+        exclusive(loaded.model),
+        generation_config(loaded.model, config),
+        _seeded(seed, config.do_sample, loaded.device),
         faster_decoding(loaded.model),
         freed_memory_kept(),
         _told_of_logits(),
@@ -143,6 +145,35 @@ def generate(
     answers = [ends.cut(tokens) for tokens in out[:, ids.shape[1] :].tolist()]
     _check_lengths(answers, decoding.max_new_tokens)
     return [answers[at : at + decoding.samples] for at in range(0, len(answers), decoding.samples)]
+
+
+@contextmanager
+def generation_config(model: Any, config: Any) -> Iterator[None]:
+    """Within it, a model's own generation configuration, from which unset fields are filled."""
+    before = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+_SAMPLING = threading.RLock()
+
+
+@contextmanager
+def _seeded(seed: int, samples: bool, device: torch.device) -> Iterator[None]:
+    """Within it, torch's random numbers come from a seed; afterwards the caller's go on.
+
+    ``generate`` samples from the generator of the whole process, so one thread samples at a time.
+    """
+    if not samples:
+        yield
+        return
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    with _SAMPLING, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _at_stop(ends: AnswerEnds, prompt_width: int) -> Any:
@@ -183,15 +214,6 @@ def _told_of_logits() -> Iterator[None]:
             "use another --dtype (float16 overflows where bfloat16 and float32 do not), or a "
             "higher --temperature"
         ) from error
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, random numbers follow from a seed; afterwards they go on as before."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ from hallutrace.devices import resolve_device
 from hallutrace.digests import FolderDigest
 from hallutrace.errors import MissingExtraError, ModelError
 from hallutrace.library_errors import loading
+from hallutrace.one_at_a_time import one_at_a_time
 from hallutrace.patience import Patience
 from hallutrace.remote_code import code_digest, unused_code
 from hallutrace.transformers_compat import hub_commit
@@ -72,7 +73,7 @@ class Loaded:
     def longest(self) -> int | None:
         """Most tokens it takes; None where its configuration does not say."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return int(limit) if limit and limit > 0 else None
 
     @property
     def is_dequantized(self) -> bool:
@@ -150,8 +151,12 @@ def load_tokenizer(
     return _tokenizer(open_checkpoint(name, revision, patience, trust_remote_code), patience)
 
 
+@one_at_a_time
 def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
-    """Loads the model that a configuration asks for.
+    """Loads the model that a configuration asks for; one thread at a time.
+
+    While transformers loads a model it changes torch for the whole process: models that other
+    threads make meanwhile stay without weights.
 
     Args:
         config: what is asked for.
@@ -212,6 +217,13 @@ def describe(model: Any, tokenizer: Any, name: str, commit: str, **facts: Any) -
         facts: further fields of :class:`Loaded`.
     """
     text_config = model.config.get_text_config()
+    for field in ("num_hidden_layers", "hidden_size", "vocab_size"):
+        if not isinstance(getattr(text_config, field, None), int):
+            raise ModelError(
+                f"Expected a language model of one stack of layers, got {name} "
+                f"({model.config.model_type}) without `{field}` in its configuration - "
+                "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ...)"
+            )
     eos_ids = _eos_ids(model, tokenizer)
     return Loaded(
         model=model,

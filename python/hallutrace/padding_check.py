@@ -12,7 +12,7 @@ import torch
 
 from hallutrace.answer_ends import vocabulary_of
 from hallutrace.errors import ModelError
-from hallutrace.generate import Decoding, left_padded
+from hallutrace.generate import Decoding, generation_config, left_padded
 from hallutrace.models import Loaded
 from hallutrace.third_party import refusing
 
@@ -57,8 +57,7 @@ def _next_logits(loaded: Loaded, prompts: Sequence[Sequence[int]]) -> torch.Tens
     ids, mask = left_padded(prompts, loaded.pad_id)
     config = Decoding(max_new_tokens=1).resolve(loaded)
     config.return_dict_in_generate = config.output_logits = True
-    loaded.model.generation_config = config
-    with torch.inference_mode():
+    with torch.inference_mode(), generation_config(loaded.model, config):
         out = loaded.model.generate(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),

@@ -35,8 +35,8 @@ def cache_argument(cache: Any) -> dict[str, Any]:
 
 
 def cache_of(output: Any) -> Any:
-    """The key-value cache in a model's output."""
-    return getattr(output, cache_name())
+    """The key-value cache in a model's output; None where the model keeps its state elsewhere."""
+    return getattr(output, cache_name(), None)
 
 
 def hub_commit(name: str, file: str, revision: str | None) -> str | None:
@@ -101,3 +101,28 @@ def template_clock(source: str, strftime: Callable[[str], str]) -> Iterator[None
             yield
         finally:
             known["strftime_now"] = before
+
+
+@contextmanager
+def attention_implementation(model: Any, name: str) -> Iterator[None]:
+    """Within it, every part of a model attends by the implementation ``name``.
+
+    ``set_attn_implementation`` would leave out layers that have a copy of the configuration, and
+    would set all parts to one implementation afterwards.
+    """
+    configs = {id(config): config for config in _configs(model)}.values()
+    before = [config._attn_implementation_internal for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation_internal = implementation
+
+
+def _configs(model: Any) -> Iterator[Any]:
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            yield config

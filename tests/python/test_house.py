@@ -21,6 +21,7 @@ MAKING = {
     "weights",
     "vocabulary",
     "remote_code",
+    "native_check",
     "probe",
     "assemble",
     "settings",
