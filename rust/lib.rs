@@ -9,6 +9,8 @@
 pub mod attention;
 pub mod edges;
 pub mod error;
+#[doc(hidden)]
+pub mod float_environment;
 pub mod marginals;
 #[cfg(feature = "python")]
 mod python;
@@ -17,6 +19,6 @@ mod reused;
 pub mod shard;
 pub mod simd;
 pub mod sparsify;
-mod threads;
+pub mod threads;
 
 pub use error::{Error, Result};

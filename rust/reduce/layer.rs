@@ -5,6 +5,7 @@ use super::sweep::sweep;
 use super::{Plan, Reduction};
 use crate::attention::BatchView;
 use crate::error::InputError;
+use crate::float_environment::with_ours;
 use crate::marginals::{MarginalRows, MeanLog, Segments};
 use crate::simd::InstructionSet;
 use crate::sparsify::{Combine, Rules};
@@ -101,6 +102,10 @@ impl LayerReducer {
     /// [`InputError::Weight`] or [`InputError::MeanOverflow`] for what is read. After an error the
     /// reducer stands as before.
     pub fn push(&mut self, batch: &BatchView<'_>, first_query: usize) -> Result<(), InputError> {
+        with_ours(|| self.push_block(batch, first_query))
+    }
+
+    fn push_block(&mut self, batch: &BatchView<'_>, first_query: usize) -> Result<(), InputError> {
         let [sequences, heads, rows, _] = batch.shape();
         if sequences != self.shapes.len() || heads != self.heads {
             let (sequences, shape) = (self.shapes.len(), batch.shape().to_vec());
@@ -136,7 +141,7 @@ impl LayerReducer {
             }
             finish(self.set, reduction, (sequence, shape), self.heads)
         });
-        reductions.collect()
+        with_ours(|| reductions.collect())
     }
 }
 

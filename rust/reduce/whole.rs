@@ -6,6 +6,7 @@ use super::{Plan, Reduction};
 use crate::attention::AttentionView;
 use crate::edges::EdgeList;
 use crate::error::InputError;
+use crate::float_environment::with_ours;
 use crate::marginals::{MarginalRows, Marginals, Segments};
 use crate::simd::InstructionSet;
 use crate::sparsify::{Combine, Rules};
@@ -35,7 +36,7 @@ pub fn sparsify(
 ) -> Result<EdgeList, InputError> {
     let plan =
         Plan { combine, rules, edge_rows: 0..view.queries(), marginals: MarginalRows::default() };
-    Ok(reduce(view, plan)?.edges.into_list(view.keys(), view.first_query()))
+    with_ours(|| Ok(reduce(view, plan)?.edges.into_list(view.keys(), view.first_query())))
 }
 
 /// The marginals of one matrix; `received` counts all its rows.
@@ -48,7 +49,7 @@ pub fn marginals(view: &AttentionView<'_>, segments: Segments) -> Result<Margina
         MarginalRows { diagonal: rows.clone(), detail: rows.clone(), received: rows, segments };
     let rules = Rules::new(None, 0.0, None)?;
     let plan = Plan { combine: Combine::Each, rules, edge_rows: 0..0, marginals };
-    Ok(reduce(view, plan)?.marginals.finish(|_| 1.0))
+    with_ours(|| Ok(reduce(view, plan)?.marginals.finish(|_| 1.0)))
 }
 
 fn reduce(view: &AttentionView<'_>, plan: Plan) -> Result<Reduction, InputError> {

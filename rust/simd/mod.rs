@@ -86,7 +86,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The bits of both: as integers no less than either.
     fn or_bits(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// Where a >= b.
+    /// Where a >= b, both weights: by their bits, because what flushes subnormals takes the least for zero.
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32;
     /// Where the lanes of four are >= `least`, those of the first in the lowest bits.
     #[inline(always)]
@@ -110,7 +110,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
             self.keep_first(d, count.saturating_sub(3 * LANES)),
         ]
     }
-    /// 0.0 where a >= b does not hold.
+    /// 0.0 where a >= b does not hold, both weights, by their bits.
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// e · 2^23 and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0.
     fn split(self, weights: Self::Floats) -> (Self::Floats, Self::Floats);
@@ -140,7 +140,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// 16 more in all lanes.
     fn count_on(self, counts: Self::Ints) -> Self::Ints;
     fn load_ints(self, lanes: &[i32; LANES]) -> Self::Ints;
-    /// Counts up where a > b.
+    /// Counts up where a > b, both weights, by their bits.
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints;
     /// Where a count is below a limit.
     fn below(self, counts: Self::Ints, limit: i32) -> u32;

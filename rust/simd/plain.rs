@@ -60,6 +60,12 @@ fn tree_sum<T: Copy + std::ops::AddAssign>(mut lanes: [T; LANES]) -> T {
     lanes[0]
 }
 
+/// A number in whose order weights are.
+#[inline(always)]
+fn order_of(weight: f32) -> i32 {
+    weight.to_bits().cast_signed()
+}
+
 /// Calls with (how many came before, lane) for each lane of a mask.
 #[inline(always)]
 fn for_each_lane(mask: u32, mut take: impl FnMut(usize, usize)) {
@@ -143,7 +149,8 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32 {
-        let bits: [u32; LANES] = from_fn(|lane| if a[lane] >= b[lane] { 1 << lane } else { 0 });
+        let bits: [u32; LANES] =
+            from_fn(|lane| u32::from(order_of(a[lane]) >= order_of(b[lane])) << lane);
         bits.iter().fold(0, |mask, bit| mask | bit)
     }
 
@@ -158,7 +165,7 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        from_fn(|lane| if a[lane] >= b[lane] { a[lane] } else { 0.0 })
+        from_fn(|lane| if order_of(a[lane]) >= order_of(b[lane]) { a[lane] } else { 0.0 })
     }
 
     #[inline(always)]
@@ -234,7 +241,7 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints {
-        from_fn(|lane| counts[lane] + i32::from(a[lane] > b[lane]))
+        from_fn(|lane| counts[lane] + i32::from(order_of(a[lane]) > order_of(b[lane])))
     }
 
     #[inline(always)]

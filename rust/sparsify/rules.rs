@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::error::InputError;
+use crate::float_environment::with_ours;
 
 /// How heads become graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +58,19 @@ impl Rules {
         min_weight: f64,
         top_mass: Option<f64>,
     ) -> Result<Self, InputError> {
+        with_ours(|| Self::checked(top_k, min_weight, top_mass))
+    }
+
+    fn checked(
+        top_k: Option<usize>,
+        min_weight: f64,
+        top_mass: Option<f64>,
+    ) -> Result<Self, InputError> {
         let least = min_weight as f32;
         if let Some(top_k @ 0) = top_k {
             return Err(InputError::TopK { top_k });
         }
-        if !(least >= 0.0 && least.is_finite() && min_weight >= 0.0) {
+        if !(least.is_finite() && min_weight >= 0.0) {
             return Err(InputError::MinWeight { min_weight });
         }
         if let Some(top_mass) = top_mass
@@ -71,7 +80,9 @@ impl Rules {
         }
         // A share of 1 keeps all that is not zero, as no rule does.
         let top_mass = top_mass.filter(|&share| share < 1.0);
-        Ok(Self { top_k, floor: least.max(f32::from_bits(1)), top_mass })
+        // -0.0 has more bits than any weight.
+        let floor = f32::from_bits((least + 0.0).to_bits().max(1));
+        Ok(Self { top_k, floor, top_mass })
     }
 
     /// The largest number of edges of a row.

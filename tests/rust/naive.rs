@@ -3,23 +3,28 @@
 
 use half::{bf16, f16};
 use hallutrace::attention::{AttentionView, Elements, Layout};
+use hallutrace::float_environment::Flushed;
 use hallutrace::simd::InstructionSet;
 use hallutrace::sparsify::Combine;
 use proptest::prelude::*;
 
-/// What every instruction set of this machine gives, which must be the same.
+/// What every instruction set of this machine gives, which must be the same, also where the caller's thread
+/// flushes subnormals and rounds upwards.
 pub fn on_every_set<R: PartialEq + std::fmt::Debug>(run: impl Fn() -> R) -> R {
-    let on = |set| {
+    let on = |set, flushes| {
         InstructionSet::use_on_thread(Some(set));
+        let flushed = if flushes { Some(Flushed::begin()) } else { None };
         let made = run();
+        drop(flushed);
         InstructionSet::use_on_thread(None);
         made
     };
-    let mut sets = InstructionSet::available().into_iter();
-    let first = sets.next().expect("there is always plain");
-    let made = on(first);
-    for set in sets {
-        assert_eq!(on(set), made, "{set} against {first}");
+    let sets = InstructionSet::available();
+    let made = on(sets[0], false);
+    for &set in &sets {
+        for flushes in [false, true].into_iter().skip(usize::from(set == sets[0])) {
+            assert_eq!(on(set, flushes), made, "{set} against {}, flushed: {flushes}", sets[0]);
+        }
     }
     made
 }

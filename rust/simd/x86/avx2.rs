@@ -63,8 +63,7 @@ impl Simd for Avx2 {
         };
         first(column: __m256) -> f32 = _mm256_cvtss_f32(column);
         at_least(a: Pair, b: Pair) -> u32 = {
-            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(b[0], a[0]));
-            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(b[1], a[1]));
+            let [low, high] = at_least(a, b).map(|mask| _mm256_movemask_ps(mask));
             // Clearing what is clear keeps the compiler from making it one mask of 16 lanes, which takes
             // twice as many instructions.
             _bzhi_u32(low.cast_unsigned(), 8) | high.cast_unsigned() << 8
@@ -83,10 +82,10 @@ impl Simd for Avx2 {
                 _mm256_and_ps(values[1], _mm256_castsi256_ps(high)),
             ]
         };
-        keep_at_least(a: Pair, b: Pair) -> Pair = [
-            _mm256_and_ps(a[0], _mm256_cmp_ps::<_CMP_GE_OQ>(a[0], b[0])),
-            _mm256_and_ps(a[1], _mm256_cmp_ps::<_CMP_GE_OQ>(a[1], b[1])),
-        ];
+        keep_at_least(a: Pair, b: Pair) -> Pair = {
+            let [low, high] = at_least(a, b);
+            [_mm256_and_ps(a[0], low), _mm256_and_ps(a[1], high)]
+        };
         split(weights: Pair) -> (Pair, Pair) = {
             let (low, high) = (split_half(weights[0]), split_half(weights[1]));
             ([low.0, high.0], [low.1, high.1])
@@ -133,8 +132,8 @@ impl Simd for Avx2 {
         };
         count_above(counts: [__m256i; 2], a: Pair, b: Pair) -> [__m256i; 2] = {
             // All bits set are -1.
-            let low = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]));
-            let high = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
+            let low = _mm256_cmpgt_epi32(_mm256_castps_si256(a[0]), _mm256_castps_si256(b[0]));
+            let high = _mm256_cmpgt_epi32(_mm256_castps_si256(a[1]), _mm256_castps_si256(b[1]));
             [_mm256_sub_epi32(counts[0], low), _mm256_sub_epi32(counts[1], high)]
         };
         below(counts: [__m256i; 2], limit: i32) -> u32 = {
@@ -275,9 +274,8 @@ impl Simd for Avx2 {
         let (weights, lanes) = (weights.as_mut_ptr(), lanes.as_mut_ptr());
         // SAFETY: as in `compress`.
         unsafe {
-            let first = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values[0], least[0]));
-            let second = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(values[1], least[1]));
-            let (first, second) = (first.cast_unsigned(), second.cast_unsigned());
+            let masks = at_least(values, least).map(|mask| _mm256_movemask_ps(mask));
+            let [first, second] = masks.map(i32::cast_unsigned);
             let at = first.count_ones() as usize;
             let (from, next) = (lanes_of(first as usize), lanes_of(second as usize));
             _mm256_storeu_ps(weights, _mm256_permutevar8x32_ps(values[0], from));
@@ -298,14 +296,23 @@ impl Simd for Avx2 {
     }
 }
 
+/// Where a >= b, of weights: where a exceeds what is just below b, which in loops is made once.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn at_least(a: Pair, b: Pair) -> Pair {
+    let one = _mm256_set1_epi32(1);
+    let below = |b| _mm256_sub_epi32(_mm256_castps_si256(b), one);
+    let is_above = |a, b| _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_castps_si256(a), below(b)));
+    [is_above(a[0], b[0]), is_above(a[1], b[1])]
+}
+
 /// Where the lanes of two are >= `least`: masks of lanes are packed into masks of bytes, four of the lower
 /// half and four of the upper next to each other.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn at_least_of_two(two: [Pair; 2], least: Pair) -> u32 {
     let [one, other] = two.map(|values| {
-        let low = _mm256_cmp_ps::<_CMP_LE_OQ>(least[0], values[0]);
-        let high = _mm256_cmp_ps::<_CMP_LE_OQ>(least[1], values[1]);
+        let [low, high] = at_least(values, least);
         _mm256_packs_epi32(_mm256_castps_si256(low), _mm256_castps_si256(high))
     });
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

@@ -43,7 +43,7 @@ impl Simd for Avx512 {
         };
         first(column: __m512) -> f32 = _mm512_cvtss_f32(column);
         at_least(a: __m512, b: __m512) -> u32 =
-            u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b));
+            u32::from(at_least(a, b));
         keep_first(values: __m512, count: usize) -> __m512 =
             _mm512_maskz_mov_ps(((1_u32 << count.min(LANES)) - 1) as u16, values);
         keep_first_of_four(four: [__m512; 4], count: usize) -> [__m512; 4] = {
@@ -56,7 +56,7 @@ impl Simd for Avx512 {
             ]
         };
         keep_at_least(a: __m512, b: __m512) -> __m512 =
-            _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), a);
+            _mm512_maskz_mov_ps(at_least(a, b), a);
         split(weights: __m512) -> (__m512, __m512) = {
             let bits = _mm512_castps_si512(weights);
             let above = _mm512_sub_epi32(bits, _mm512_set1_epi32(SQRT_HALF));
@@ -94,7 +94,7 @@ impl Simd for Avx512 {
         count_on(counts: __m512i) -> __m512i =
             _mm512_add_epi32(counts, _mm512_set1_epi32(16));
         count_above(counts: __m512i, a: __m512, b: __m512) -> __m512i =
-            count_up(counts, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b));
+            count_up(counts, _mm512_cmpgt_epi32_mask(_mm512_castps_si512(a), _mm512_castps_si512(b)));
         below(counts: __m512i, limit: i32) -> u32 =
             u32::from(_mm512_cmplt_epi32_mask(counts, _mm512_set1_epi32(limit)));
         least_below(values: __m512, counts: __m512i, limit: i32) -> f32 = {
@@ -257,6 +257,13 @@ fn count_up(counts: __m512i, mask: __mmask16) -> __m512i {
         );
     }
     sum
+}
+
+/// Where a >= b, of weights.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn at_least(a: __m512, b: __m512) -> __mmask16 {
+    _mm512_cmpge_epi32_mask(_mm512_castps_si512(a), _mm512_castps_si512(b))
 }
 
 /// Lanes 0 to 7, and 8 to 15.
