@@ -68,7 +68,8 @@ pub struct Layout {
 impl Layout {
     /// A matrix without gaps.
     pub fn contiguous(heads: usize, queries: usize, keys: usize) -> Self {
-        Self { heads, queries, keys, head_stride: queries * keys, query_stride: keys }
+        let head_stride = queries.saturating_mul(keys);
+        Self { heads, queries, keys, head_stride, query_stride: keys }
     }
 
     /// Elements from the first weight to the last, both included.
@@ -76,9 +77,15 @@ impl Layout {
         if self.heads == 0 || self.queries == 0 || self.keys == 0 {
             return 0;
         }
-        (self.heads as u128 - 1) * self.head_stride as u128
-            + (self.queries as u128 - 1) * self.query_stride as u128
-            + self.keys as u128
+        let to_last = |count: usize, stride: usize| (count as u128 - 1) * stride as u128;
+        to_last(self.heads, self.head_stride)
+            .saturating_add(to_last(self.queries, self.query_stride))
+            .saturating_add(self.keys as u128)
+    }
+
+    /// The same matrix, without strides where it has no weights: they would lead beyond the memory.
+    fn within_memory(self) -> Self {
+        if self.span() > 0 { self } else { Self { head_stride: 0, query_stride: 0, ..self } }
     }
 
     /// That `elements` hold the whole matrix and edges can number its keys.
@@ -135,7 +142,7 @@ impl<'a> AttentionView<'a> {
                 }
             },
         };
-        Ok(Self { elements, layout, causal, first_query })
+        Ok(Self { elements, layout: layout.within_memory(), causal, first_query })
     }
 
     /// Heads of the layer.
@@ -221,12 +228,12 @@ impl<'a> BatchView<'a> {
         rows: usize,
         first_query: usize,
     ) -> Result<AttentionView<'a>, InputError> {
-        let needed = first_query + rows;
+        let needed = first_query.saturating_add(rows);
         if needed > self.layout.keys && rows > 0 {
             let (last_row, keys) = (needed - 1, self.layout.keys);
             return Err(InputError::BlockKeys { sequence, last_row, needed, keys });
         }
-        let elements = self.elements.from(sequence * self.stride);
+        let elements = self.elements.from(sequence.saturating_mul(self.stride));
         let layout = Layout { queries: rows, keys: needed, ..self.layout };
         AttentionView::new(elements, layout, true, None)
     }

@@ -1,6 +1,9 @@
 //! The one error type of the crate. Every variant carries its numbers; every message says what was
 //! expected, what came, where, and how to mend it.
 
+use crate::shard::damage::{Damage, Misfit};
+use crate::shard::schema::Tensor;
+
 /// What can go wrong in the core.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -119,6 +122,15 @@ pub enum InputError {
         /// Where; the head is the last one.
         place: Place,
     },
+    /// The weights of a row or a column sum to more than float32 holds, or its entropy is beyond it.
+    #[error(
+        "Expected sums of rows and columns that float32 holds, got more than {:e} at {place} - pass attention after softmax",
+        f32::MAX
+    )]
+    SumOverflow {
+        /// Where; of a row the last key, of a column the last row.
+        place: Place,
+    },
     /// `top_k` keeps nothing.
     #[error(
         "Expected `top_k` an integer >= 1 or None, got {top_k} - pass None to leave the rule out"
@@ -134,6 +146,14 @@ pub enum InputError {
     MinWeight {
         /// What came.
         min_weight: f64,
+    },
+    /// Not as many threads as there can be.
+    #[error(
+        "Expected `count` >= 1 threads or None, got {threads} - pass None for the number chosen at the start"
+    )]
+    Threads {
+        /// What came.
+        threads: i64,
     },
     /// `top_mass` is no share.
     #[error(
@@ -295,6 +315,30 @@ pub enum ShardError {
         /// Which file.
         path: String,
     },
+    /// A finished shard without its commit record, which nobody here knows how to record.
+    #[error(
+        "Expected no finished shard without its commit record, got one at {path} - `hallutrace repair` writes the record again; or move the shard away, and it is made anew"
+    )]
+    Unrecorded {
+        /// Which file.
+        path: String,
+    },
+    /// Another process goes on with the shard; what this one wrote stays in a file that has no name.
+    #[error(
+        "Expected {path} to be this process's, got another file of that name - another process goes on with the shard; this one left it alone"
+    )]
+    Superseded {
+        /// Which file.
+        path: String,
+    },
+    /// A writer of which a write or a sync failed: what it wrote since the last sync may be lost.
+    #[error(
+        "Expected a writer without errors, got one of {path} that failed to write or to sync - begin the shard again: it goes on where it was last synced"
+    )]
+    Spent {
+        /// Which file.
+        path: String,
+    },
     /// Bytes that no writer of schema 1 makes.
     #[error(
         "Expected a shard of schema 1, got {found} in {path} - restore the file from a copy, or delete it with its commit record and extract again"
@@ -303,7 +347,7 @@ pub enum ShardError {
         /// Which file.
         path: String,
         /// What was seen, and where in the file.
-        found: String,
+        found: Damage,
     },
     /// A trace that does not fit schema 1.
     #[error("Expected a trace of schema 1, got {found} in `{tensor}` of trace {number}")]
@@ -311,9 +355,9 @@ pub enum ShardError {
         /// Number of the trace in its shard.
         number: usize,
         /// The tensor that does not fit.
-        tensor: &'static str,
+        tensor: Tensor,
         /// What was seen.
-        found: String,
+        found: Misfit,
     },
 }
 

@@ -18,7 +18,7 @@ use std::ops::Range;
 use crate::error::InputError;
 use crate::reused::Reused;
 use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
-pub(crate) use sums::{Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies};
+pub(crate) use sums::{Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies, exact_entropy};
 
 /// The marginals of one matrix, row-major, one row of everything per head.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -176,6 +176,24 @@ impl MarginalBand {
         }
     }
 
+    /// Which of some rows that have detail have a mass that exceeds 1 by more than roundings, as no row has
+    /// after softmax.
+    #[inline(always)]
+    pub fn large<const ROWS: usize>(
+        &mut self,
+        head: usize,
+        rows: &Range<usize>,
+        segments: usize,
+    ) -> [bool; ROWS] {
+        let masses = values_of(&mut self.values.mass, segments, &self.detail_rows, head, rows);
+        let mut large = [false; ROWS];
+        for (large, masses) in large.iter_mut().zip(masses.chunks_exact(segments)) {
+            // Those of bfloat16 reach 1.004, and what a weight up to this bound loses is within tolerance.
+            *large = masses.iter().sum::<f32>() > 1.05;
+        }
+        large
+    }
+
     /// Takes the entropies of some rows that have detail.
     #[inline(always)]
     pub fn take_entropies(&mut self, head: usize, rows: &Range<usize>, entropies: &[f32]) {
@@ -216,22 +234,26 @@ impl MarginalSums {
         self.values.push(band.values);
     }
 
-    /// The marginals, `received` divided by `count(key)`.
-    pub fn finish(mut self, count: impl Fn(usize) -> f64) -> Marginals {
+    /// The marginals, `received` divided by `count(key)`; or head and key of a sum that float32 does not
+    /// hold.
+    pub fn finish(mut self, count: impl Fn(usize) -> f64) -> Result<Marginals, (usize, usize)> {
         self.received.resize(self.heads * self.keys, 0.0);
         let counts: Vec<f64> = (0..self.keys).map(count).collect();
         let mut received = Vec::with_capacity(self.received.len());
         for sums in self.received.chunks_exact(self.keys.max(1)) {
             received.extend(sums.iter().zip(&counts).map(|(sum, count)| (sum / count) as f32));
         }
+        if let Some(at) = received.iter().position(|sum| !sum.is_finite()) {
+            return Err((at / self.keys, at % self.keys));
+        }
         let join = |of: fn(&Marginals) -> &[f32]| join(self.heads, &self.values, of);
-        Marginals {
+        Ok(Marginals {
             diagonal: join(|values| &values.diagonal),
             previous: join(|values| &values.previous),
             received,
             entropy: join(|values| &values.entropy),
             mass: join(|values| &values.mass),
-        }
+        })
     }
 }
 

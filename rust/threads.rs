@@ -205,7 +205,7 @@ fn stay_awake_while(holds: impl Fn() -> bool, offer_core: impl Fn()) {
     while holds() && waited < PATIENCE {
         offer_core();
         let now = begin.elapsed();
-        if now - waited > TAKEN {
+        if now.saturating_sub(waited) > TAKEN {
             CALM_UNTIL.store(nanoseconds() + CALM.as_nanos() as u64, Ordering::Relaxed);
             return;
         }
@@ -269,10 +269,10 @@ mod tests {
     fn a_call_does_not_wait_for_the_work_of_another() {
         with_threads(2, || {
             let is_over = AtomicBool::new(false);
-            let (begin, begun) = mpsc::channel();
+            let (working, at_work) = mpsc::channel();
             let (end, ended) = mpsc::channel();
             let long = || {
-                begin.clone().send(()).expect("somebody waits");
+                working.clone().send(()).expect("somebody waits");
                 while !is_over.load(Ordering::Relaxed) {
                     std::thread::sleep(PATIENCE);
                 }
@@ -284,8 +284,8 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| together(2, true, long));
                 // Both threads of the pool are at it.
-                begun.recv().expect("work");
-                begun.recv().expect("work");
+                at_work.recv().expect("work");
+                at_work.recv().expect("work");
                 scope.spawn(small);
                 let has_ended = ended.recv_timeout(Duration::from_secs(20)).is_ok();
                 is_over.store(true, Ordering::Relaxed);

@@ -51,6 +51,26 @@ def marginals(
 ]:
     """diagonal, previous, received, entropy, mass; see ``hallutrace.marginals``."""
 
+def set_threads(count: int | None) -> None:
+    """Sets how many threads a call works on at most; results do not depend on it.
+
+    Args:
+        count: as many; None for RAYON_NUM_THREADS, or the cores that the process may use.
+
+    Raises:
+        InputError: a count below 1.
+    """
+
+def get_threads() -> int:
+    """How many threads a call works on at most."""
+
+def _panic() -> None:
+    """Fails inside, for tests.
+
+    Raises:
+        InternalError: always.
+    """
+
 def instruction_set() -> str:
     """The instruction set in use: "avx512", "avx2" or "plain".
 
@@ -168,6 +188,10 @@ class ShardWriter:
     ) -> ShardWriter:
         """Begins a shard in ``partial/`` of a run, or goes on with it where its journal ends.
 
+        Who goes on works on files of its own: a process that did so before and wakes up cannot
+        write into them. A shard that was published, and whose journal is still there, is taken as
+        it is: all its batches are in :meth:`notes`, and :meth:`finish` tells what to record.
+
         Args:
             run: folder with ``partial`` and ``shards``.
             name: of the shard.
@@ -177,6 +201,9 @@ class ShardWriter:
             hidden: stored type of hidden states: "float32", "float16", "bfloat16" or "int8".
 
         Raises:
+            UnrecordedError: a finished shard lies in ``shards``, and no journal tells of it.
+            DamagedError: the same, and it is damaged.
+            SupersededError: another process began at the same time.
             StorageError: the files cannot be made.
         """
 
@@ -195,7 +222,8 @@ class ShardWriter:
         Raises:
             InputError: shapes that do not agree, or numbers that the stored type cannot hold; the
                 shard stands as before.
-            StorageError: the file system refused.
+            StorageError: the file system refused, and the writer is spent: it refuses whatever
+                follows; or it was, or the shard is finished.
         """
 
     def append_from(self, shard: Shard, position: int, number: int) -> None:
@@ -218,7 +246,24 @@ class ShardWriter:
             note: handed back by :meth:`notes` to whoever goes on.
 
         Raises:
-            StorageError: the file system refused; the writer is spent.
+            SupersededError: another process goes on with the shard; the writer is spent.
+            StorageError: the file system refused, and the writer is spent; or it was.
+        """
+
+    def sync(self) -> None:
+        """Makes all batches that have ended durable now.
+
+        Raises:
+            SupersededError: another process goes on with the shard; the writer is spent.
+            StorageError: the file system refused, and the writer is spent; or it was.
+        """
+
+    def check_names(self) -> None:
+        """Asks whether the shard in ``partial`` is still this writer's; each sync does so as well.
+
+        Raises:
+            SupersededError: another process goes on with the shard.
+            StorageError: the file system refused.
         """
 
     def notes(self) -> list[str]:
@@ -231,12 +276,15 @@ class ShardWriter:
             Bytes of the file, and its XXH3 in hexadecimal.
 
         Raises:
-            StorageError: the file system refused, or the shard exists.
+            SupersededError: another process goes on with the shard.
+            StorageError: the file system refused, or the shard exists; or the writer is spent.
             DamagedError: the disk gave other bytes back.
         """
 
     def forget(self) -> None:
         """Removes the journal: the shard is committed, or is to begin anew.
+
+        A journal of another process that goes on with the shard is left alone.
 
         Raises:
             StorageError: the file system refused.

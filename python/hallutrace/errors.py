@@ -7,6 +7,9 @@ HallutraceError
 ├── NotARunError (FileNotFoundError)   a folder that holds no run
 ├── DamagedError (ValueError)          a shard, record or manifest that cannot be trusted
 ├── StorageError (OSError)             the disk refused: full, read-only, gone
+│   ├── SupersededError                another process goes on with the shard
+│   └── UnrecordedError                a finished shard without its commit record
+├── InternalError (RuntimeError)       a fault of hallutrace's own, to be reported
 └── MissingExtraError (ImportError)    an optional package that is not installed
 
 Every message says what was expected, what came, where, and how to mend it.
@@ -41,6 +44,18 @@ class DamagedError(HallutraceError, ValueError):
 
 class StorageError(HallutraceError, OSError):
     """The file system refused: full, read-only, or gone."""
+
+
+class SupersededError(StorageError):
+    """Another process goes on with a shard; what this one wrote since has no name any more."""
+
+
+class UnrecordedError(StorageError):
+    """A finished shard lies where one is to be made, without a commit record or a journal of it."""
+
+
+class InternalError(HallutraceError, RuntimeError):
+    """A fault of hallutrace's own: please report it."""
 
 
 class MissingExtraError(HallutraceError, ImportError):

@@ -83,6 +83,14 @@ pub(crate) fn entropies<const ROWS: usize>(sums: [f64; ROWS]) -> [f32; ROWS] {
     sums.map(|sum| (-sum * (LN_2 / SCALE)) as f32 + 0.0)
 }
 
+/// The entropy of weights of which some exceed 1: their terms are negative, and what is left of a sum with
+/// terms of both signs has the errors of them all, so these are float64.
+#[cold]
+pub(crate) fn exact_entropy(weights: impl Iterator<Item = f32>) -> f32 {
+    let term = |weight: f64| if weight > 0.0 { -weight * ln(weight) } else { 0.0 };
+    weights.map(|weight| term(weight.into())).sum::<f64>() as f32 + 0.0
+}
+
 /// The masses of a few rows on their way, from the first block of 16 keys to the last.
 pub(crate) struct Masses<S: Simd, const ROWS: usize> {
     pub sums: RowSums<S, ROWS>,

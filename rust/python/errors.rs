@@ -10,10 +10,26 @@ pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let class = match error {
         Error::Input(_) | Error::Shard(ShardError::Trace { .. }) => "InputError",
         Error::Shard(ShardError::Damaged { .. }) => "DamagedError",
+        Error::Shard(ShardError::Superseded { .. }) => "SupersededError",
+        Error::Shard(ShardError::Unrecorded { .. }) => "UnrecordedError",
         Error::Shard(_) => "StorageError",
     };
+    of_class(py, class, error.to_string())
+}
+
+/// The Python exception for a fault of the core's own.
+pub fn internal(py: Python<'_>, said: &str) -> PyErr {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!(
+        "Expected no fault of hallutrace's own, got: {said} - please report this with its traceback \
+         to the maintainers of hallutrace {version}"
+    );
+    of_class(py, "InternalError", text)
+}
+
+fn of_class(py: Python<'_>, class: &str, text: String) -> PyErr {
     match find(py, class) {
-        Ok(class) => PyErr::from_type(class, error.to_string()),
+        Ok(class) => PyErr::from_type(class, text),
         Err(missing) => missing,
     }
 }

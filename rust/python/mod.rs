@@ -2,9 +2,11 @@
 
 mod arrays;
 mod errors;
+mod panics;
 mod reduce;
 mod shard;
 mod sparsify;
+mod threads;
 
 use pyo3::prelude::*;
 
@@ -25,6 +27,8 @@ impl From<InputError> for PyErr {
 /// The Rust core of hallutrace.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    panics::install_hook();
+    threads::register(module)?;
     sparsify::register(module)?;
     reduce::register(module)?;
     shard::register(module)

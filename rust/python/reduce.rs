@@ -4,6 +4,7 @@ use numpy::{PyArray1, PyArray2, PyArray3, PyUntypedArray};
 use pyo3::prelude::*;
 
 use super::arrays::{Attention, array};
+use super::panics::{guarded, guarded_or};
 use crate::error::InputError;
 use crate::reduce;
 use crate::sparsify::Rules;
@@ -23,6 +24,7 @@ impl LayerReducer {
     ))]
     #[expect(clippy::too_many_arguments, reason = "the arguments of the Python class")]
     fn new(
+        py: Python<'_>,
         heads: usize,
         sequences: Vec<(usize, usize, Vec<usize>)>,
         top_k: Option<usize>,
@@ -32,12 +34,15 @@ impl LayerReducer {
         answer_edges: bool,
         all_marginal_rows: bool,
     ) -> PyResult<Self> {
-        let selection = (Rules::new(top_k, min_weight, top_mass)?, combine.parse()?);
-        let shape = |(tokens, prompt, segments)| reduce::SequenceShape { tokens, prompt, segments };
-        let shapes = sequences.into_iter().map(shape).collect();
-        let reducer =
-            reduce::LayerReducer::new(heads, shapes, selection, answer_edges, all_marginal_rows)?;
-        Ok(Self { reducer: Some(reducer) })
+        guarded(py, || {
+            let selection = (Rules::new(top_k, min_weight, top_mass)?, combine.parse()?);
+            let shape =
+                |(tokens, prompt, segments)| reduce::SequenceShape { tokens, prompt, segments };
+            let shapes = sequences.into_iter().map(shape).collect();
+            let kept = (answer_edges, all_marginal_rows);
+            let reducer = reduce::LayerReducer::new(heads, shapes, selection, kept.0, kept.1)?;
+            Ok(Self { reducer: Some(reducer) })
+        })
     }
 
     /// Takes the block of rows that follows, `[sequences, heads, rows, keys]`.
@@ -48,16 +53,30 @@ impl LayerReducer {
         bfloat16: bool,
         first_query: usize,
     ) -> PyResult<()> {
-        let reducer = self.reducer.as_mut().ok_or(InputError::Finished)?;
-        let batch = Attention::new(attention, bfloat16).batch()?;
-        Ok(py.detach(|| reducer.push(&batch, first_query))?)
+        let Self { reducer: whole } = self;
+        let mut is_spoilt = false;
+        let pushed = guarded_or(
+            py,
+            || {
+                let reducer = whole.as_mut().ok_or(InputError::Finished)?;
+                let batch = Attention::new(attention, bfloat16).batch()?;
+                Ok(py.detach(|| reducer.push(&batch, first_query))?)
+            },
+            || is_spoilt = true,
+        );
+        if is_spoilt {
+            *whole = None;
+        }
+        pushed
     }
 
     /// One reduction per sequence; the reducer is spent.
     fn finish(&mut self, py: Python<'_>) -> PyResult<Vec<LayerReduction>> {
         let reducer = self.reducer.take().ok_or(InputError::Finished)?;
-        let reductions = py.detach(|| reducer.finish())?;
-        reductions.into_iter().map(|reduction| LayerReduction::new(py, reduction)).collect()
+        guarded(py, || {
+            let reductions = py.detach(|| reducer.finish())?;
+            reductions.into_iter().map(|reduction| LayerReduction::new(py, reduction)).collect()
+        })
     }
 }
 

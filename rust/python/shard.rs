@@ -14,14 +14,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::errors::to_python;
+use super::panics::{guarded, guarded_or};
 use super::sparsify::{Edges, edges_to_python};
 use crate::error::{Error, ShardError};
+use crate::shard::Disk;
 use crate::shard::encode::{Array, Values};
 use crate::shard::graph::Layer;
 use crate::shard::reader::Verify;
 use crate::shard::record::{Record, StoredTypes};
 use crate::shard::schema::{Dtype, Tensor};
-use crate::shard::storage::Disk;
 use crate::shard::{files, reader, writer};
 
 /// Adds this room's classes to the module.
@@ -99,6 +100,14 @@ fn dtype_named(name: &str) -> PyResult<Dtype> {
     }
 }
 
+/// Lets go of the interpreter, and maps the error.
+fn without_interpreter<T: Send>(
+    py: Python<'_>,
+    act: impl FnOnce() -> Result<T, ShardError> + Send,
+) -> PyResult<T> {
+    py.detach(act).map_err(|error| to_python(py, &Error::Shard(error)))
+}
+
 /// Streams traces into a shard; see the module `shard::writer` of the crate.
 #[pyclass(frozen, module = "hallutrace._core")]
 pub struct ShardWriter {
@@ -112,11 +121,13 @@ impl ShardWriter {
         py: Python<'_>,
         act: impl FnOnce(&mut writer::ShardWriter) -> Result<T, ShardError> + Send,
     ) -> PyResult<T> {
-        let acted = py.detach(|| {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            act(&mut writer)
-        });
-        acted.map_err(|error| to_python(py, &Error::Shard(error)))
+        let lock = || self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded_or(
+            py,
+            || without_interpreter(py, || act(&mut lock())),
+            // What it has written is anybody's guess.
+            || lock().spend(),
+        )
     }
 }
 
@@ -138,9 +149,8 @@ impl ShardWriter {
         let types =
             StoredTypes { edge_weight: dtype_named(edge_weight)?, hidden: dtype_named(hidden)? };
         let places = writer::places(&run, name);
-        let writer = py
-            .detach(|| writer::ShardWriter::begin(Arc::new(Disk), places, identity, traces, types))
-            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        let begin = || writer::ShardWriter::begin(Arc::new(Disk), places, identity, traces, types);
+        let writer = guarded(py, || without_interpreter(py, begin))?;
         Ok(Self { writer: Mutex::new(writer) })
     }
 
@@ -177,6 +187,14 @@ impl ShardWriter {
 
     fn end_batch(&self, py: Python<'_>, note: &str) -> PyResult<()> {
         self.with(py, |writer| writer.end_batch(note))
+    }
+
+    fn sync(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, writer::ShardWriter::sync)
+    }
+
+    fn check_names(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |writer| writer.check_names())
     }
 
     fn notes(&self, py: Python<'_>) -> PyResult<Vec<String>> {
@@ -228,10 +246,8 @@ impl Shard {
             "never" => Verify::Never,
             _ => return Err(PyValueError::new_err(format!("no way to verify called {verify:?}"))),
         };
-        let shard = py
-            .detach(|| reader::Shard::open_with(&path, when))
-            .map_err(|error| to_python(py, &Error::Shard(error)))?;
-        Ok(Self { shard })
+        let open = || reader::Shard::open_with(&path, when);
+        Ok(Self { shard: guarded(py, || without_interpreter(py, open))? })
     }
 
     fn __len__(&self) -> usize {
@@ -258,9 +274,10 @@ impl Shard {
         let py = slf.py();
         let shard = &slf.get().shard;
         check_position(shard, position)?;
-        let found = shard
-            .tensor(position, tensor_named(name)?)
-            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        let tensor = tensor_named(name)?;
+        // A tensor that is read for the first time is hashed, which takes a while for large ones.
+        let read = || shard.tensor(position, tensor);
+        let found = guarded(py, || without_interpreter(py, read))?;
         let Some((form, bytes)) = found else { return Ok(None) };
         let view = ArrayView1::from(bytes);
         // SAFETY: the bytes belong to the mapping that `slf` owns, `slf` is the array's base and so
@@ -281,22 +298,17 @@ impl Shard {
     ) -> PyResult<Edges<'py>> {
         check_position(&self.shard, position)?;
         let layer = Layer { at, heads, combine: combine.parse()? };
-        let edges = self
-            .shard
-            .layer(position, layer)
-            .map_err(|error| to_python(py, &Error::Shard(error)))?;
-        edges_to_python(py, edges)
+        let read = || self.shard.layer(position, layer);
+        edges_to_python(py, guarded(py, || without_interpreter(py, read))?)
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.shard.verify()).map_err(|error| to_python(py, &Error::Shard(error)))
+        guarded(py, || without_interpreter(py, || self.shard.verify()))
     }
 
     /// XXH3 of the whole file, in hexadecimal.
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
-        let digest = py
-            .detach(|| self.shard.digest())
-            .map_err(|error| to_python(py, &Error::Shard(error)))?;
+        let digest = guarded(py, || without_interpreter(py, || self.shard.digest()))?;
         Ok(format!("{digest:016x}"))
     }
 }
@@ -311,13 +323,12 @@ fn check_position(shard: &reader::Shard, position: usize) -> PyResult<()> {
 /// Moves a synced file to its final name, never over another, and syncs the folders.
 #[pyfunction]
 fn publish(py: Python<'_>, scratch: PathBuf, to: PathBuf) -> PyResult<()> {
-    py.detach(|| files::publish(&Disk, &scratch, &to))
-        .map_err(|error| to_python(py, &Error::Shard(error)))
+    guarded(py, || without_interpreter(py, || files::publish(&Disk, &scratch, &to)))
 }
 
 /// Writes a small file durably and never over another; `scratch` is where it lies until it is whole.
 #[pyfunction]
 fn write_new(py: Python<'_>, scratch: PathBuf, to: PathBuf, content: &[u8]) -> PyResult<()> {
-    py.detach(|| files::write_new(&Disk, &scratch, &to, content))
-        .map_err(|error| to_python(py, &Error::Shard(error)))
+    let write = || files::write_new(&Disk, &scratch, &to, content);
+    guarded(py, || without_interpreter(py, write))
 }

@@ -4,6 +4,7 @@ use numpy::{PyArray1, PyArray2, PyArray3, PyUntypedArray};
 use pyo3::prelude::*;
 
 use super::arrays::{Attention, array};
+use super::panics::guarded;
 use crate::edges::EdgeList;
 use crate::marginals::Segments;
 use crate::reduce;
@@ -42,11 +43,13 @@ fn sparsify<'py>(
     causal: bool,
     first_query: Option<i64>,
 ) -> PyResult<Edges<'py>> {
-    let rules = Rules::new(top_k, min_weight, top_mass)?;
-    let combine: Combine = heads.parse()?;
-    let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
-    let edges = py.detach(|| reduce::sparsify(&view, rules, combine))?;
-    edges_to_python(py, edges)
+    guarded(py, || {
+        let rules = Rules::new(top_k, min_weight, top_mass)?;
+        let combine: Combine = heads.parse()?;
+        let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
+        let edges = py.detach(|| reduce::sparsify(&view, rules, combine))?;
+        edges_to_python(py, edges)
+    })
 }
 
 /// The arrays of edges, moved.
@@ -74,18 +77,20 @@ fn marginals<'py>(
     causal: bool,
     first_query: Option<i64>,
 ) -> PyResult<Marginals<'py>> {
-    let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
-    let segments = Segments::new(segments, view.keys())?;
-    let (heads, queries, keys, count) =
-        (view.heads(), view.queries(), view.keys(), segments.count());
-    let marginals = py.detach(|| reduce::marginals(&view, segments))?;
-    Ok((
-        array(py, marginals.diagonal, (heads, queries))?,
-        array(py, marginals.previous, (heads, queries))?,
-        array(py, marginals.received, (heads, keys))?,
-        array(py, marginals.entropy, (heads, queries))?,
-        array(py, marginals.mass, (heads, queries, count))?,
-    ))
+    guarded(py, || {
+        let view = Attention::new(attention, bfloat16).view(causal, first_query)?;
+        let segments = Segments::new(segments, view.keys())?;
+        let (heads, queries, keys, count) =
+            (view.heads(), view.queries(), view.keys(), segments.count());
+        let marginals = py.detach(|| reduce::marginals(&view, segments))?;
+        Ok((
+            array(py, marginals.diagonal, (heads, queries))?,
+            array(py, marginals.previous, (heads, queries))?,
+            array(py, marginals.received, (heads, keys))?,
+            array(py, marginals.entropy, (heads, queries))?,
+            array(py, marginals.mass, (heads, queries, count))?,
+        ))
+    })
 }
 
 /// The instruction set in use.

@@ -8,7 +8,7 @@ use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
 use crate::error::{InputError, Place};
-use crate::marginals::{Given, MarginalBand};
+use crate::marginals::{Given, MarginalBand, exact_entropy};
 use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::{Selector, Unsound};
@@ -251,7 +251,36 @@ impl<'a, T: Stored> Pass<'a, T> {
             self.refuse_unsound(head, query, rows)?;
         }
         if detail {
-            self.band.marginals.take_entropies(head, &numbers, &passed.entropies);
+            let large = self.band.marginals.large(head, &numbers, plan.marginals.segments.count());
+            let mut entropies = passed.entropies;
+            if large.contains(&true) {
+                self.redo_large(head, query, rows, &large, &mut entropies)?;
+            }
+            self.band.marginals.take_entropies(head, &numbers, &entropies);
+        }
+        Ok(())
+    }
+
+    /// Entropies of rows whose mass exceeds 1, where weights do.
+    #[cold]
+    fn redo_large<const ROWS: usize>(
+        &self,
+        head: usize,
+        query: usize,
+        rows: &[Row<'_, T>; ROWS],
+        large: &[bool; ROWS],
+        entropies: &mut [f32; ROWS],
+    ) -> Result<(), InputError> {
+        for at in (0..ROWS).filter(|&at| large[at]) {
+            let weights = || rows[at].elements().iter().map(|weight| weight.widen());
+            if weights().any(|weight| weight > 1.0) {
+                entropies[at] = exact_entropy(weights());
+            }
+            let sum: f64 = weights().map(f64::from).sum();
+            if !entropies[at].is_finite() || !(sum as f32).is_finite() {
+                let place = self.block.place(head, query + at, rows[at].keys() - 1);
+                return Err(InputError::SumOverflow { place });
+            }
         }
         Ok(())
     }

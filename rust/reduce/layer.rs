@@ -4,7 +4,7 @@ use super::band::Block;
 use super::sweep::sweep;
 use super::{Plan, Reduction};
 use crate::attention::BatchView;
-use crate::error::InputError;
+use crate::error::{InputError, Place};
 use crate::float_environment::with_ours;
 use crate::marginals::{MarginalRows, MeanLog, Segments};
 use crate::simd::InstructionSet;
@@ -99,8 +99,8 @@ impl LayerReducer {
     ///
     /// # Errors
     /// [`InputError::BlockShape`], [`InputError::BlockOrder`], [`InputError::BlockKeys`], and
-    /// [`InputError::Weight`] or [`InputError::MeanOverflow`] for what is read. After an error the
-    /// reducer stands as before.
+    /// [`InputError::Weight`], [`InputError::MeanOverflow`] or [`InputError::SumOverflow`] for what is
+    /// read. After an error the reducer stands as before.
     pub fn push(&mut self, batch: &BatchView<'_>, first_query: usize) -> Result<(), InputError> {
         with_ours(|| self.push_block(batch, first_query))
     }
@@ -131,7 +131,8 @@ impl LayerReducer {
     /// One reduction per sequence.
     ///
     /// # Errors
-    /// [`InputError::MissingRows`] where rows are still to come, [`InputError::TooManyEdges`].
+    /// [`InputError::MissingRows`] where rows are still to come, [`InputError::TooManyEdges`],
+    /// [`InputError::SumOverflow`].
     pub fn finish(self) -> Result<Vec<LayerReduction>, InputError> {
         let sequences = self.shapes.iter().zip(self.reductions).enumerate();
         let reductions = sequences.map(|(sequence, (shape, reduction))| {
@@ -156,7 +157,10 @@ fn finish(
     let (details, segments) = (wanted.detail.len(), wanted.segments.count());
     // Row i stands at position i, and the last row produced nothing.
     let later_rows = |key: usize| tokens.saturating_sub(2 + key).max(1) as f64;
-    let marginals = reduction.marginals.finish(later_rows);
+    let marginals = reduction.marginals.finish(later_rows).map_err(|(head, key)| {
+        let place = Place { sequence: Some(sequence), head, query: tokens - 1, key };
+        InputError::SumOverflow { place }
+    })?;
     let mean_log = |values| set.run(MeanLog(values));
     let parts = marginals.diagonal.chunks_exact(tokens).map(|row| row.split_at(prompt));
     let log_diagonal =

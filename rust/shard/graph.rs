@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::damage::Damage;
 use super::reader::Shard;
 use super::rules::le;
 use super::schema::{Dtype, Form, Tensor};
@@ -12,7 +13,7 @@ use crate::error::ShardError;
 use crate::sparsify::Combine;
 
 /// One layer of a trace, as its run's manifest tells of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
     /// Its place among the captured ones.
     pub at: usize,
@@ -36,7 +37,7 @@ impl Shard {
     pub fn layer(&self, position: usize, layer: Layer) -> Result<EdgeList, ShardError> {
         let read = |tensor: Tensor| {
             let found = self.tensor(position, tensor)?;
-            found.ok_or_else(|| self.damaged(format!("no {tensor} of trace {position}")))
+            found.ok_or_else(|| self.damaged(Damage::NoTensor { tensor, position }))
         };
         let mass = read(Tensor::Mass)?;
         let (indptr, offset) = (read(Tensor::EdgesIndptr)?, read(Tensor::EdgesOffset)?.1);
@@ -44,7 +45,7 @@ impl Shard {
         let graphs = graphs_of(layer, mass.0, indptr.0);
         let edges = graphs.as_ref().and_then(|graphs| Some((graphs, span(offset, graphs)?)));
         let Some((graphs, edges)) = edges else {
-            return Err(self.damaged(format!("no {layer:?} in trace {position}")));
+            return Err(self.damaged(Damage::NoLayer { layer, position }));
         };
         let tokens = indptr.0.shape[1] - 1;
         let weights = widened(weight, &edges);

@@ -4,6 +4,7 @@
 //! a tree in between. No number in it is believed before it is checked, and what is kept of it takes no more
 //! memory than its text: a trace has a bounded number of tensors and a tensor of axes.
 
+use super::damage::Damage;
 use super::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TensorEntry, TraceEntry};
 use super::schema::{self, ALIGNMENT, Disagreement, Dtype, Form, MOST_AXES, Tensor};
 
@@ -13,18 +14,18 @@ const DIGITS: usize = 16;
 /// Where the data begins, and the traces; or what is wrong with the header.
 ///
 /// `file` is the beginning of a file of `size` bytes, the whole header at least.
-pub(super) fn parse(file: &[u8], size: u64) -> Result<(usize, Vec<TraceEntry>), String> {
+pub(super) fn parse(file: &[u8], size: u64) -> Result<(usize, Vec<TraceEntry>), Damage> {
     let length = file
         .first_chunk::<LENGTH_BYTES>()
         .map(|bytes| u64::from_le_bytes(*bytes))
-        .ok_or_else(|| format!("{} bytes", file.len()))?;
+        .ok_or(Damage::Short { bytes: file.len() })?;
     let length = usize::try_from(length)
         .ok()
         .filter(|&length| length <= LONGEST_HEADER && length <= file.len() - LENGTH_BYTES)
-        .ok_or_else(|| format!("a header of {length} bytes in a file of {size}"))?;
+        .ok_or(Damage::HeaderLength { length, size })?;
     let data = LENGTH_BYTES + length;
     if length == 0 || !data.is_multiple_of(ALIGNMENT) {
-        return Err(format!("a header of {length} bytes, a shard that was never finished"));
+        return Err(Damage::Unfinished { length });
     }
     let mut text = Text { rest: &file[LENGTH_BYTES..data], length };
     let announced = announced(&mut text)?;
@@ -33,21 +34,21 @@ pub(super) fn parse(file: &[u8], size: u64) -> Result<(usize, Vec<TraceEntry>), 
     text.padding()?;
     let end = traces.last().and_then(|trace| trace.tensors.last()).map_or(0, |last| last.end);
     if (data as u64).checked_add(end as u64) != Some(size) {
-        return Err(format!("{size} bytes where the header tells of {data} + {end}"));
+        return Err(Damage::Size { size, data, end });
     }
     Ok((data, traces))
 }
 
-/// A misfit of a trace, in words.
-pub(super) fn in_trace(trace: &TraceEntry, (tensor, found): Disagreement) -> String {
-    format!("{found} in `{tensor}` of trace {:05}", trace.number)
+/// A misfit of a trace.
+pub(super) fn in_trace(trace: &TraceEntry, (tensor, found): Disagreement) -> Damage {
+    Damage::Trace { number: trace.number, tensor, found }
 }
 
 /// What the metadata says of each trace: its number, its key, and the digits of its checksums.
 type Announced<'a> = Vec<(usize, (String, u32), &'a [u8])>;
 
 /// The metadata: JSON text in a JSON string, so every quote of it has a backslash.
-fn announced<'a>(text: &mut Text<'a>) -> Result<Announced<'a>, String> {
+fn announced<'a>(text: &mut Text<'a>) -> Result<Announced<'a>, Damage> {
     let needed = Tensor::ALL.into_iter().filter(|tensor| !tensor.is_optional()).count();
     text.literal(r#"{"__metadata__":{"hallutrace":"{\"checksums\":"#)?;
     let mut checksums: Vec<&[u8]> = Vec::new();
@@ -58,51 +59,52 @@ fn announced<'a>(text: &mut Text<'a>) -> Result<Announced<'a>, String> {
         let count = digits.len() / DIGITS;
         let counts = needed..=Tensor::ALL.len();
         if !is_hex || !digits.len().is_multiple_of(DIGITS) || !counts.contains(&count) {
-            return Err(format!("other checksums than a trace has, {}th trace", checksums.len()));
+            return Err(Damage::Checksums { position: checksums.len() });
         }
         checksums.push(digits);
         text.literal(r#"\""#)
     })?;
-    let mut announced = Vec::with_capacity(checksums.len());
+    let count = checksums.len();
+    let mut announced = Vec::with_capacity(count);
     let mut checksums = checksums.into_iter();
     text.literal(r#",\"keys\":"#)?;
     text.list(|text| {
-        let digits = checksums.next().ok_or("more keys than checksums")?;
+        let digits = checksums.next().ok_or(Damage::MoreKeys)?;
         text.literal(r#"[\""#)?;
         let id = text.id()?;
         text.literal(r#"\","#)?;
         let sample = text.number()?;
-        let sample = u32::try_from(sample).map_err(|_| format!("sample {sample}"))?;
+        let sample = u32::try_from(sample).map_err(|_| Damage::Sample { sample })?;
         announced.push((0, (id, sample), digits));
         text.literal("]")
     })?;
     text.literal(r#",\"numbers\":"#)?;
-    let mut at = 0;
+    let (mut at, keys) = (0, announced.len());
     text.list(|text| {
-        let (number, ..) = announced.get_mut(at).ok_or("more numbers than keys")?;
+        let (number, ..) = announced.get_mut(at).ok_or(Damage::MoreNumbers)?;
         *number = text.number()?;
         at += 1;
         Ok(())
     })?;
-    if at != announced.len() || checksums.next().is_some() {
-        return Err(format!("{at} numbers and {} keys, and other checksums", announced.len()));
+    if at != keys || keys != count {
+        return Err(Damage::Counts { numbers: at, keys });
     }
     text.literal(r#",\"schema\":"#)?;
     match text.number()? {
         schema if schema == schema::SCHEMA as usize => text.literal(r#"}"}"#)?,
-        schema => return Err(format!("schema {schema}")),
+        schema => return Err(Damage::Schema { schema }),
     }
     Ok(announced)
 }
 
 /// Deals the header's tensors out to the traces that the metadata names.
-fn traces(text: &mut Text<'_>, announced: Announced<'_>) -> Result<Vec<TraceEntry>, String> {
+fn traces(text: &mut Text<'_>, announced: Announced<'_>) -> Result<Vec<TraceEntry>, Damage> {
     let mut seen = std::collections::HashSet::with_capacity(announced.len());
     let mut traces = Vec::with_capacity(announced.len());
     let mut begin = 0;
     for (number, key, checksums) in announced {
         if !seen.insert(number) {
-            return Err(format!("trace {number:05} twice"));
+            return Err(Damage::Twice { number });
         }
         let mut tensors = Vec::with_capacity(checksums.len() / DIGITS);
         let prefix = format!(",\"{number:05}.");
@@ -116,11 +118,11 @@ fn traces(text: &mut Text<'_>, announced: Announced<'_>) -> Result<Vec<TraceEntr
         let forms = layout::forms(&trace);
         let order = schema::disk_order(&forms);
         if !order.iter().eq(trace.tensors.iter().map(|entry| &entry.tensor)) {
-            return Err(format!("the tensors of trace {number:05} out of order"));
+            return Err(Damage::Order { number });
         }
         schema::dimensions(&forms).map_err(|misfit| in_trace(&trace, misfit))?;
         if !begin.is_multiple_of(ALIGNMENT) {
-            return Err(format!("trace {number:05} cut short"));
+            return Err(Damage::Cut { number });
         }
         traces.push(trace);
     }
@@ -135,18 +137,18 @@ struct Text<'a> {
 
 impl<'a> Text<'a> {
     /// What to say where the text is not the writer's.
-    fn other(&self) -> String {
+    fn other(&self) -> Damage {
         let at = LENGTH_BYTES + self.length - self.rest.len();
-        format!("a header in another form than the writer's at byte {at}")
+        Damage::Form { at }
     }
 
-    fn literal(&mut self, due: &str) -> Result<(), String> {
+    fn literal(&mut self, due: &str) -> Result<(), Damage> {
         self.rest = self.rest.strip_prefix(due.as_bytes()).ok_or_else(|| self.other())?;
         Ok(())
     }
 
     /// The bytes before the next `end`, which stays.
-    fn until(&mut self, end: u8) -> Result<&'a [u8], String> {
+    fn until(&mut self, end: u8) -> Result<&'a [u8], Damage> {
         let at = self.rest.iter().position(|&byte| byte == end).ok_or_else(|| self.other())?;
         let (before, rest) = self.rest.split_at(at);
         self.rest = rest;
@@ -156,8 +158,8 @@ impl<'a> Text<'a> {
     /// `[`, so many of them with commas in between, `]`.
     fn list(
         &mut self,
-        mut each: impl FnMut(&mut Self) -> Result<(), String>,
-    ) -> Result<(), String> {
+        mut each: impl FnMut(&mut Self) -> Result<(), Damage>,
+    ) -> Result<(), Damage> {
         self.literal("[")?;
         if self.literal("]").is_ok() {
             return Ok(());
@@ -171,7 +173,7 @@ impl<'a> Text<'a> {
     }
 
     /// A number without sign, fraction or leading zero.
-    fn number(&mut self) -> Result<usize, String> {
+    fn number(&mut self) -> Result<usize, Damage> {
         let end = self.rest.iter().position(|byte| !byte.is_ascii_digit());
         let (digits, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         let is_padded = digits.len() > 1 && digits[0] == b'0';
@@ -182,7 +184,7 @@ impl<'a> Text<'a> {
     }
 
     /// A string of the metadata, up to its closing quote.
-    fn id(&mut self) -> Result<String, String> {
+    fn id(&mut self) -> Result<String, Damage> {
         let mut ahead = self.rest;
         let length = std::iter::from_fn(|| unescape(&mut ahead)).count();
         let mut id = Vec::with_capacity(length);
@@ -191,7 +193,7 @@ impl<'a> Text<'a> {
     }
 
     /// The rest of a tensor's entry, from its name on; it has to begin at `due`.
-    fn tensor(&mut self, digits: &[u8], due: usize) -> Result<TensorEntry, String> {
+    fn tensor(&mut self, digits: &[u8], due: usize) -> Result<TensorEntry, Damage> {
         let name = self.until(b'"')?;
         let tensor = std::str::from_utf8(name).ok().and_then(Tensor::named);
         let tensor = tensor.ok_or_else(|| self.other())?;
@@ -213,7 +215,7 @@ impl<'a> Text<'a> {
         self.literal("]}")?;
         let due_end = form.bytes().and_then(|bytes| bytes.checked_add(due));
         if begin != due || Some(end) != due_end {
-            return Err(format!("offsets [{begin}, {end}] of {tensor}, {due} and {due_end:?} due"));
+            return Err(Damage::Offsets { tensor, begin, end, due, due_end });
         }
         let digits = std::str::from_utf8(digits).ok();
         let checksum = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
@@ -222,7 +224,7 @@ impl<'a> Text<'a> {
     }
 
     /// Nothing but the spaces that fill the reserved room.
-    fn padding(&mut self) -> Result<(), String> {
+    fn padding(&mut self) -> Result<(), Damage> {
         let words = self.rest.iter().position(|&byte| byte != b' ');
         self.rest = &self.rest[words.unwrap_or(self.rest.len())..];
         if self.rest.is_empty() { Ok(()) } else { Err(self.other()) }

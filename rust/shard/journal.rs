@@ -69,6 +69,18 @@ pub fn read(bytes: &[u8]) -> Option<(Opening, Vec<Batch>, usize)> {
     Some((opening, batches, trusted))
 }
 
+/// The lines of a journal, with an opening of another header's room.
+pub(super) fn with_header_space(lines: &[u8], header_space: usize) -> Vec<u8> {
+    let end = lines.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let (first, batches) = lines.split_at(end);
+    match parse::<Opening>(first) {
+        Some(opening) if opening.header_space != header_space => {
+            [line(&Opening { header_space, ..opening }).as_slice(), batches].concat()
+        }
+        _ => lines.to_vec(),
+    }
+}
+
 fn parse<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Option<T> {
     let (checksum, json) = line.strip_suffix(b"\n")?.split_at_checked(16)?;
     let json = json.strip_prefix(b" ")?;

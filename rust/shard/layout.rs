@@ -19,6 +19,8 @@ use super::schema::{ALIGNMENT, Form, Forms, Tensor};
 pub const METADATA_KEY: &str = "hallutrace";
 /// Bytes that hold the header's length.
 pub const LENGTH_BYTES: usize = 8;
+/// What a header of ours begins with.
+pub(super) const BEGINNING: &[u8] = br#"{"__metadata__":{"hallutrace":"#;
 /// The longest header that readers of safetensors accept.
 pub const LONGEST_HEADER: usize = 100_000_000;
 

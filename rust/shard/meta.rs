@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::damage::MetaFault;
 use super::layout::{self, TraceEntry};
 use super::schema::{Forms, Tensor};
 
@@ -45,30 +46,29 @@ struct Hidden<'a> {
 }
 
 /// Checks the bytes of a trace's meta.
-pub(super) fn check(trace: &TraceEntry, meta: &[u8]) -> Result<(), String> {
-    let text = std::str::from_utf8(meta).map_err(|error| format!("no UTF-8 ({error})"))?;
+pub(super) fn check(trace: &TraceEntry, meta: &[u8]) -> Result<(), MetaFault> {
+    let text = std::str::from_utf8(meta)?;
     check_plain(text)?;
     if !text.starts_with('{') {
-        return Err("text that is no JSON object".to_owned());
+        return Err(MetaFault::NoObject);
     }
-    let meta: Meta<'_> =
-        serde_json::from_str(text).map_err(|error| format!("text that is not JSON ({error})"))?;
+    let meta: Meta<'_> = serde_json::from_str(text).map_err(no_json)?;
     if number(meta.sample)? != trace.key.1 as usize || !is_json_of(meta.id, &trace.key.0) {
-        return Err("the key of another trace".to_owned());
+        return Err(MetaFault::OtherKey);
     }
     let texts = [meta.group, meta.question, meta.context, meta.prompt, meta.answer];
     if texts.into_iter().chain([meta.finish_reason]).flatten().any(|text| !is_text(text)) {
-        return Err("something else where text is due".to_owned());
+        return Err(MetaFault::NoText);
     }
     if meta.references.map(List::of).transpose()?.is_some_and(|all| all.names != all.count) {
-        return Err("references that are no text".to_owned());
+        return Err(MetaFault::References);
     }
     meta.index.map(number).transpose()?;
     agree(&meta, &layout::forms(trace))
 }
 
 /// The rules between a meta and the shapes of its trace.
-fn agree(meta: &Meta<'_>, forms: &Forms) -> Result<(), String> {
+fn agree(meta: &Meta<'_>, forms: &Forms) -> Result<(), MetaFault> {
     let length = |tensor: Tensor, axis: usize| {
         forms[tensor as usize].as_ref().and_then(|form| form.shape.get(axis)).copied()
     };
@@ -77,41 +77,45 @@ fn agree(meta: &Meta<'_>, forms: &Forms) -> Result<(), String> {
     if let Some(prompt) = meta.prompt_length.map(number).transpose()?
         && prompt.checked_add(answer) != Some(tokens)
     {
-        return Err(format!("a prompt of {prompt} tokens and an answer of {answer} in {tokens}"));
+        return Err(MetaFault::Prompt { prompt, answer, tokens });
     }
     if let Some(segments) = meta.segments.map(List::of).transpose()? {
         let is_ours = segments.is_ascending && segments.names == 0 && segments.last <= tokens;
         if !is_ours || length(Tensor::Mass, 3) != Some(segments.count + 1) {
-            return Err("segments that are not those of `marginals.mass`".to_owned());
+            return Err(MetaFault::Segments);
         }
     }
     if let Some(hidden) = meta.hidden {
         if !hidden.get().starts_with('{') {
-            return Err("hidden states that are not told of".to_owned());
+            return Err(MetaFault::Untold);
         }
-        let hidden: Hidden<'_> =
-            serde_json::from_str(hidden.get()).map_err(|error| error.to_string())?;
+        let hidden: Hidden<'_> = serde_json::from_str(hidden.get()).map_err(no_json)?;
         let (layers, rows) = (List::of(hidden.layers)?, List::of(hidden.tokens)?);
         let is_range = rows.names == 0 && rows.count == 2 && rows.is_ascending;
         let kept = match rows.names {
             0 if is_range && rows.last <= tokens => rows.last - rows.first,
             names if names == rows.count => names,
-            _ => return Err("hidden states of tokens that are not there".to_owned()),
+            _ => return Err(MetaFault::HiddenTokens),
         };
         let shape = [length(Tensor::Hidden, 0), length(Tensor::Hidden, 1)];
         if layers.names != 0 || shape != [Some(layers.count), Some(kept)] {
-            return Err("hidden states that are not those of `hidden`".to_owned());
+            return Err(MetaFault::OtherHidden);
         }
     }
     Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for `map_err`")]
+fn no_json(error: serde_json::Error) -> MetaFault {
+    MetaFault::Json(error.to_string())
 }
 
 fn is_text(value: &RawValue) -> bool {
     value.get().starts_with('"')
 }
 
-fn number(value: &RawValue) -> Result<usize, String> {
-    value.get().parse().map_err(|_| "something else where a number is due".to_owned())
+fn number(value: &RawValue) -> Result<usize, MetaFault> {
+    value.get().parse().map_err(|_| MetaFault::NoNumber)
 }
 
 /// Whether a JSON value is this string; one that cannot be is not decoded.
@@ -130,24 +134,24 @@ fn is_json_of(value: &RawValue, text: &str) -> bool {
 
 /// Refuses what is JSON but not what every reader of JSON reads: nesting that exhausts a stack, numbers that
 /// are not whole or too long for one, half characters.
-fn check_plain(text: &str) -> Result<(), String> {
+fn check_plain(text: &str) -> Result<(), MetaFault> {
     let bytes = text.as_bytes();
     let (mut depth, mut digits, mut at) = (0_usize, 0_usize, 0);
     while let Some(&byte) = bytes.get(at) {
         at += 1;
         let is_digit = byte.is_ascii_digit();
         if digits > 0 && matches!(byte, b'.' | b'e' | b'E') || digits == MOST_DIGITS && is_digit {
-            return Err("a number that is not whole or too large".to_owned());
+            return Err(MetaFault::Fraction);
         }
         digits = if is_digit { digits + 1 } else { 0 };
         match byte {
-            b'"' => at += string(&bytes[at..]).ok_or("half a character")?,
+            b'"' => at += string(&bytes[at..]).ok_or(MetaFault::HalfCharacter)?,
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth > DEEPEST {
-            return Err(format!("JSON of more than {DEEPEST} levels"));
+            return Err(MetaFault::Deep { deepest: DEEPEST });
         }
     }
     Ok(())
@@ -187,11 +191,11 @@ struct List {
 }
 
 impl List {
-    fn of(value: &RawValue) -> Result<Self, String> {
+    fn of(value: &RawValue) -> Result<Self, MetaFault> {
         if !value.get().starts_with('[') {
-            return Err("something else where a list is due".to_owned());
+            return Err(MetaFault::NoList);
         }
-        serde_json::from_str(value.get()).map_err(|error| error.to_string())
+        serde_json::from_str(value.get()).map_err(no_json)
     }
 }
 

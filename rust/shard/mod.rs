@@ -1,22 +1,49 @@
 //! The shard format, schema 1: one safetensors file of up to some hundred traces.
 //!
 //! [`schema`] is the table of tensors and how their shapes agree, [`layout`] the header, [`encode`] turns
-//! arrays into stored bytes, [`record`] lays a trace out, [`writer`] streams traces into a file with a [`journal`] beside it,
-//! [`reader`] opens one strictly, [`graph`] makes edge lists of its traces, and [`files`] holds the steps that a commit is made of, on a [`storage`].
+//! arrays into stored bytes, [`record`] lays a trace out, [`writer`] streams traces into a file with a
+//! [`journal`] beside it, [`reader`] opens one strictly, [`graph`] makes edge lists of its traces, [`files`]
+//! holds the steps that a commit is made of, on a [`storage`], which is the [`disk`], and [`damage`] says
+//! what can be wrong.
+//!
+//! What is listed here is for everybody; the modules themselves are for the tests and the fuzzing of this
+//! crate, and change without notice.
 
+#[doc(hidden)]
+pub mod damage;
+mod disk;
+#[doc(hidden)]
 pub mod encode;
+#[doc(hidden)]
 pub mod files;
+#[doc(hidden)]
 pub mod graph;
 mod header;
+#[doc(hidden)]
 pub mod journal;
+#[doc(hidden)]
 pub mod layout;
 mod meta;
+#[doc(hidden)]
 pub mod reader;
+#[doc(hidden)]
 pub mod record;
 mod rules;
+#[doc(hidden)]
 pub mod schema;
+#[doc(hidden)]
 pub mod storage;
+#[doc(hidden)]
 pub mod writer;
 
+pub use damage::{Damage, MetaFault, Misfit};
+pub use disk::Disk;
+pub use encode::{Array, Values};
+pub use files::{publish, write_new};
+pub use graph::Layer;
+pub use layout::{TensorEntry, TraceEntry};
 pub use reader::{Shard, Verify};
-pub use writer::ShardWriter;
+pub use record::{Record, StoredTypes};
+pub use schema::{Dtype, Form, Tensor};
+pub use storage::{Storage, StorageFile};
+pub use writer::{Finished, Grouping, Places, ShardWriter, places};

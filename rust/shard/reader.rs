@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::damage::{Damage, Misfit};
+use super::disk;
 use super::header::{self, in_trace};
 use super::layout::TraceEntry;
 use super::rules;
@@ -68,12 +70,13 @@ impl Shard {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(path: &Path, when: Verify) -> Result<Self, ShardError> {
-        // Opening a pipe that somebody put there would wait for its writer for ever.
-        if path.metadata().is_ok_and(|kind| !kind.is_file()) {
-            let found = "something that is no file".to_owned();
-            return Err(ShardError::Damaged { path: path.display().to_string(), found });
-        }
-        let file = File::open(path).map_err(ShardError::io("open", path))?;
+        let opened = disk::open_to_read(path).map_err(ShardError::io("open", path))?;
+        let Some(file) = opened else {
+            return Err(ShardError::Damaged {
+                path: path.display().to_string(),
+                found: Damage::NoFile,
+            });
+        };
         // SAFETY: committed shards never change (they are written once and only ever renamed), so the
         // mapped bytes stay as they are while the map lives; a file cut short from outside would fault.
         #[allow(unsafe_code)]
@@ -129,11 +132,7 @@ impl Shard {
         self.check_length()?;
         let bytes = &self.data()[at.begin..at.end];
         self.once(position, 1 << tensor as u32, || {
-            if xxh3_64(bytes) == at.checksum {
-                Ok(())
-            } else {
-                Err((tensor, "bytes that their checksum does not know".to_owned()))
-            }
+            if xxh3_64(bytes) == at.checksum { Ok(()) } else { Err((tensor, Misfit::Checksum)) }
         })?;
         match tensor {
             Tensor::EdgesOffset | Tensor::EdgesIndptr | Tensor::EdgesKey => {
@@ -168,7 +167,7 @@ impl Shard {
         if length == map.len() as u64 {
             return Ok(());
         }
-        Err(self.damaged(format!("{length} bytes where there were {}", map.len())))
+        Err(self.damaged(Damage::Resized { length, was: map.len() }))
     }
 
     fn data(&self) -> &[u8] {
@@ -215,7 +214,7 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn damaged(&self, found: String) -> ShardError {
+    pub(super) fn damaged(&self, found: Damage) -> ShardError {
         ShardError::Damaged { path: self.path.clone(), found }
     }
 }

@@ -2,6 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::damage::Misfit;
 use super::encode::{self, Array};
 use super::layout::{TensorEntry, TraceEntry};
 use super::rules;
@@ -39,11 +40,8 @@ impl Record<'_> {
     ) -> Result<(TraceEntry, Vec<u8>), ShardError> {
         let number = self.number;
         let forms = self.forms(types);
-        let misfit = |(tensor, found): schema::Disagreement| ShardError::Trace {
-            number,
-            tensor: tensor.name(),
-            found,
-        };
+        let misfit =
+            |(tensor, found): schema::Disagreement| ShardError::Trace { number, tensor, found };
         schema::dimensions(&forms).map_err(misfit)?;
         let mut data = Vec::new();
         let mut tensors = Vec::new();
@@ -64,7 +62,7 @@ impl Record<'_> {
                 form.shape = vec![data.len() - begin];
             }
             if form.bytes() != Some(data.len() - begin) {
-                let found = format!("{} bytes for shape {:?}", data.len() - begin, form.shape);
+                let found = Misfit::Bytes { bytes: data.len() - begin, shape: form.shape };
                 return Err(misfit((tensor, found)));
             }
             let checksum = xxh3_64(&data[begin..]);

@@ -1,6 +1,7 @@
 //! What the data of a trace has to be, beyond its shapes; the writer asks before it writes, the reader
 //! before it hands out.
 
+use super::damage::Misfit;
 use super::layout::TraceEntry;
 use super::meta;
 use super::schema::{Disagreement, Dtype, Tensor};
@@ -16,7 +17,7 @@ pub(super) fn check(trace: &TraceEntry, base: usize, data: &[u8]) -> Result<(), 
 /// The rules of its meta alone.
 pub(super) fn check_meta(trace: &TraceEntry, base: usize, data: &[u8]) -> Result<(), Disagreement> {
     meta::check(trace, stored(trace, base, data, Tensor::Meta).1)
-        .map_err(|found| (Tensor::Meta, found))
+        .map_err(|found| (Tensor::Meta, found.into()))
 }
 
 /// Element type and bytes of a tensor.
@@ -50,17 +51,14 @@ pub(super) fn check_edges(
     let graphs = offsets.len().saturating_sub(1);
     let rows = indptr.len().checked_div(graphs).unwrap_or(0);
     if offsets.first() != Some(&0) || offsets.last() != i64::try_from(keys.len()).ok().as_ref() {
-        return Err((
-            Tensor::EdgesOffset,
-            format!("offsets that do not span {} edges", keys.len()),
-        ));
+        return Err((Tensor::EdgesOffset, Misfit::OffsetsSpan { edges: keys.len() }));
     }
     for (graph, span) in offsets.windows(2).enumerate() {
         let keys = usize::try_from(span[0])
             .ok()
             .zip(usize::try_from(span[1]).ok())
             .and_then(|(begin, end)| keys.get(begin..end))
-            .ok_or_else(|| (Tensor::EdgesOffset, format!("offsets {span:?}")))?;
+            .ok_or((Tensor::EdgesOffset, Misfit::Offsets { span: [span[0], span[1]] }))?;
         check_graph(&indptr[graph * rows..(graph + 1) * rows], keys)?;
     }
     Ok(())
@@ -70,20 +68,20 @@ pub(super) fn check_edges(
 fn check_graph(indptr: &[i32], keys: &[u32]) -> Result<(), Disagreement> {
     let ends = (indptr.first(), indptr.last().map(|&end| usize::try_from(end)));
     if ends != (Some(&0), Some(Ok(keys.len()))) {
-        return Err((Tensor::EdgesIndptr, format!("rows that do not span {} edges", keys.len())));
+        return Err((Tensor::EdgesIndptr, Misfit::RowsSpan { edges: keys.len() }));
     }
     for (row, span) in indptr.windows(2).enumerate() {
         let keys = usize::try_from(span[0])
             .ok()
             .zip(usize::try_from(span[1]).ok())
             .and_then(|(begin, end)| keys.get(begin..end))
-            .ok_or_else(|| (Tensor::EdgesIndptr, format!("row {row} of edges {span:?}")))?;
+            .ok_or((Tensor::EdgesIndptr, Misfit::Row { row, span: [span[0], span[1]] }))?;
         let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
         if !ascending || keys.last().is_some_and(|&key| key as usize > row) {
             // A row may be as long as the file.
-            let (some, more) =
-                (&keys[..keys.len().min(8)], if keys.len() > 8 { " ..." } else { "" });
-            return Err((Tensor::EdgesKey, format!("keys {some:?}{more} of query {row}")));
+            let some = keys[..keys.len().min(8)].to_vec();
+            let found = Misfit::Keys { keys: some, is_cut: keys.len() > 8, query: row };
+            return Err((Tensor::EdgesKey, found));
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::damage::Misfit;
+
 /// Version of the format, in the header of every shard.
 pub const SCHEMA: u32 = 1;
 
@@ -234,8 +236,8 @@ pub struct Dimensions {
     pub edges: usize,
 }
 
-/// A shape that does not agree with the others: the tensor, and what was seen.
-pub type Disagreement = (Tensor, String);
+/// A tensor that breaks a rule, and which.
+pub type Disagreement = (Tensor, Misfit);
 
 /// Checks that all needed tensors are there, of types they may have, and that their shapes agree.
 ///
@@ -244,9 +246,9 @@ pub type Disagreement = (Tensor, String);
 pub fn dimensions(forms: &Forms) -> Result<Dimensions, Disagreement> {
     for tensor in Tensor::ALL {
         match &forms[tensor as usize] {
-            None if !tensor.is_optional() => return Err((tensor, "no such tensor".into())),
+            None if !tensor.is_optional() => return Err((tensor, Misfit::Missing)),
             Some(form) if !tensor.dtypes().contains(&form.dtype) => {
-                return Err((tensor, format!("element type {:?}", form.dtype)));
+                return Err((tensor, Misfit::Dtype { dtype: form.dtype }));
             }
             _ => {}
         }
@@ -266,27 +268,24 @@ fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
     // So that nothing below overflows, whatever a caller says; what is stored has been measured before.
     let most = usize::MAX / 16;
     if layers.checked_mul(heads).is_none_or(|all| all > most) || tokens > most || graphs > most {
-        return Err((Tensor::Diagonal, format!("{layers} layers, {heads} heads, {tokens} tokens")));
+        return Err((Tensor::Diagonal, Misfit::Large { layers, heads, tokens }));
     }
     if answer == 0 || tokens <= answer {
-        return Err((Tensor::Tokens, format!("{answer} answer tokens of {tokens} tokens")));
+        return Err((Tensor::Tokens, Misfit::Answer { answer, tokens }));
     }
     if graphs != layers && graphs != layers * heads {
-        return Err((
-            Tensor::EdgesIndptr,
-            format!("{graphs} graphs, {layers} layers, {heads} heads"),
-        ));
+        return Err((Tensor::EdgesIndptr, Misfit::Graphs { graphs, layers, heads }));
     }
     let [_, _, rows] = axes(forms, Tensor::Previous)?;
     if rows != answer + 1 && rows != tokens {
-        return Err((Tensor::Previous, format!("{rows} rows, {answer} answer tokens")));
+        return Err((Tensor::Previous, Misfit::Rows { rows, answer }));
     }
     let [_, _, _, segments] = axes(forms, Tensor::Mass)?;
     let [_, value_heads, _] = axes(forms, Tensor::ValueNorm)?;
     let narrow = tokens <= usize::from(u16::MAX) + 1;
-    let key = forms[Tensor::EdgesKey as usize].as_ref().map(|form| form.dtype);
-    if key != Some(if narrow { Dtype::U16 } else { Dtype::U32 }) {
-        return Err((Tensor::EdgesKey, format!("element type {key:?} for {tokens} tokens")));
+    let dtype = forms[Tensor::EdgesKey as usize].as_ref().map(|form| form.dtype);
+    if dtype != Some(if narrow { Dtype::U16 } else { Dtype::U32 }) {
+        return Err((Tensor::EdgesKey, Misfit::KeyDtype { dtype, tokens }));
     }
     expect(forms, Tensor::EdgesOffset, &[graphs + 1])?;
     expect(forms, Tensor::TokenEntropy, &[answer])?;
@@ -307,7 +306,7 @@ fn agree_hidden(forms: &Forms) -> Result<(), Disagreement> {
     let is_int8 =
         forms[Tensor::Hidden as usize].as_ref().is_some_and(|form| form.dtype == Dtype::I8);
     if is_int8 != forms[Tensor::HiddenScale as usize].is_some() {
-        return Err((Tensor::HiddenScale, "a scale without int8, or int8 without a scale".into()));
+        return Err((Tensor::HiddenScale, Misfit::Scale));
     }
     if forms[Tensor::Hidden as usize].is_some() {
         let [layers, tokens, _] = axes(forms, Tensor::Hidden)?;
@@ -321,13 +320,13 @@ fn agree_hidden(forms: &Forms) -> Result<(), Disagreement> {
 /// The axes of a tensor that has to have `N` of them.
 fn axes<const N: usize>(forms: &Forms, tensor: Tensor) -> Result<[usize; N], Disagreement> {
     let shape = forms[tensor as usize].as_ref().map_or(&[][..], |form| &form.shape);
-    shape.try_into().map_err(|_| (tensor, format!("shape {shape:?}")))
+    shape.try_into().map_err(|_| (tensor, Misfit::Axes { shape: shape.to_vec() }))
 }
 
 fn expect(forms: &Forms, tensor: Tensor, shape: &[usize]) -> Result<(), Disagreement> {
     match &forms[tensor as usize] {
         Some(form) if form.shape != shape => {
-            Err((tensor, format!("shape {:?} where the others say {shape:?}", form.shape)))
+            Err((tensor, Misfit::Shape { shape: form.shape.clone(), due: shape.to_vec() }))
         }
         _ => Ok(()),
     }

@@ -2,23 +2,29 @@
 //!
 //! ```text
 //! begin      reserve the header's room, which no reader accepts as a header; or go on:
-//!            read the journal, check the data it tells of, cut what follows
+//!            read the journal, copy the data it tells of to a file of its own, check that;
+//!            or, where a kill came before the commit record: take the finished shard as it is
 //! append     encode each tensor, pad the trace to 64 bytes, write, keep only its entry
 //! end_batch  note the batch; once a group is large or old enough: sync data, then journal
 //! finish     sync the group, write the header, sync, verify, publish, sync the folders
 //! ```
-//! A trace leaves memory when it is appended; what stays is its entry in the header, about 2 KB. After a
-//! failed sync nothing written since the last one may be relied on, and syncing again would not say so:
-//! the writer is spent, its journal is removed, and the shard begins anew the next time.
+//! 1. A trace leaves memory when it is appended; what stays is its entry in the header, about 2 KB.
+//! 2. After a failed write or sync nothing written since the last sync may be relied on, although it can be
+//!    read: the system keeps it in memory, and does not write it again. The writer is spent, and another goes
+//!    on where the journal ends, with a copy that it syncs.
+//! 3. Who goes on works on files of its own, which take the names of those that were there. So a process
+//!    that was taken for dead and goes on as well, after a pause of its machine say, writes to files
+//!    without a name, and nothing of it reaches what is published. It is told at the next sync.
+//! 4. A file with a header was finished, and is never removed where finished shards are.
 
 mod finish;
 mod resume;
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::files;
 use super::journal::{self, Batch, Opening};
 use super::layout::{self, LENGTH_BYTES, TraceEntry};
 use super::reader::Shard;
@@ -55,6 +61,31 @@ pub struct Places {
     pub shard: PathBuf,
 }
 
+impl Places {
+    /// Where what goes on with the shard lies until it is whole.
+    fn scratch(&self) -> Self {
+        let beside = |path: &Path| {
+            let mut name = path.to_path_buf().into_os_string();
+            name.push(".new");
+            PathBuf::from(name)
+        };
+        Self { partial: beside(&self.partial), journal: beside(&self.journal), ..self.clone() }
+    }
+}
+
+/// What a writer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Append, end batches, finish.
+    Open,
+    /// Finish: a shard that was published and not recorded.
+    Taken,
+    /// Nothing: it is published.
+    Finished,
+    /// Nothing: a write or a sync failed.
+    Spent,
+}
+
 /// What a finished shard is recorded by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -79,7 +110,7 @@ pub struct ShardWriter {
     grouping: Grouping,
     group: Group,
     syncing: Duration,
-    is_finished: bool,
+    state: State,
 }
 
 /// What was written since the last sync.
@@ -96,10 +127,13 @@ struct Group {
 impl ShardWriter {
     /// Begins a shard, or goes on with it where its journal ends.
     ///
-    /// A finished shard at its place is taken to be uncommitted (a kill came before its commit record),
-    /// and gone on with as well. `identity` tells shards apart: what was begun as another is discarded.
+    /// A finished shard at its place has no commit record (a kill came before it). If its journal tells of
+    /// the same traces, it is taken as it is: all batches are in it, and [`Self::finish`] gives what to
+    /// record. `identity` tells shards apart: what was begun as another is discarded.
     ///
     /// # Errors
+    /// [`ShardError::Unrecorded`] for a finished shard without such a journal, [`ShardError::Damaged`] for
+    /// one that is damaged, [`ShardError::Superseded`] where another process begins at the same time, or
     /// [`ShardError::Io`].
     pub fn begin(
         storage: Arc<dyn Storage + Send + Sync>,
@@ -108,16 +142,23 @@ impl ShardWriter {
         traces: usize,
         types: StoredTypes,
     ) -> Result<Self, ShardError> {
-        resume::take_back(&*storage, &places)?;
-        if let Some(writer) = Self::go_on(&storage, &places, identity, types) {
+        let scratch = places.scratch();
+        for path in [&scratch.partial, &scratch.journal] {
+            if storage.exists(path) {
+                files::remove(&*storage, path)?;
+            }
+        }
+        let left = resume::read_journal(&*storage, &places, identity)?;
+        if let Some(finished) = resume::find_finished(&*storage, &places)? {
+            return Self::take(storage, places, types, finished, left);
+        }
+        if let Some(left) = left
+            && let Some(writer) = Self::go_on(&storage, &places, types, left)?
+        {
             return Ok(writer);
         }
         let header_space = layout::header_space(traces);
         let partial = &places.partial;
-        if storage.exists(partial) {
-            // Not emptied in place: after a merge the same file may be another run's committed shard.
-            storage.remove(partial).map_err(ShardError::io("remove", partial))?;
-        }
         let mut file = storage.create(partial).map_err(ShardError::io("create", partial))?;
         file.set_length((LENGTH_BYTES + header_space) as u64)
             .map_err(ShardError::io("write", partial))?;
@@ -125,22 +166,38 @@ impl ShardWriter {
         let mut journal = storage.create(path).map_err(ShardError::io("create", path))?;
         let opening = journal::line(&Opening::new(identity, header_space));
         journal.write_at(&opening, 0).map_err(ShardError::io("write", path))?;
+        // The names too: what is synced under a name that is lost is lost.
+        files::sync_folders(&*storage, [partial, path])?;
         Ok(Self {
+            header_space,
+            journal_bytes: opening.len() as u64,
+            ..Self::of(storage, places, types, (file, journal))
+        })
+    }
+
+    /// A writer of these files, which has nothing in it.
+    fn of(
+        storage: Arc<dyn Storage + Send + Sync>,
+        places: Places,
+        types: StoredTypes,
+        (file, journal): (Box<dyn StorageFile>, Box<dyn StorageFile>),
+    ) -> Self {
+        Self {
             storage,
+            places,
             types,
             file,
             journal,
-            journal_bytes: opening.len() as u64,
-            header_space,
+            journal_bytes: 0,
+            header_space: 0,
             data_bytes: 0,
             traces: Vec::new(),
             notes: Vec::new(),
             grouping: Grouping::default(),
             group: Group::new(0, 0),
             syncing: Duration::ZERO,
-            is_finished: false,
-            places,
-        })
+            state: State::Open,
+        }
     }
 
     fn data_start(&self) -> u64 {
@@ -179,12 +236,39 @@ impl ShardWriter {
         self.syncing
     }
 
+    /// Refuses to act where that is over.
+    fn check_open(&self) -> Result<(), ShardError> {
+        let path = |path: &Path| path.display().to_string();
+        match self.state {
+            State::Open => Ok(()),
+            State::Spent => Err(ShardError::Spent { path: path(&self.places.partial) }),
+            State::Taken | State::Finished => {
+                Err(ShardError::Exists { path: path(&self.places.shard) })
+            }
+        }
+    }
+
+    /// Does something with the files, after whose failure the writer is spent.
+    fn or_spent<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, ShardError>,
+    ) -> Result<T, ShardError> {
+        act(self).inspect_err(|_| self.state = State::Spent)
+    }
+
+    /// Makes the writer refuse what follows, after a fault of its caller's.
+    pub fn spend(&mut self) {
+        self.state = State::Spent;
+    }
+
     /// Appends one trace.
     ///
     /// # Errors
     /// [`ShardError::Trace`] where it does not fit the schema (the shard stays as it was),
-    /// [`ShardError::Exists`] once the shard is finished, or [`ShardError::Io`].
+    /// [`ShardError::Exists`] once the shard is finished, [`ShardError::Io`], after which the writer is
+    /// spent, or [`ShardError::Spent`].
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), ShardError> {
+        self.check_open()?;
         let (entry, data) = record.lay_out(self.types, self.data_bytes)?;
         self.write(entry, &data)
     }
@@ -199,6 +283,7 @@ impl ShardWriter {
         position: usize,
         number: usize,
     ) -> Result<(), ShardError> {
+        self.check_open()?;
         let (mut entry, data) = shard.trace(position)?;
         let begin = entry.tensors.first().map_or(0, |tensor| tensor.begin);
         for tensor in &mut entry.tensors {
@@ -210,11 +295,11 @@ impl ShardWriter {
     }
 
     fn write(&mut self, entry: TraceEntry, data: &[u8]) -> Result<(), ShardError> {
-        if self.is_finished {
-            return Err(ShardError::Exists { path: self.places.shard.display().to_string() });
-        }
         let offset = self.data_start() + self.data_bytes as u64;
-        self.file.write_at(data, offset).map_err(ShardError::io("write", &self.places.partial))?;
+        self.or_spent(|writer| {
+            let written = writer.file.write_at(data, offset);
+            written.map_err(ShardError::io("write", &writer.places.partial))
+        })?;
         self.data_bytes += data.len();
         self.traces.push(entry);
         Ok(())
@@ -223,8 +308,10 @@ impl ShardWriter {
     /// Ends a batch, which is what can be gone on after; `note` is handed back then.
     ///
     /// # Errors
-    /// [`ShardError::Io`]; after a failed sync the writer is spent.
+    /// [`ShardError::Io`] or [`ShardError::Superseded`], after which the writer is spent;
+    /// [`ShardError::Exists`] or [`ShardError::Spent`].
     pub fn end_batch(&mut self, note: &str) -> Result<(), ShardError> {
+        self.check_open()?;
         let traces = self.traces[self.group.journalled..].to_vec();
         let batch = Batch { data: self.data_bytes, note: note.to_owned(), traces };
         self.group.lines.extend(journal::line(&batch));
@@ -232,7 +319,30 @@ impl ShardWriter {
         self.notes.push(batch.note);
         let is_large = self.data_bytes - self.group.synced >= self.grouping.bytes;
         if is_large || self.group.since.elapsed() >= self.grouping.age {
-            self.sync_group()?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Makes all batches that have ended durable, whatever the size and age of their group.
+    ///
+    /// # Errors
+    /// As [`Self::end_batch`].
+    pub fn sync(&mut self) -> Result<(), ShardError> {
+        self.check_open()?;
+        self.or_spent(Self::sync_group)
+    }
+
+    /// Refuses to go on where another process does.
+    ///
+    /// # Errors
+    /// [`ShardError::Superseded`], or [`ShardError::Io`].
+    pub fn check_names(&self) -> Result<(), ShardError> {
+        let files = [(&self.file, &self.places.partial), (&self.journal, &self.places.journal)];
+        for (file, path) in files {
+            if !file.is_at(path).map_err(ShardError::io("look at", path))? {
+                return Err(files::superseded(path));
+            }
         }
         Ok(())
     }
@@ -240,34 +350,25 @@ impl ShardWriter {
     /// Makes what was written durable, then the journal that tells of it.
     fn sync_group(&mut self) -> Result<(), ShardError> {
         let began = Instant::now();
-        let synced =
-            self.file.sync().map_err(ShardError::io("sync", &self.places.partial)).and_then(|()| {
-                self.journal
-                    .write_at(&self.group.lines, self.journal_bytes)
-                    .and_then(|()| self.journal.sync())
-                    .map_err(ShardError::io("sync", &self.places.journal))
-            });
+        self.check_names()?;
+        self.file.sync().map_err(ShardError::io("sync", &self.places.partial))?;
+        self.journal
+            .write_at(&self.group.lines, self.journal_bytes)
+            .and_then(|()| self.journal.sync())
+            .map_err(ShardError::io("sync", &self.places.journal))?;
         self.syncing += began.elapsed();
-        if synced.is_err() {
-            // Ignored where it fails too: a journal that stays is checked against the data.
-            let _ = self.storage.remove(&self.places.journal);
-            return synced;
-        }
         self.journal_bytes += self.group.lines.len() as u64;
         self.group = Group::new(self.traces.len(), self.data_bytes);
         Ok(())
     }
 
-    /// Removes the journal, once the commit record is durable or the shard is to begin anew.
+    /// Removes the journal, once the commit record is durable or the shard is to begin anew; not one of
+    /// another process that goes on with the shard.
     ///
     /// # Errors
     /// [`ShardError::Io`].
     pub fn forget(&self) -> Result<(), ShardError> {
-        let journal = &self.places.journal;
-        match self.storage.remove(journal) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(ShardError::io("remove", journal)),
-        }
+        files::remove_own(&*self.storage, &*self.journal, &self.places.journal)
     }
 }
 

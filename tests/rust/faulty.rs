@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -36,17 +37,19 @@ impl Change {
     }
 }
 
+/// A file as Linux has it: what programs read is in memory, whether or not it will ever be on the disk.
 #[derive(Debug, Clone, Default)]
 struct Inode {
+    memory: Vec<u8>,
     durable: Vec<u8>,
+    /// What the next sync writes.
     changes: Vec<Change>,
 }
 
 impl Inode {
-    fn content(&self) -> Vec<u8> {
-        let mut content = self.durable.clone();
-        self.changes.iter().for_each(|change| change.apply(&mut content));
-        content
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.memory);
+        self.changes.push(change);
     }
 }
 
@@ -62,6 +65,10 @@ struct State {
     operations: usize,
     fault: Option<(usize, Fault)>,
     ignores_syncs: bool,
+    /// A folder of which names are never synced.
+    forgets: Option<PathBuf>,
+    /// A bit of each file that the disk changes at every sync.
+    corrupts: Option<usize>,
 }
 
 /// The disk; clones share it.
@@ -87,6 +94,16 @@ impl FaultyDisk {
         disk
     }
 
+    /// Lets the disk forget the names in a folder, whatever is synced.
+    pub fn forget_names_in(&self, folder: &Path) {
+        self.state().forgets = Some(folder.to_path_buf());
+    }
+
+    /// Lets the disk change a bit of each file from now on, whenever it is synced.
+    pub fn corrupt(&self, bit: usize) {
+        self.state().corrupts = Some(bit);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
@@ -105,7 +122,7 @@ impl FaultyDisk {
     /// The content of a file as a running program sees it.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
-        state.names.get(path).map(|&inode| state.inodes[inode].content())
+        state.names.get(path).map(|&inode| state.inodes[inode].memory.clone())
     }
 
     /// What is there after the power came back: of what was not synced, any part, in any order.
@@ -124,7 +141,7 @@ impl FaultyDisk {
                     _ => change.apply(&mut durable),
                 }
             }
-            Inode { durable, changes: Vec::new() }
+            Inode { memory: durable.clone(), durable, changes: Vec::new() }
         });
         let inodes = inodes.collect();
         let mut names = state.durable_names.clone();
@@ -173,25 +190,52 @@ impl State {
     }
 }
 
+impl State {
+    /// A new file, which takes the name from another.
+    fn create(&mut self, path: &Path) -> usize {
+        self.inodes.push(Inode::default());
+        let inode = self.inodes.len() - 1;
+        self.name(path, Some(inode));
+        inode
+    }
+}
+
+impl FaultyDisk {
+    fn file(&self, inode: usize) -> Box<dyn StorageFile> {
+        Box::new(FaultyFile { disk: self.clone(), inode })
+    }
+}
+
 impl Storage for FaultyDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        let mut state = self.operate()?;
-        let inode = if let Some(&inode) = state.names.get(path) {
-            state.inodes[inode].changes.push(Change::Length(0));
-            inode
-        } else {
-            state.inodes.push(Inode::default());
-            let inode = state.inodes.len() - 1;
-            state.name(path, Some(inode));
-            inode
-        };
-        Ok(Box::new(FaultyFile { disk: self.clone(), inode }))
+        let inode = self.operate()?.create(path);
+        Ok(self.file(inode))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         let state = self.operate()?;
         let inode = *state.names.get(path).ok_or(ErrorKind::NotFound)?;
-        Ok(Box::new(FaultyFile { disk: self.clone(), inode }))
+        drop(state);
+        Ok(self.file(inode))
+    }
+
+    fn copy(
+        &self,
+        from: &Path,
+        range: Range<u64>,
+        to: &Path,
+        at: u64,
+    ) -> io::Result<Box<dyn StorageFile>> {
+        let (begin, end) = (range.start.try_into().unwrap(), range.end.try_into().unwrap());
+        let state = self.operate()?;
+        let from = *state.names.get(from).ok_or(ErrorKind::NotFound)?;
+        let bytes = state.inodes[from].memory.get::<Range<usize>>(begin..end);
+        let bytes = bytes.ok_or(ErrorKind::UnexpectedEof)?.to_vec();
+        drop(state);
+        let inode = self.operate()?.create(to);
+        let change = Change::Write(at.try_into().unwrap(), bytes);
+        self.operate()?.inodes[inode].change(change);
+        Ok(self.file(inode))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -200,13 +244,22 @@ impl Storage for FaultyDisk {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.operate()?;
-        if state.names.contains_key(to) {
+        let inode = *state.names.get(from).ok_or(ErrorKind::NotFound)?;
+        if state.names.get(to).is_some_and(|&other| other != inode) {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let inode = *state.names.get(from).ok_or(ErrorKind::NotFound)?;
         state.name(to, Some(inode));
         drop(state);
         let mut state = self.operate()?;
+        state.name(from, None);
+        Ok(())
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.operate()?;
+        let inode = *state.names.get(from).ok_or(ErrorKind::NotFound)?;
+        // At once, also on the disk.
+        state.name(to, Some(inode));
         state.name(from, None);
         Ok(())
     }
@@ -220,7 +273,7 @@ impl Storage for FaultyDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.operate()?;
-        if state.ignores_syncs {
+        if state.ignores_syncs || state.forgets.as_deref() == Some(folder) {
             return Ok(());
         }
         let namings = std::mem::take(&mut state.namings);
@@ -244,13 +297,13 @@ impl StorageFile for FaultyFile {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.operate()?;
         let offset = usize::try_from(offset).unwrap();
-        state.inodes[self.inode].changes.push(Change::Write(offset, bytes.to_vec()));
+        state.inodes[self.inode].change(Change::Write(offset, bytes.to_vec()));
         Ok(())
     }
 
     fn read_at(&mut self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let state = self.disk.operate()?;
-        let content = state.inodes[self.inode].content();
+        let content = &state.inodes[self.inode].memory;
         let begin = usize::try_from(offset).unwrap();
         let part = content.get(begin..begin + bytes.len()).ok_or(ErrorKind::UnexpectedEof)?;
         bytes.copy_from_slice(part);
@@ -258,16 +311,17 @@ impl StorageFile for FaultyFile {
     }
 
     fn length(&mut self) -> io::Result<u64> {
-        Ok(self.disk.operate()?.inodes[self.inode].content().len() as u64)
+        Ok(self.disk.operate()?.inodes[self.inode].memory.len() as u64)
     }
 
     fn set_length(&mut self, length: u64) -> io::Result<()> {
         let mut state = self.disk.operate()?;
-        state.inodes[self.inode].changes.push(Change::Length(usize::try_from(length).unwrap()));
+        state.inodes[self.inode].change(Change::Length(usize::try_from(length).unwrap()));
         Ok(())
     }
 
-    /// A sync that fails forgets what it was to make durable, as Linux does: the next one succeeds.
+    /// A sync that fails forgets what it was to make durable, and the next one succeeds, as on Linux: what
+    /// was not written can still be read, until the power goes.
     fn sync(&mut self) -> io::Result<()> {
         let mut state = match self.disk.operate() {
             Ok(state) => state,
@@ -279,11 +333,36 @@ impl StorageFile for FaultyFile {
                 return Err(error);
             }
         };
+        let corrupts = state.corrupts;
         if !state.ignores_syncs {
             let inode = &mut state.inodes[self.inode];
-            inode.durable = inode.content();
-            inode.changes.clear();
+            let changes = std::mem::take(&mut inode.changes);
+            for change in changes {
+                change.apply(&mut inode.durable);
+            }
+            if let Some(bit) = corrupts.filter(|bit| bit / 8 < inode.durable.len()) {
+                inode.durable[bit / 8] ^= 1 << (bit % 8);
+                inode.memory.clone_from(&inode.durable);
+            }
         }
         Ok(())
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.disk.state().names.get(path) == Some(&self.inode))
+    }
+
+    fn publish(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.disk.operate()?;
+        if state.names.get(from) != Some(&self.inode) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        match state.names.get(to) {
+            Some(&other) if other != self.inode => Err(ErrorKind::AlreadyExists.into()),
+            _ => {
+                state.name(to, Some(self.inode));
+                Ok(())
+            }
+        }
     }
 }

@@ -13,8 +13,8 @@ use allocations::peak_of;
 use faulty::FaultyDisk;
 use hallutrace::shard::journal::{self, Batch, Opening};
 use hallutrace::shard::layout;
-use hallutrace::shard::storage::{Disk, Storage};
 use hallutrace::shard::writer::{Grouping, Places, ShardWriter, places};
+use hallutrace::shard::{Disk, storage::Storage};
 use made_up::{MadeUp, TYPES};
 
 const TRACES: usize = 3;

@@ -9,8 +9,8 @@ use hallutrace::error::ShardError;
 use hallutrace::shard::encode::{Array, Values};
 use hallutrace::shard::record::{Record, StoredTypes};
 use hallutrace::shard::schema::{Dtype, Tensor};
-use hallutrace::shard::storage::{Disk, Storage};
 use hallutrace::shard::writer::{Grouping, places};
+use hallutrace::shard::{Disk, storage::Storage};
 use hallutrace::shard::{ShardWriter, files};
 
 pub const TYPES: StoredTypes = StoredTypes { edge_weight: Dtype::F16, hidden: Dtype::F32 };

@@ -70,6 +70,68 @@ proptest! {
     }
 }
 
+/// Rows of one head, all of whose keys are read.
+fn rows(weights: &[Vec<f32>]) -> Matrix {
+    let (queries, keys) = (weights.len(), weights[0].len());
+    Matrix { heads: 1, queries, keys, first_query: 0, causal: false, weights: weights.concat() }
+}
+
+#[test]
+fn weights_beyond_one_have_the_entropy_of_float64() {
+    // Terms of both signs, of which next to nothing is left.
+    let mut random = Random(5);
+    let all: Vec<Vec<f32>> = (0..40)
+        .map(|row| {
+            let mut row: Vec<f32> = (0..70)
+                .map(|_| 2.0 * random.unit() + if row % 2 == 0 { 0.0 } else { 1e3 })
+                .collect();
+            row[3] = 0.0;
+            let rest = |row: &[f32]| -> f64 {
+                let term = |&w: &f32| if w > 0.0 { f64::from(w) * f64::from(w).ln() } else { 0.0 };
+                row.iter().map(term).sum()
+            };
+            // A weight whose term is the opposite of the others', nearly, by bisection.
+            let (mut low, mut high) = (1.0_f32, 1e6);
+            let wanted = -(rest(&row) - rest(&row[7..8]));
+            for _ in 0..60 {
+                let middle = low.midpoint(high);
+                let is_less = f64::from(middle) * f64::from(middle).ln() < wanted;
+                (low, high) = if is_less { (middle, high) } else { (low, middle) };
+            }
+            row[7] = low;
+            row
+        })
+        .collect();
+    let matrix = rows(&all);
+    check(&matrix, &[20], &run(&matrix, &[20]));
+}
+
+#[test]
+fn sums_that_float32_does_not_hold_are_refused() {
+    let refused = |weights: &[Vec<f32>]| {
+        let matrix = rows(weights);
+        let stored = Stored::F32(matrix.weights.clone());
+        let fail =
+            || marginals(&matrix.view(&stored), Segments::default()).unwrap_err().to_string();
+        naive::on_every_set(fail)
+    };
+    let end = "- pass attention after softmax";
+    let begin =
+        "Expected sums of rows and columns that float32 holds, got more than 3.4028235e38 at";
+    // A row, the entropy alone of one, and a column.
+    let row = refused(&[vec![0.1; 20], vec![3e38; 20]]);
+    assert_eq!(row, format!("{begin} head 0, query 1, key 19 {end}"));
+    let entropy = refused(&[vec![1e38, 0.0], vec![0.0, 1.0]]);
+    assert_eq!(entropy, format!("{begin} head 0, query 0, key 1 {end}"));
+    let mut column = vec![vec![0.0; 3]; 6];
+    for row in &mut column {
+        row[1] = 3e36;
+    }
+    column.resize(200, column[0].clone());
+    let column = refused(&column);
+    assert_eq!(column, format!("{begin} head 0, query 199, key 1 {end}"));
+}
+
 #[test]
 fn long_flat_rows_are_those_of_float64() {
     let (queries, keys) = (64, 8192);

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hallutrace::error::ShardError;
+use hallutrace::shard::Disk;
 use hallutrace::shard::encode::Values;
 use hallutrace::shard::graph::Layer;
 use hallutrace::shard::schema::{Dtype, Tensor};
-use hallutrace::shard::storage::Disk;
 use hallutrace::shard::writer::{Finished, Grouping};
 use hallutrace::shard::{Shard, ShardWriter, Verify, layout};
 use hallutrace::sparsify::Combine;

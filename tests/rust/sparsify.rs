@@ -7,7 +7,8 @@ mod naive;
 use hallutrace::attention::{AttentionView, Elements, Layout};
 use hallutrace::edges::EdgeList;
 use hallutrace::error::InputError;
-use hallutrace::reduce::sparsify;
+use hallutrace::marginals::Segments;
+use hallutrace::reduce::{marginals, sparsify};
 use hallutrace::simd::InstructionSet;
 use hallutrace::sparsify::{Combine, Rules};
 use naive::{Matrix, Random, Stored, Wanted};
@@ -82,6 +83,66 @@ proptest! {
             let stored = alone.store(dtype);
             let alone = run_stored(&alone, &stored, wanted);
             prop_assert_eq!(list.retained()[query].to_bits(), alone.retained()[0].to_bits());
+        }
+    }
+}
+
+#[test]
+fn what_is_retained_is_the_share_of_the_mass() {
+    let mut random = Random(23);
+    for keys in [1, 5, 16, 40, 112, 500, 600, 1500] {
+        for large in [1.0, 1e37, f32::MAX] {
+            let mut weights: Vec<f32> =
+                random.row(keys).iter().map(|w| w.min(1.0) * large).collect();
+            weights[0] = large;
+            let matrix = one_row(weights);
+            let mass: f64 = matrix.weights.iter().map(|&weight| f64::from(weight)).sum();
+            for (top_k, min_weight, top_mass) in [
+                (Some(1), 0.0, None),
+                (Some(8), 0.0, None),
+                (Some(30), 0.0, None),
+                (None, 0.01, None),
+                (Some(8), 0.01, None),
+                (None, 0.0, Some(0.7)),
+                (None, 0.0, None),
+            ] {
+                let wanted = Wanted { top_k, min_weight, top_mass, combine: Combine::Each };
+                let list = run(&matrix, wanted);
+                let kept: f64 = list.weights().iter().map(|&weight| f64::from(weight)).sum();
+                let retained = f64::from(list.retained()[0]);
+                assert!((retained - kept / mass).abs() < 1e-5, "{retained} of {keys}, {large}");
+            }
+        }
+    }
+    let empty = one_row(vec![0.0; 40]);
+    for top_k in [None, Some(3), Some(20)] {
+        let wanted = Wanted { top_k, min_weight: 0.5, top_mass: None, combine: Combine::Each };
+        assert_eq!(run(&empty, wanted).retained(), [1.0]);
+    }
+}
+
+#[test]
+fn shares_that_a_sum_meets_to_the_last_bit_are_those_of_the_oracle() {
+    let mut random = Random(29);
+    for round in 0..600 {
+        let keys = 20 + 7 * (round % 60);
+        let weights: Vec<f32> =
+            (0..keys).map(|_| random.unit().powi(1 + round as i32 % 9)).collect();
+        let matrix = one_row(weights);
+        let mut sorted = matrix.weights.clone();
+        sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+        let sums: Vec<f64> = sorted
+            .iter()
+            .scan(0.0, |sum, &weight| {
+                *sum += f64::from(weight);
+                Some(*sum)
+            })
+            .collect();
+        let share = sums[(random.unit() * 0.8 * keys as f32) as usize] / sums[keys - 1];
+        for share in [share.next_down(), share, share.next_up()] {
+            let top_mass = Some(share.min(1.0));
+            let wanted = Wanted { top_k: None, min_weight: 0.0, top_mass, combine: Combine::Each };
+            assert_eq!(tuples(&run(&matrix, wanted)), matrix.edges(wanted), "round {round}");
         }
     }
 }
@@ -237,6 +298,25 @@ fn instruction_sets_are_named_and_others_refused() {
 }
 
 #[test]
+fn a_matrix_without_weights_has_no_edges_whatever_its_strides() {
+    let strided = Layout { heads: 2, queries: 3, keys: 4, head_stride: 100, query_stride: 10 };
+    for (heads, queries, keys) in [(0, 3, 4), (2, 0, 4), (2, 3, 0)] {
+        let layout = Layout { heads, queries, keys, ..strided };
+        let view = AttentionView::new(Elements::F32(&[]), layout, false, None).unwrap();
+        for combine in [Combine::Mean, Combine::Max, Combine::Each] {
+            let rules = Rules::new(Some(3), 0.0, None).unwrap();
+            let edges = naive::on_every_set(|| sparsify(&view, rules, combine).unwrap());
+            assert_eq!(edges.len(), 0);
+            assert_eq!(edges.retained(), vec![1.0; combine.graphs(heads) * queries]);
+        }
+        let segments = Segments::default();
+        let made = naive::on_every_set(|| marginals(&view, segments.clone()).unwrap());
+        assert_eq!(made.entropy, vec![0.0; heads * queries]);
+        assert_eq!(made.received, vec![0.0; heads * keys]);
+    }
+}
+
+#[test]
 fn views_check_that_the_slice_holds_the_matrix() {
     let weights = [0.0; 11];
     let new = |layout| AttentionView::new(Elements::F32(&weights), layout, false, None);
@@ -251,4 +331,9 @@ fn views_check_that_the_slice_holds_the_matrix() {
     assert!(new(Layout { queries: 0, head_stride: usize::MAX, ..layout }).is_ok());
     let keys = 1 << 31;
     assert_eq!(new(Layout { keys, ..layout }).unwrap_err(), InputError::Keys { keys });
+    let most = usize::MAX;
+    let largest =
+        Layout { heads: most, queries: most, keys: 1, head_stride: most, query_stride: most };
+    assert!(new(largest).is_err());
+    assert!(new(Layout::contiguous(2, most, 3)).is_err());
 }

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{CHUNK, Finished, ShardWriter};
+use super::{CHUNK, Finished, ShardWriter, State};
 use crate::error::ShardError;
-use crate::shard::journal::{self, Opening};
+use crate::shard::damage::Damage;
+use crate::shard::files;
+use crate::shard::header;
 use crate::shard::layout::{self, LENGTH_BYTES, LONGEST_HEADER};
-use crate::shard::{files, header};
 
 impl ShardWriter {
     /// Writes the header, syncs, verifies what was written, and publishes the shard.
@@ -16,15 +17,31 @@ impl ShardWriter {
     /// The journal stays until [`Self::forget`]: a kill before the commit record goes on from it.
     ///
     /// # Errors
-    /// [`ShardError::Exists`] where another process was first; [`ShardError::Io`];
-    /// [`ShardError::Damaged`] where the disk gives back other bytes than were written.
+    /// [`ShardError::Exists`] where another process was first; [`ShardError::Superseded`] where one goes on
+    /// with the shard; [`ShardError::Io`]; [`ShardError::Damaged`] where the disk gives back other bytes
+    /// than were written. The writer is spent after each of them; [`ShardError::Spent`].
     pub fn finish(&mut self) -> Result<Finished, ShardError> {
+        if self.state != State::Taken {
+            self.check_open()?;
+        }
+        let is_taken = self.state == State::Taken;
+        let finished =
+            self.or_spent(
+                |writer| {
+                    if is_taken { writer.finish_taken() } else { writer.finish_new() }
+                },
+            )?;
+        self.state = State::Finished;
+        Ok(finished)
+    }
+
+    fn finish_new(&mut self) -> Result<Finished, ShardError> {
+        self.sync_group()?;
         // The header of a large shard is the largest thing in memory: once is enough.
         let mut header = layout::encode(&self.traces).into_bytes();
         if header.len() > self.header_space {
             self.move_data(layout::padded_header(header.len()))?;
         }
-        self.sync_group()?;
         header.resize(self.header_space, b' ');
         let began = Instant::now();
         // Its length last: a file without one was never finished.
@@ -37,22 +54,33 @@ impl ShardWriter {
         self.syncing += began.elapsed();
         let finished = self.verify()?;
         let began = Instant::now();
-        files::publish(&*self.storage, &self.places.partial, &self.places.shard)?;
-        self.is_finished = true;
+        let (partial, shard) = (&self.places.partial, &self.places.shard);
+        files::publish_open(&*self.storage, &mut *self.file, partial, shard)?;
         self.syncing += began.elapsed();
         Ok(finished)
+    }
+
+    /// The end of a shard that has its name already; what lies where it was written is not needed.
+    fn finish_taken(&mut self) -> Result<Finished, ShardError> {
+        let (partial, shard) = (&self.places.partial, &self.places.shard);
+        self.file.sync().map_err(ShardError::io("sync", shard))?;
+        if self.storage.exists(partial) {
+            files::remove(&*self.storage, partial)?;
+        }
+        files::sync_folders(&*self.storage, [shard, partial])?;
+        self.verify()
     }
 
     /// Reads the whole file back, with the strict reader's eyes.
     fn verify(&mut self) -> Result<Finished, ShardError> {
         let path = self.places.partial.display().to_string();
-        let damaged = |found: String| ShardError::Damaged { path: path.clone(), found };
+        let damaged = |found: Damage| ShardError::Damaged { path: path.clone(), found };
         let length = self.file.length().map_err(ShardError::io("read", &self.places.partial))?;
         let mut head = vec![0; LENGTH_BYTES + self.header_space];
         self.file.read_at(&mut head, 0).map_err(ShardError::io("read", &self.places.partial))?;
         let (_, traces) = header::parse(&head, length).map_err(damaged)?;
         if traces != self.traces {
-            return Err(damaged("a header that tells of other traces".to_owned()));
+            return Err(damaged(Damage::OtherTraces));
         }
         self.check_data()?;
         let mut hash = Xxh3::new();
@@ -67,34 +95,20 @@ impl ShardWriter {
         Ok(Finished { bytes: length, checksum: hash.digest() })
     }
 
-    /// Gives the header more room: from the last byte to the first, the data moves up.
+    /// Gives the header more room: the data goes on in another file, and the journal as well.
+    ///
+    /// A kill between the names of the two begins the shard anew: what the one tells of is not where it
+    /// says.
     fn move_data(&mut self, header_space: usize) -> Result<(), ShardError> {
         if header_space > LONGEST_HEADER {
             return Err(ShardError::Damaged {
                 path: self.places.partial.display().to_string(),
-                found: format!(
-                    "a header of {header_space} bytes (100,000,000 at most: use smaller shards)"
-                ),
+                found: Damage::LongHeader { length: header_space },
             });
         }
-        // While it moves, the journal would tell of data that is not there.
-        let failed = || ShardError::io("write", &self.places.partial);
-        let opening = journal::line(&Opening::new("moving", header_space));
-        self.journal.set_length(0).and_then(|()| self.journal.sync()).map_err(failed())?;
-        self.journal.write_at(&opening, 0).map_err(failed())?;
-        self.journal_bytes = opening.len() as u64;
-        let (old, new) = (self.data_start(), (LENGTH_BYTES + header_space) as u64);
-        let mut buffer = vec![0; CHUNK.min(self.data_bytes)];
-        let mut left = self.data_bytes;
-        while left > 0 {
-            let part = &mut buffer[..left.min(CHUNK)];
-            left -= part.len();
-            self.file
-                .read_at(part, old + left as u64)
-                .and_then(|()| self.file.write_at(part, new + left as u64))
-                .map_err(failed())?;
-        }
-        self.header_space = header_space;
-        Ok(())
+        let mut lines = vec![0; usize::try_from(self.journal_bytes).unwrap_or(0)];
+        let journal = &self.places.journal;
+        self.journal.read_at(&mut lines, 0).map_err(ShardError::io("read", journal))?;
+        self.move_to(header_space, &lines)
     }
 }

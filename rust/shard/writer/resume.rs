@@ -1,34 +1,118 @@
-//! Going on with a shard where its journal ends.
+//! Going on with a shard where its journal ends, or where it was finished and not recorded.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Group, Grouping, Places, ShardWriter};
+use super::{Group, Places, ShardWriter, State};
 use crate::error::ShardError;
+use crate::shard::damage::{Damage, Misfit};
+use crate::shard::files;
 use crate::shard::header::{self, in_trace};
-use crate::shard::journal::{self, Opening};
+use crate::shard::journal::{self, Batch, Opening};
 use crate::shard::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
 use crate::shard::record::StoredTypes;
 use crate::shard::rules;
-use crate::shard::storage::Storage;
+use crate::shard::storage::{Storage, StorageFile};
 
 /// Bytes of the longest journal that is read: several times what the longest header can tell of.
 const LONGEST_JOURNAL: usize = 1 << 30;
 
-/// Takes a shard that was published but never committed back to where it is written.
-pub(super) fn take_back(storage: &dyn Storage, places: &Places) -> Result<(), ShardError> {
-    if !storage.exists(&places.shard) {
-        return Ok(());
+/// What a journal tells.
+pub(super) struct Left {
+    journal: Box<dyn StorageFile>,
+    header_space: usize,
+    /// The part that can be trusted.
+    lines: Vec<u8>,
+    data_bytes: usize,
+    notes: Vec<String>,
+    traces: Vec<TraceEntry>,
+}
+
+/// A shard that was published.
+pub(super) struct Published {
+    file: Box<dyn StorageFile>,
+    header_space: usize,
+    traces: Vec<TraceEntry>,
+}
+
+/// Whether to go on without a file: there is none, or it ends too early, or is no file. Any other error is
+/// the system's, and no reason to give up what is there.
+fn is_unusable(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
+}
+
+/// What the journal of a shard tells, if it is of this identity.
+pub(super) fn read_journal(
+    storage: &dyn Storage,
+    places: &Places,
+    identity: &str,
+) -> Result<Option<Left>, ShardError> {
+    let read = storage.open(&places.journal).and_then(|mut journal| {
+        let length = usize::try_from(journal.length()?).unwrap_or(usize::MAX);
+        if length > LONGEST_JOURNAL {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let mut bytes = vec![0; length];
+        journal.read_at(&mut bytes, 0)?;
+        Ok((journal, bytes))
+    });
+    let (journal, mut lines) = match read {
+        Err(error) if is_unusable(error.kind()) => return Ok(None),
+        read => read.map_err(ShardError::io("read", &places.journal))?,
+    };
+    let Some((opening, batches, trusted)) = journal::read(&lines) else { return Ok(None) };
+    if opening != Opening::new(identity, opening.header_space) {
+        return Ok(None);
     }
-    if storage.exists(&places.partial) {
-        // The kill came between the two names of one file.
-        return storage.remove(&places.shard).map_err(ShardError::io("remove", &places.shard));
+    lines.truncate(trusted);
+    Ok(Some(Left {
+        journal,
+        header_space: opening.header_space,
+        lines,
+        data_bytes: batches.last().map_or(0, |batch| batch.data),
+        notes: batches.iter().map(|batch| batch.note.clone()).collect(),
+        traces: batches.into_iter().flat_map(|batch: Batch| batch.traces).collect(),
+    }))
+}
+
+/// The finished shard at its place, if there is a file that has a header.
+///
+/// Another file, without one, was never finished: a name that was taken by an empty file, see
+/// [`crate::shard::disk`], or what somebody left there.
+pub(super) fn find_finished(
+    storage: &dyn Storage,
+    places: &Places,
+) -> Result<Option<Published>, ShardError> {
+    let path = &places.shard;
+    if !storage.exists(path) {
+        return Ok(None);
     }
-    storage
-        .rename_new(&places.shard, &places.partial)
-        .map_err(ShardError::io("rename", &places.shard))
+    let damaged = |found| ShardError::Damaged { path: path.display().to_string(), found };
+    let failed = || ShardError::io("read", path);
+    let mut file = storage.open(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => damaged(Damage::NoFile),
+        _ => failed()(error),
+    })?;
+    let size = file.length().map_err(failed())?;
+    let mut head = vec![0; layout::BEGINNING.len() + LENGTH_BYTES];
+    let length = head.len().min(usize::try_from(size).unwrap_or(usize::MAX));
+    file.read_at(&mut head[..length], 0).map_err(failed())?;
+    if &head[LENGTH_BYTES..] != layout::BEGINNING {
+        files::remove(storage, path)?;
+        return Ok(None);
+    }
+    let header_space = head.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let header_space = usize::try_from(header_space)
+        .ok()
+        .filter(|&space| space <= LONGEST_HEADER && (LENGTH_BYTES + space) as u64 <= size)
+        .ok_or(Damage::HeaderLength { length: header_space, size })
+        .map_err(damaged)?;
+    head.resize(LENGTH_BYTES + header_space, 0);
+    file.read_at(&mut head, 0).map_err(failed())?;
+    let (_, traces) = header::parse(&head, size).map_err(damaged)?;
+    Ok(Some(Published { file, header_space, traces }))
 }
 
 /// Whether a shard of just these traces would be read: entries are data too, and may come from anywhere.
@@ -43,68 +127,111 @@ fn is_shard(traces: &[TraceEntry], data_bytes: usize) -> bool {
     size.and_then(|size| header::parse(&head, size).ok()).is_some_and(|(_, read)| read == traces)
 }
 
+impl Left {
+    /// Whether a shard in progress can be what it tells of.
+    fn is_likely(&self) -> bool {
+        self.header_space <= LONGEST_HEADER
+            && self.header_space == layout::padded_header(self.header_space)
+            && is_shard(&self.traces, self.data_bytes)
+    }
+}
+
 impl ShardWriter {
-    /// The shard as its journal has it, if journal and data can be trusted.
+    /// Takes a finished shard as it is, if the journal tells of the same traces and its data is right.
+    pub(super) fn take(
+        storage: Arc<dyn Storage + Send + Sync>,
+        places: Places,
+        types: StoredTypes,
+        published: Published,
+        left: Option<Left>,
+    ) -> Result<Self, ShardError> {
+        let Published { file, header_space, traces } = published;
+        let Some(left) = left.filter(|left| left.traces == traces) else {
+            return Err(ShardError::Unrecorded { path: places.shard.display().to_string() });
+        };
+        let mut writer = Self {
+            state: State::Taken,
+            header_space,
+            data_bytes: left.data_bytes,
+            journal_bytes: left.lines.len() as u64,
+            notes: left.notes,
+            traces,
+            ..Self::of(storage, places, types, (file, left.journal))
+        };
+        writer.check_data()?;
+        writer.group = Group::new(writer.traces.len(), writer.data_bytes);
+        Ok(writer)
+    }
+
+    /// The shard as its journal has it, in files of its own, if journal and data can be trusted.
     pub(super) fn go_on(
         storage: &Arc<dyn Storage + Send + Sync>,
         places: &Places,
-        identity: &str,
         types: StoredTypes,
-    ) -> Option<Self> {
-        let mut journal = storage.open(&places.journal).ok()?;
-        let length = usize::try_from(journal.length().ok()?).ok();
-        let mut bytes = vec![0; length.filter(|&length| length <= LONGEST_JOURNAL)?];
-        journal.read_at(&mut bytes, 0).ok()?;
-        let (opening, batches, trusted) = journal::read(&bytes)?;
-        drop(bytes);
-        if opening != Opening::new(identity, opening.header_space) {
-            return None;
+        left: Left,
+    ) -> Result<Option<Self>, ShardError> {
+        if !left.is_likely() {
+            return Ok(None);
         }
-        let mut file = storage.open(&places.partial).ok()?;
-        let header_space = opening.header_space;
-        let data_bytes = batches.last().map_or(0, |batch| batch.data);
-        let end = LENGTH_BYTES.checked_add(header_space)?.checked_add(data_bytes)?;
-        let is_room = header_space <= LONGEST_HEADER
-            && header_space == layout::padded_header(header_space)
-            && file.length().ok()? >= end as u64;
-        let notes = batches.iter().map(|batch| batch.note.clone()).collect();
-        let traces: Vec<_> = batches.into_iter().flat_map(|batch| batch.traces).collect();
-        if !is_room || !is_shard(&traces, data_bytes) {
-            return None;
-        }
-        let mut writer = Self {
-            storage: Arc::clone(storage),
-            places: places.clone(),
-            types,
-            journal,
-            journal_bytes: trusted as u64,
-            header_space,
-            data_bytes,
-            grouping: Grouping::default(),
-            group: Group::new(0, 0),
-            syncing: Duration::ZERO,
-            is_finished: false,
-            notes,
-            traces,
-            file,
+        let file = match storage.open(&places.partial) {
+            Err(error) if is_unusable(error.kind()) => return Ok(None),
+            opened => opened.map_err(ShardError::io("open", &places.partial))?,
         };
-        writer.check_data().ok()?;
-        // The tail after the last whole batch was never promised.
-        writer.file.set_length(writer.data_start() + writer.data_bytes as u64).ok()?;
-        writer.journal.set_length(writer.journal_bytes).ok()?;
+        let mut writer = Self {
+            header_space: left.header_space,
+            data_bytes: left.data_bytes,
+            journal_bytes: left.lines.len() as u64,
+            notes: left.notes,
+            traces: left.traces,
+            ..Self::of(Arc::clone(storage), places.clone(), types, (file, left.journal))
+        };
+        let moved = writer.move_to(left.header_space, &left.lines);
+        match moved {
+            Err(ShardError::Damaged { .. }) => return Ok(None),
+            Err(ShardError::Io { source, .. }) if is_unusable(source.kind()) => return Ok(None),
+            moved => moved?,
+        }
         writer.group = Group::new(writer.traces.len(), writer.data_bytes);
-        Some(writer)
+        Ok(Some(writer))
+    }
+
+    /// Goes on in files of its own, with a header of so much room: the data, checked, and the lines of the
+    /// journal. They are whole and synced before they take the names of those that were there.
+    pub(super) fn move_to(&mut self, header_space: usize, lines: &[u8]) -> Result<(), ShardError> {
+        let (places, scratch) = (&self.places, self.places.scratch());
+        let (storage, partial) = (&*self.storage, &scratch.partial);
+        let from = self.data_start()..self.data_start() + self.data_bytes as u64;
+        self.header_space = header_space;
+        let at = self.data_start();
+        self.file = storage
+            .copy(&places.partial, from, partial, at)
+            .map_err(ShardError::io("copy", &places.partial))?;
+        self.check_data()?;
+        let (storage, places) = (&*self.storage, &self.places);
+        let path = &scratch.journal;
+        self.file.sync().map_err(ShardError::io("sync", partial))?;
+        let lines = journal::with_header_space(lines, header_space);
+        self.journal = storage.create(path).map_err(ShardError::io("create", path))?;
+        let written = self.journal.write_at(&lines, 0).and_then(|()| self.journal.sync());
+        written.map_err(ShardError::io("write", path))?;
+        self.journal_bytes = lines.len() as u64;
+        for (from, to) in [(partial, &places.partial), (path, &places.journal)] {
+            storage.replace(from, to).map_err(ShardError::io("rename", to))?;
+        }
+        files::sync_folders(storage, [&places.partial, &places.journal])?;
+        // Who began at the same time may have taken the names meanwhile.
+        self.check_names()
     }
 
     /// Checks that the data is what the entries say, with the strict reader's rules.
     pub(super) fn check_data(&mut self) -> Result<(), ShardError> {
         let path = self.places.partial.display().to_string();
-        let damaged = |found: String| ShardError::Damaged { path: path.clone(), found };
+        let damaged = |found: Damage| ShardError::Damaged { path: path.clone(), found };
         let start = self.data_start();
         let mut buffer = Vec::new();
         for trace in &self.traces {
             let (Some(first), Some(last)) = (trace.tensors.first(), trace.tensors.last()) else {
-                return Err(damaged("a trace without tensors".to_owned()));
+                return Err(damaged(Damage::NoTensors));
             };
             buffer.clear();
             buffer.resize(last.end - first.begin, 0);
@@ -114,8 +241,7 @@ impl ShardWriter {
             for entry in &trace.tensors {
                 let bytes = &buffer[entry.begin - first.begin..entry.end - first.begin];
                 if xxh3_64(bytes) != entry.checksum {
-                    let found = "bytes that their checksum does not know".to_owned();
-                    return Err(damaged(in_trace(trace, (entry.tensor, found))));
+                    return Err(damaged(in_trace(trace, (entry.tensor, Misfit::Checksum))));
                 }
             }
             rules::check(trace, first.begin, &buffer)

@@ -185,6 +185,9 @@ impl Chunks {
         simd.store(odd, &mut self.lanes[1]);
         self.top = simd.largest_bits(simd.max_bits(even, odd));
         self.mass = scan.mass;
+        if !scan.mass.is_finite() {
+            self.mass = row.sum(simd);
+        }
     }
 
     /// Lists the whole chunks with a maximum that reaches the threshold, which is positive; gives how many

@@ -53,7 +53,10 @@ impl Selector {
         if top > LARGEST {
             return self.select_odd(simd, &row.into(), edges);
         }
-        let mass = f64::from(simd.sum(sums));
+        let mut mass = f64::from(simd.sum(sums));
+        if !mass.is_finite() {
+            mass = row.sum(simd);
+        }
         let top = f32::from_bits(top);
         let topmost = simd.at_least(lanes, simd.splat(top)).count_ones() as usize;
         let blocks = row.keys().div_ceil(LANES);
