@@ -65,10 +65,8 @@ struct State {
     operations: usize,
     fault: Option<(usize, Fault)>,
     ignores_syncs: bool,
-    /// A folder of which names are never synced.
-    forgets: Option<PathBuf>,
-    /// A bit of each file that the disk changes at every sync.
-    corrupts: Option<usize>,
+    /// How many syncs of files from now the disk changes a bit, and which.
+    corrupts: Option<(usize, usize)>,
 }
 
 /// The disk; clones share it.
@@ -94,14 +92,9 @@ impl FaultyDisk {
         disk
     }
 
-    /// Lets the disk forget the names in a folder, whatever is synced.
-    pub fn forget_names_in(&self, folder: &Path) {
-        self.state().forgets = Some(folder.to_path_buf());
-    }
-
-    /// Lets the disk change a bit of each file from now on, whenever it is synced.
-    pub fn corrupt(&self, bit: usize) {
-        self.state().corrupts = Some(bit);
+    /// Lets the disk change a bit of the file that is synced after so many other syncs.
+    pub fn corrupt(&self, syncs: usize, bit: usize) {
+        self.state().corrupts = Some((syncs, bit));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -273,7 +266,7 @@ impl Storage for FaultyDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.operate()?;
-        if state.ignores_syncs || state.forgets.as_deref() == Some(folder) {
+        if state.ignores_syncs {
             return Ok(());
         }
         let namings = std::mem::take(&mut state.namings);
@@ -334,13 +327,13 @@ impl StorageFile for FaultyFile {
             }
         };
         let corrupts = state.corrupts;
+        state.corrupts = corrupts.and_then(|(syncs, bit)| Some((syncs.checked_sub(1)?, bit)));
         if !state.ignores_syncs {
             let inode = &mut state.inodes[self.inode];
-            let changes = std::mem::take(&mut inode.changes);
-            for change in changes {
+            for change in std::mem::take(&mut inode.changes) {
                 change.apply(&mut inode.durable);
             }
-            if let Some(bit) = corrupts.filter(|bit| bit / 8 < inode.durable.len()) {
+            if let Some((0, bit)) = corrupts {
                 inode.durable[bit / 8] ^= 1 << (bit % 8);
                 inode.memory.clone_from(&inode.durable);
             }

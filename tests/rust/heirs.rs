@@ -344,6 +344,7 @@ fn an_error_of_the_disk_is_no_reason_to_begin_anew() {
             Ok(writer) => assert_eq!(writer.notes().len(), 2, "operation {at}"),
             Err(_) => errors += 1,
         }
+        disk.fail_at(usize::MAX / 2, Fault::PowerLoss);
         assert_eq!(begin(&shared, run).unwrap().notes().len(), 2, "operation {at}");
     }
     assert!(errors > 5, "{errors}");
@@ -358,8 +359,8 @@ fn a_disk_that_gives_other_bytes_back_is_told() {
         let shared: Shared = Arc::new(disk.clone());
         let mut writer = begin(&shared, run).unwrap();
         append(&mut writer, TRACES);
-        disk.corrupt(8 * byte + byte % 8);
-        // The journal is shorter, and synced before the header.
+        // After the group's data and its journal: the header, and with it all.
+        disk.corrupt(2, 8 * byte + byte % 8);
         let error = writer.finish().unwrap_err();
         assert!(matches!(error, ShardError::Damaged { .. }), "byte {byte}: {error}");
         assert!(!disk.exists(&places(run, NAME).shard), "byte {byte}");
