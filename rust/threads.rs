@@ -334,6 +334,7 @@ mod tests {
                 is_halved.fetch_add(usize::from(halved.to_bits() == 1 << 22), Ordering::Relaxed);
                 std::thread::sleep(2 * PATIENCE);
             };
+            together(4, false, || ());
             with_ours(|| together(4, false, halve));
             assert_eq!(is_halved.into_inner(), 4);
         });

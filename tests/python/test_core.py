@@ -31,13 +31,14 @@ def flushed() -> Iterator[None]:
 
 
 def subnormal(heads: int, tokens: int) -> np.ndarray:
-    """Causal attention with zeros, subnormals and weights, by their bits; NaN where nothing is read."""
+    """Causal attention with zeros and subnormals, by their bits; NaN where nothing is read."""
     rng = np.random.default_rng(4)
     bits = rng.integers(0, 1 << 20, (heads, tokens, tokens), np.uint32)
     bits *= rng.integers(0, 2, bits.shape, np.uint32)
     weights = bits.view(np.float32).copy()
     weights[:, :, ::7] = rng.random(weights[:, :, ::7].shape, np.float32) / tokens
-    weights[:, *np.triu_indices(tokens, 1)] = np.nan
+    rows, keys = np.triu_indices(tokens, 1)
+    weights[:, rows, keys] = np.nan
     return weights
 
 
@@ -86,7 +87,7 @@ def test_flushed_subnormals_change_no_marginal_and_no_reduction(request) -> None
 
 def test_a_fault_of_the_core_is_an_error_that_says_what_to_do() -> None:
     for _ in range(2):
-        with pytest.raises(InternalError, match="on purpose at rust/python/threads.rs") as caught:
+        with pytest.raises(InternalError, match=r"on purpose at rust/python/threads\.rs") as caught:
             _core._panic()
         assert isinstance(caught.value, RuntimeError)
         assert "please report this" in str(caught.value)
@@ -105,9 +106,7 @@ def test_threads_are_as_many_as_were_set() -> None:
             made = hallutrace.sparsify(weights, top_k=4, heads="each")
             assert made.weights.tobytes() == wanted.weights.tobytes()
         for count in (0, -1):
-            with pytest.raises(
-                InputError, match=f"Expected `count` >= 1 threads or None, got {count}"
-            ):
+            with pytest.raises(InputError, match=f">= 1 threads or None, got {count} - pass"):
                 _core.set_threads(count)
     finally:
         _core.set_threads(None)
