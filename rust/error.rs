@@ -1,8 +1,8 @@
 //! The one error type of the crate. Every variant carries its numbers; every message says what was
 //! expected, what came, where, and how to mend it.
 
-use crate::shard::damage::{Damage, Misfit};
 use crate::shard::schema::Tensor;
+use crate::shard::{Damage, Misfit};
 
 /// What can go wrong in the core.
 #[derive(Debug, thiserror::Error)]

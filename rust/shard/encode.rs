@@ -5,7 +5,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::damage::Misfit;
+use super::misfit::Misfit;
 use super::schema::Dtype;
 
 /// Borrowed elements of an array, in C order.

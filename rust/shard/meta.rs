@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::damage::MetaFault;
 use super::layout::{self, TraceEntry};
+use super::misfit::MetaFault;
 use super::schema::{Forms, Tensor};
 
 /// Levels of nesting, as many as `serde_json` reads; a meta has three.

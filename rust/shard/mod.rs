@@ -3,8 +3,8 @@
 //! [`schema`] is the table of tensors and how their shapes agree, [`layout`] the header, [`encode`] turns
 //! arrays into stored bytes, [`record`] lays a trace out, [`writer`] streams traces into a file with a
 //! [`journal`] beside it, [`reader`] opens one strictly, [`graph`] makes edge lists of its traces, [`files`]
-//! holds the steps that a commit is made of, on a [`storage`], which is the [`disk`], and [`damage`] says
-//! what can be wrong.
+//! holds the steps that a commit is made of, on a [`storage`], which is the [`disk`], and [`damage`] and
+//! [`misfit`] say what can be wrong.
 //!
 //! What is listed here is for everybody; the modules themselves are for the tests and the fuzzing of this
 //! crate, and change without notice.
@@ -25,6 +25,8 @@ pub mod journal;
 pub mod layout;
 mod meta;
 #[doc(hidden)]
+pub mod misfit;
+#[doc(hidden)]
 pub mod reader;
 #[doc(hidden)]
 pub mod record;
@@ -36,12 +38,13 @@ pub mod storage;
 #[doc(hidden)]
 pub mod writer;
 
-pub use damage::{Damage, MetaFault, Misfit};
+pub use damage::Damage;
 pub use disk::Disk;
 pub use encode::{Array, Values};
 pub use files::{publish, write_new};
 pub use graph::Layer;
 pub use layout::{TensorEntry, TraceEntry};
+pub use misfit::{MetaFault, Misfit};
 pub use reader::{Shard, Verify};
 pub use record::{Record, StoredTypes};
 pub use schema::{Dtype, Form, Tensor};

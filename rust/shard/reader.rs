@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::damage::{Damage, Misfit};
+use super::damage::Damage;
 use super::disk;
 use super::header::{self, in_trace};
 use super::layout::TraceEntry;
+use super::misfit::Misfit;
 use super::rules;
 use super::schema::{Disagreement, Form, Tensor};
 use crate::error::ShardError;

@@ -2,9 +2,9 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::damage::Misfit;
 use super::encode::{self, Array};
 use super::layout::{TensorEntry, TraceEntry};
+use super::misfit::Misfit;
 use super::rules;
 use super::schema::{self, ALIGNMENT, Dtype, Form, Forms, Tensor};
 use crate::error::ShardError;

@@ -1,9 +1,9 @@
 //! What the data of a trace has to be, beyond its shapes; the writer asks before it writes, the reader
 //! before it hands out.
 
-use super::damage::Misfit;
 use super::layout::TraceEntry;
 use super::meta;
+use super::misfit::Misfit;
 use super::schema::{Disagreement, Dtype, Tensor};
 
 /// The rules of a trace's data: edges that form CSR graphs of the past, and a meta that says the same.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::damage::Misfit;
+use super::misfit::Misfit;
 
 /// Version of the format, in the header of every shard.
 pub const SCHEMA: u32 = 1;

@@ -18,9 +18,10 @@
 //! 4. A file with a header was finished, and is never removed where finished shards are.
 
 mod finish;
+mod places;
 mod resume;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,47 +32,10 @@ use super::reader::Shard;
 use super::record::{Record, StoredTypes};
 use super::storage::{Storage, StorageFile};
 use crate::error::ShardError;
+pub use places::{Finished, Grouping, Places, places};
 
 /// Bytes copied or checked at a time.
 const CHUNK: usize = 4 << 20;
-
-/// When a group of batches is synced; a kill costs one group at most.
-#[derive(Debug, Clone, Copy)]
-pub struct Grouping {
-    /// Once its data is so large ...
-    pub bytes: usize,
-    /// ... or so old.
-    pub age: Duration,
-}
-
-impl Default for Grouping {
-    fn default() -> Self {
-        Self { bytes: 64 << 20, age: Duration::from_secs(5) }
-    }
-}
-
-/// Where a shard lies while it is written, and afterwards.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// The shard in progress.
-    pub partial: PathBuf,
-    /// Its journal.
-    pub journal: PathBuf,
-    /// The finished shard.
-    pub shard: PathBuf,
-}
-
-impl Places {
-    /// Where what goes on with the shard lies until it is whole.
-    fn scratch(&self) -> Self {
-        let beside = |path: &Path| {
-            let mut name = path.to_path_buf().into_os_string();
-            name.push(".new");
-            PathBuf::from(name)
-        };
-        Self { partial: beside(&self.partial), journal: beside(&self.journal), ..self.clone() }
-    }
-}
 
 /// What a writer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,15 +48,6 @@ enum State {
     Finished,
     /// Nothing: a write or a sync failed.
     Spent,
-}
-
-/// What a finished shard is recorded by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// XXH3 of the whole file.
-    pub checksum: u64,
 }
 
 /// A shard being written.
@@ -375,14 +330,5 @@ impl ShardWriter {
 impl Group {
     fn new(journalled: usize, synced: usize) -> Self {
         Self { lines: Vec::new(), journalled, synced, since: Instant::now() }
-    }
-}
-
-/// Where the parts of the shard `name` of a run lie.
-pub fn places(run: &Path, name: &str) -> Places {
-    Places {
-        partial: run.join("partial").join(format!("{name}.safetensors")),
-        journal: run.join("partial").join(format!("{name}.journal")),
-        shard: run.join("shards").join(format!("{name}.safetensors")),
     }
 }

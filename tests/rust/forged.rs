@@ -205,6 +205,22 @@ fn shapes_that_disagree_are_refused() {
 }
 
 #[test]
+fn rows_of_detail_are_those_of_the_answer_or_all() {
+    // Of 3 tokens, 1 of them answer.
+    for (rows, is_good) in [(1, false), (2, true), (3, true), (4, false)] {
+        let file = forged(|(entry, parts)| {
+            for (at, part) in entry.tensors.iter_mut().zip(parts) {
+                if matches!(at.tensor, Tensor::Previous | Tensor::Entropy | Tensor::Mass) {
+                    at.form.shape[2] = rows;
+                    part.resize(at.form.bytes().unwrap(), 0);
+                }
+            }
+        });
+        assert_eq!(said(file) == "good", is_good, "{rows} rows");
+    }
+}
+
+#[test]
 fn tensors_that_are_missing_doubled_or_of_another_type_are_refused() {
     let count = apart(0, "a").0.tensors.len();
     for at in 0..count {

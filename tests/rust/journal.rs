@@ -136,6 +136,14 @@ fn a_forged_journal_is_begun_anew() {
 }
 
 #[test]
+fn a_journal_is_believed_as_far_as_its_data_grows() {
+    let space = layout::header_space(TRACES);
+    let less = forged(space, |batches| batches[1].data = batches[0].data - 64);
+    assert_eq!(journal::read(&less).unwrap().1.len(), 1);
+    assert_eq!(go_on(&less, &in_progress().1), (right(), 1));
+}
+
+#[test]
 fn a_journal_of_axes_takes_no_memory_for_them() {
     let (opening, batch) = (Opening::new("made up", 56), "0,".repeat(1 << 20));
     let json = format!(

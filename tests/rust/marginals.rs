@@ -80,29 +80,22 @@ fn rows(weights: &[Vec<f32>]) -> Matrix {
 fn weights_beyond_one_have_the_entropy_of_float64() {
     // Terms of both signs, of which next to nothing is left.
     let mut random = Random(5);
-    let all: Vec<Vec<f32>> = (0..40)
-        .map(|row| {
-            let mut row: Vec<f32> = (0..70)
-                .map(|_| 2.0 * random.unit() + if row % 2 == 0 { 0.0 } else { 1e3 })
-                .collect();
-            row[3] = 0.0;
-            let rest = |row: &[f32]| -> f64 {
-                let term = |&w: &f32| if w > 0.0 { f64::from(w) * f64::from(w).ln() } else { 0.0 };
-                row.iter().map(term).sum()
-            };
-            // A weight whose term is the opposite of the others', nearly, by bisection.
-            let (mut low, mut high) = (1.0_f32, 1e6);
-            let wanted = -(rest(&row) - rest(&row[7..8]));
-            for _ in 0..60 {
-                let middle = low.midpoint(high);
-                let is_less = f64::from(middle) * f64::from(middle).ln() < wanted;
-                (low, high) = if is_less { (middle, high) } else { (low, middle) };
-            }
-            row[7] = low;
-            row
-        })
-        .collect();
-    let matrix = rows(&all);
+    let made = |_| {
+        let mut row: Vec<f32> = (0..70).map(|_| 0.9 * random.unit()).collect();
+        (row[3], row[7]) = (0.0, 0.0);
+        let log = |&w: &f32| if w > 0.0 { f64::from(w) * f64::from(w).ln() } else { 0.0 };
+        let others: f64 = row.iter().map(log).sum();
+        // The weight whose term is the opposite of the others', by bisection.
+        let (mut low, mut high) = (1.0_f32, 1e3);
+        for _ in 0..60 {
+            let middle = low.midpoint(high);
+            (low, high) = if log(&middle) < -others { (middle, high) } else { (low, middle) };
+        }
+        row[7] = low;
+        assert!(low > 2.0 && (others + log(&low)).abs() < 1e-5);
+        row
+    };
+    let matrix = rows(&(0..40).map(made).collect::<Vec<_>>());
     check(&matrix, &[20], &run(&matrix, &[20]));
 }
 

@@ -56,6 +56,23 @@ fn reduce(matrices: &[(usize, Vec<f32>)], rows: usize, combine: Combine) -> Vec<
     reducer.finish().unwrap()
 }
 
+#[test]
+fn received_is_the_mean_over_later_rows_but_the_last() {
+    for (tokens, seed) in [(2, 1), (3, 2), (17, 3), (70, 4)] {
+        let weights = attention(tokens, seed);
+        let made = reduce(&[(tokens, weights.clone())], 16, Combine::Each).remove(0);
+        for (at, &found) in made.received_mean.iter().enumerate() {
+            let (head, key) = (at / tokens, at % tokens);
+            let of_row = |row| f64::from(weights[(head * tokens + row) * tokens + key]);
+            let later = key + 1..tokens - 1;
+            let count = later.len().max(1) as f64;
+            let wanted = later.map(of_row).sum::<f64>() / count;
+            let is_close = (f64::from(found) - wanted).abs() <= 1e-6 + 1e-5 * wanted;
+            assert!(is_close, "{found} {wanted}, head {head}, key {key} of {tokens}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
 

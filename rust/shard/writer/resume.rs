@@ -7,7 +7,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Group, Places, ShardWriter, State};
 use crate::error::ShardError;
-use crate::shard::damage::{Damage, Misfit};
 use crate::shard::files;
 use crate::shard::header::{self, in_trace};
 use crate::shard::journal::{self, Batch, Opening};
@@ -15,6 +14,7 @@ use crate::shard::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
 use crate::shard::record::StoredTypes;
 use crate::shard::rules;
 use crate::shard::storage::{Storage, StorageFile};
+use crate::shard::{Damage, Misfit};
 
 /// Bytes of the longest journal that is read: several times what the longest header can tell of.
 const LONGEST_JOURNAL: usize = 1 << 30;
