@@ -5,7 +5,8 @@
 Each is built twice, with small and with sharp weights, and checked as `hallutrace extract` checks a
 model. Where that passes, a batch of texts of different lengths is replayed in blocks of 7 rows, and
 every attention weight, log-probability and hidden state is compared with what the model itself
-gives for each text alone. The recipe is in `tests/python/every_architecture.py`.
+gives for each text alone. The recipe is in
+`tests/python/small_architectures.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def main() -> None:
     import torch
     import transformers
 
-    from every_architecture import EVERY_ROW, Verdict, examine
+    from every_architecture import Verdict, examine
+    from small_architectures import EVERY_ROW
 
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()

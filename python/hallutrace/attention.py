@@ -22,15 +22,14 @@ import inspect
 import sys
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import ModuleType
 from typing import Any
 
 import torch
 
+from hallutrace.eager_functions import Eager, wrapped
 from hallutrace.errors import ModelError
 from hallutrace.transformers_compat import attention_implementation
 
@@ -50,10 +49,6 @@ BY_ROWS = frozenset({"position_bias", "sinks", "s_aux"})
 # What an attention layer's weights are given to: layer number, weights [batch, heads, rows, keys],
 # values [batch, value heads, keys, width], first query row.
 Consumer = Callable[[int, torch.Tensor, torch.Tensor, int], None]
-
-# A model's eager function: output [batch, queries, heads, width], weights [batch, heads, queries,
-# keys].
-Eager = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 def block_rows(tokens: int) -> int:
@@ -227,11 +222,8 @@ def _repeated(
 # The capture of this thread; a forward pass in another thread does not see it.
 _CURRENT: ContextVar[Capture | None] = ContextVar("hallutrace_capture", default=None)
 
-# Modules whose eager functions are wrapped, with how many captures need that.
-_WRAPPED: Counter[str] = Counter()
-_WRAPPING = threading.Lock()
-
 _LOCKS: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+_LOOKING = threading.Lock()
 
 
 @contextmanager
@@ -241,7 +233,7 @@ def exclusive(model: Any) -> Iterator[None]:
     A capture changes the model's attention implementation, which generation in another thread
     would follow.
     """
-    with _WRAPPING:
+    with _LOOKING:
         lock = _LOCKS.setdefault(model, threading.RLock())
     with lock:
         yield
@@ -269,50 +261,13 @@ def capturing(
         ModelError: from the forward pass, where blocks of rows would not be exact: a layer that
             attends more than once, keys that are not tokens, arguments that are not known.
     """
-    with exclusive(model), _wrapped(model), attention_implementation(model, "eager"):
+    with exclusive(model), wrapped(model, _wrap), attention_implementation(model, "eager"):
         capture = kind(model, consumer, rows)
         token = _CURRENT.set(capture)
         try:
             yield capture
         finally:
             _CURRENT.reset(token)
-
-
-@contextmanager
-def _wrapped(model: Any) -> Iterator[None]:
-    """Within it, the eager functions of the model's classes are wrapped, once for all threads."""
-    names = {name for module in model.modules() for name in _homes(module.__class__)}
-    with _WRAPPING:
-        for name in names:
-            _WRAPPED[name] += 1
-            if _WRAPPED[name] == 1:
-                _replace(sys.modules[name], _wrap)
-    try:
-        yield
-    finally:
-        with _WRAPPING:
-            for name in names:
-                _WRAPPED[name] -= 1
-                if not _WRAPPED[name]:
-                    _replace(sys.modules[name], lambda eager: eager.__wrapped__)
-
-
-@functools.cache
-def _homes(kind: type) -> frozenset[str]:
-    """Names of the modules in which a class, or one that it is made from, finds eager functions."""
-    homes = {base.__module__ for base in kind.__mro__ if base.__module__ in sys.modules}
-    return frozenset(name for name in homes if any(_eager_functions(sys.modules[name])))
-
-
-def _eager_functions(module: ModuleType) -> Iterator[str]:
-    for name in vars(module):
-        if name.endswith("eager_attention_forward"):
-            yield name
-
-
-def _replace(module: ModuleType, how: Callable[[Any], Any]) -> None:
-    for name in list(_eager_functions(module)):
-        setattr(module, name, how(getattr(module, name)))
 
 
 def _wrap(eager: Eager) -> Eager:

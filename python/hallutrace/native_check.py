@@ -9,78 +9,32 @@ pass 2: the text alone, with the implementation that the model was loaded with
     logits of pass 1, taken at answer rows = these
 ```
 
-The text is longer than the windows, chunks and indices of the model, up to `LONGEST` tokens and
-less for large models (`text_length`), so that the check stays cheap. Beyond that length the masks
+The text is longer than the windows, chunks and indices of the model, up to 512 tokens and
+less for large models (`check_text`), so that the check stays cheap. Beyond that length the masks
 are those that the model itself makes for its eager attention, and blocks of rows slice them alike.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from hallutrace.attention import Capture, Eager, capturing
+from hallutrace.attention import Capture, capturing
 from hallutrace.capture import Text, forward
+from hallutrace.check_text import text_of
+from hallutrace.eager_functions import Eager
 from hallutrace.errors import ModelError
 from hallutrace.models import Loaded
-
-LONGEST, SHORTEST = 512, 24
-
-# Parameters times tokens of a pass (a few seconds), and bytes of all layers' attention.
-WORK = {"cpu": 2e11, "cuda": 1e13}
-ATTENTION_BYTES = 1 << 28
+from hallutrace.tolerance import Tolerance, logits_apart
 
 # Query rows of a block: several blocks, the last one shorter.
 ROWS = 7
 
-# Tokens of the text that differ.
-DISTINCT = 16
-
-# Integers of a configuration from which on a token does not see every token before it.
-LIMITS = re.compile(r"window|chunk|index_|block_size|compress|local|sparse")
-
 OTHERS = "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ...)"
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How far the same computation may come out apart.
-
-    Attributes:
-        weight: of blocks of rows against whole rows on the same input.
-        logits: root mean square over the vocabulary, relative to the standard deviation there, of
-            three rows in four: a router or an index may decide a tie the other way in a few.
-        mean: whether ``weight`` bounds the mean over rows instead of the largest difference: in
-            half precision one score that rounds the other way moves a single weight by much.
-    """
-
-    weight: float
-    logits: float
-    mean: bool = True
-
-    @classmethod
-    def of(cls, model: Any) -> Tolerance:
-        """By the type in which a model computes."""
-        reduced = model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
-        by_dtype = {torch.float32: cls(3e-5, 1e-3, False), torch.float16: cls(5e-3, 0.03)}
-        found = by_dtype.get(model.dtype, cls(2e-2, 0.15))
-        if reduced and model.dtype == torch.float32:
-            found = by_dtype[torch.float16]
-        if getattr(model.config, "quantization_config", None) is not None:
-            # Activations are rounded as well, by scales that depend on all of them.
-            found = cls(max(found.weight, 2e-2), 0.3)
-        return found
-
-    def apart(self, difference: torch.Tensor, due: torch.Tensor) -> float:
-        """How far apart tensors [heads, rows, anything] are, relative to what is due."""
-        if self.mean:
-            return float(difference.sum(-1).mean() / due.abs().sum(-1).mean().clamp_min(1e-6))
-        return float(difference.max()) / max(1.0, float(due.abs().max()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,55 +265,3 @@ def _check_logits(loaded: Loaded, logits: torch.Tensor, own: torch.Tensor) -> No
             f"logits of its eager attention and of {loaded.attention}, in which it generates, "
             f"differ by up to {most:.3g} (in three rows of four by {apart:.2g} of their spread)",
         )
-
-
-def logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
-    """Root mean square over the vocabulary, relative to its spread, of three rows in four."""
-    difference = (found.float() - due.float()).square().mean(-1).sqrt()
-    spread = due.float().std(-1).clamp_min(1e-6)
-    return float((difference / spread).quantile(0.75))
-
-
-def text_of(loaded: Loaded) -> list[int]:
-    """Random tokens, longer than windows where that is cheap.
-
-    Tokens of special meaning are left out. Few tokens come often, as in any text: keys that are
-    the same for the same token are tied, and what a model then chooses may depend on the padding.
-    """
-    config = loaded.model.config
-    text = config.get_text_config()
-    special = {*loaded.tokenizer.all_special_ids, loaded.pad_id}
-    for part in (config, text):
-        for name, value in vars(part).items():
-            if name.endswith(("token_id", "token_index")):
-                special |= {*value} if isinstance(value, (list, tuple)) else {value}
-    rng = torch.Generator().manual_seed(0)
-    drawn = torch.randint(text.vocab_size, (8 * (DISTINCT + len(special)),), generator=rng).tolist()
-    allowed = [token for token in dict.fromkeys(drawn) if token not in special][:DISTINCT]
-    order = torch.randint(len(allowed), (text_length(loaded),), generator=rng).tolist()
-    return [allowed[at] for at in order]
-
-
-def text_length(loaded: Loaded) -> int:
-    """Tokens of the check's text: half as many again as the longest window that is in reach."""
-    config = loaded.model.config.get_text_config()
-    parameters = sum(weight.numel() for weight in loaded.model.parameters())
-    heads = getattr(config, "num_attention_heads", 1) or 1
-    heads = heads if isinstance(heads, int) else max(heads)
-    most = min(
-        LONGEST,
-        int(WORK["cpu" if loaded.device.type == "cpu" else "cuda"] / max(1, parameters)),
-        int((ATTENTION_BYTES / (8 * loaded.layers * heads)) ** 0.5),
-        loaded.longest or LONGEST,
-    )
-    most = max(most, min(SHORTEST, loaded.longest or SHORTEST))
-    limits = [limit for limit in limits_of(config) if limit * 3 // 2 + 8 <= most]
-    return max(min(SHORTEST, most), *(limit * 3 // 2 + 8 for limit in limits), 0)
-
-
-def limits_of(config: Any) -> Iterator[int]:
-    """Integers of a configuration that limit what a token attends to."""
-    for name, value in vars(config).items():
-        if LIMITS.search(name):
-            values = value if isinstance(value, (list, tuple)) else [value]
-            yield from (limit for limit in values if type(limit) is int and limit > 1)

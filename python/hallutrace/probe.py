@@ -11,7 +11,8 @@ import torch
 
 from hallutrace.attention import capturing
 from hallutrace.models import Loaded
-from hallutrace.native_check import Native, Tolerance, check_native, logits_apart, refused
+from hallutrace.native_check import Native, check_native, refused
+from hallutrace.tolerance import Tolerance, logits_apart
 from hallutrace.transformers_compat import cache_argument, cache_of
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from every_architecture import EVERY_ROW, examine
+from every_architecture import examine
+from small_architectures import EVERY_ROW
 
 RECORD = Path(__file__).parents[2] / "benches" / "record" / "architectures.md"
 

@@ -13,18 +13,12 @@ import torch
 from conftest import load_tiny
 from hallutrace.attention import capturing
 from hallutrace.capture import Reduction, Text, forward, replay
+from hallutrace.check_text import LONGEST, limits_of, text_length, text_of
 from hallutrace.errors import ModelError
 from hallutrace.models import Loaded, describe
-from hallutrace.native_check import (
-    LONGEST,
-    OTHERS,
-    Tolerance,
-    check_native,
-    limits_of,
-    text_length,
-    text_of,
-)
+from hallutrace.native_check import OTHERS, check_native
 from hallutrace.probe import probe
+from hallutrace.tolerance import Tolerance
 from tiny_models import BOS, EOS, PAD, UNKNOWN, WINDOW, tiny_model, tiny_tokenizer, tiny_tokens
 
 
