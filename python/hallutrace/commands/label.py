@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from hallutrace.commands.text import ERR, OUT, decimal, percent, plain
 from hallutrace.errors import InputError
+from hallutrace.normalization import DEFAULT
 
 if TYPE_CHECKING:
     from hallutrace.labels import Agreement, LabelSummary
@@ -29,6 +30,7 @@ class Asked:
     by: str | None
     given: Path | None
     agreement: bool
+    normalize: str | None
     name: str | None
     threshold: float | None
     drop: str | None
@@ -50,6 +52,7 @@ class Asked:
             )
         extra = {
             "NAME": self.names and not self.agreement,
+            "--normalize": self.normalize is not None and self.by is None,
             "--threshold": self.threshold is not None and self.by is None,
             "--drop": self.drop is not None and self.by is None,
             "--name": self.name is not None and self.agreement,
@@ -77,6 +80,7 @@ def run_label(asked: Asked) -> None:
         summary = labels.label(
             asked.run,
             asked.by or "",
+            normalize=asked.normalize or DEFAULT,
             name=asked.name,
             threshold=asked.threshold,
             drop=_range(asked.drop),
@@ -139,7 +143,15 @@ def _show_agreement(found: Agreement, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found.to_json(), ensure_ascii=False))
         return
-    shares = Table("labels", "hallucinated", "right", "share", "dropped", "not judged", "no row")
+    shares = Table(
+        Column("labels", overflow="fold"),
+        "hallucinated",
+        "right",
+        "share",
+        "dropped",
+        "not judged",
+        "no row",
+    )
     for name, counts in found.counts.items():
         decided = counts["hallucinated"] + counts["right"]
         shares.add_row(
@@ -150,7 +162,8 @@ def _show_agreement(found: Agreement, as_json: bool) -> None:
             *(f"{counts[kind]:,}" for kind in ("dropped", "unjudged", "unlabelled")),
         )
     OUT.print(shares)
-    pairs = Table("labels", "and", "both decided", "disagree", "share", "Cohen's kappa")
+    names = (Column(name, overflow="fold") for name in ("labels", "and"))
+    pairs = Table(*names, "both decided", "disagree", "share", "Cohen's kappa")
     for pair in found.pairs:
         pairs.add_row(
             *map(plain, pair.names),

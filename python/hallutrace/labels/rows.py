@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hallutrace.errors import DamagedError, InputError, StorageError
-from hallutrace.judges import JUDGES
+from hallutrace.judges import how_to_make
 
 SCHEMA = 1
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -81,7 +81,7 @@ def read_rows(folder: Path, name: str) -> dict[Key, Row]:
     path = path_of(folder, name)
     if not path.is_file():
         there = ", ".join(names(folder)) or "none"
-        how = f"--by {name}" if name in JUDGES else f"--from FILE --name {name}"
+        how = how_to_make(name) or f"--from FILE --name {name}"
         raise InputError(
             f"Expected the labels `{name}` in {folder}, got {there} - make them with "
             f"`hallutrace label {folder} {how}`"
