@@ -66,17 +66,27 @@ def normalize_unicode(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return normalize_triviaqa(text)
+    return " ".join(split_words(text, articles=False))
+
+
+def split_words(text: str, *, articles: bool = True) -> list[str]:
+    """The words of a text of any script, as :func:`normalize_unicode` has them.
+
+    Args:
+        text: any text.
+        articles: whether a, an and the are among them.
+    """
     plain = unicodedata.normalize("NFC", text).translate(_BEFORE)
     plain = _POWER.sub(" ", _VULGAR.sub(r" \g<0> ", plain))
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", plain)).casefold()
     one_i = _DOTTED.sub("i", unicodedata.normalize("NFKC", folded))
     seen = unicodedata.normalize("NFKC", one_i).translate(_AFTER)
-    return " ".join(
+    return [
         part
         for word in _STRAY_MARKS.sub(" ", seen).split()
-        if word not in _ARTICLE_WORDS
+        if articles or word not in _ARTICLE_WORDS
         for part in _PARTS.findall(word)
-    )
+    ]
 
 
 _ARTICLE_WORDS = frozenset(("a", "an", "the"))

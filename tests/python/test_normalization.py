@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hallutrace.demo import read_questions
+from hallutrace.detect.question_only import words_of
 from hallutrace.errors import InputError
 from hallutrace.judges import JUDGES, contains, exact, f1, find_judge, normalize, rouge_l
 
@@ -131,6 +132,13 @@ def test_scores_in_scripts_without_spaces_count_characters() -> None:
     assert not contains("京東", ["東京"])
     # A mark belongs to its letter, so this is no part of that.
     assert not contains("กิ่ง", ["กิ"])
+
+
+def test_the_words_of_a_question_are_those_of_its_script() -> None:
+    assert words_of("東京は東") == {"東": 2, "京": 1, "は": 1}
+    assert words_of("What's the “cost” of a snake_case?") == {
+        "what": 1, "s": 1, "the": 1, "cost": 1, "of": 1, "a": 1, "snake": 1, "case": 1,
+    }  # fmt: skip
 
 
 def test_a_rule_that_there_is_not_is_refused() -> None:
