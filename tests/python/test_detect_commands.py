@@ -20,8 +20,8 @@ from hallutrace.cli import main
 from hallutrace.commands.ask import settings_of
 from hallutrace.detect import Detector, load_examples
 from hallutrace.detect.provenance import Learnt, Provenance
-from hallutrace.detect.splits import holdout
 from hallutrace.errors import DamagedError, InputError
+from hallutrace.splits import fold, holdout
 
 Command = Callable[..., tuple[int, str, str]]
 COUNT = 90
@@ -220,13 +220,14 @@ def test_evaluate_transfers(command: Command, run: Path, bare: Path, tmp_path: P
 # Train --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("more", [(), ("--all-traces",)])
 def test_train_saves_a_detector_and_what_it_saw(
-    command: Command, run: Path, tmp_path: Path
+    command: Command, run: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     out = tmp_path / "detector"
     code, shown, said = command(
         "train", run, "--detector", "linear-probe", "--label", "contains", "--out", out,
-        "--set", "token=last_prompt", "--seed", "3",
+        "--set", "token=last_prompt", "--seed", "3", *more,
     )  # fmt: skip
     assert code == 0
     assert "layer 3: validation AUROC" in said
@@ -235,8 +236,14 @@ def test_train_saves_a_detector_and_what_it_saw(
         "linear-probe", 3, "last_prompt",
     )  # fmt: skip
     examples = load_examples(hallutrace.open(run), "contains")
-    train, validation = (examples.take(at) for at in
-                         holdout(examples.labels, examples.groups, 3))  # fmt: skip
+    first = fold(examples.labels, examples.groups, seed=3)
+    parts = (first.train, first.validation)
+    if more:
+        parts = holdout(examples.labels, examples.groups, 3)
+    train, validation = (examples.take(at) for at in parts)
+    left = len(examples) - len(train) - len(validation)
+    assert f"{len(train)} traces to learn from, {len(validation)} for validation" in said
+    assert f"{left} left for testing" in said
     learnt = Learnt.read(out)
     assert learnt == Learnt.of(train, validation)
     assert not {*train.groups} & {*validation.groups}
@@ -248,6 +255,21 @@ def test_train_saves_a_detector_and_what_it_saw(
     assert risks.mean() == pytest.approx(validation.labels.mean(), abs=0.1)
     assert f"validation AUROC {provenance.validation_auroc:.3f}" in shown
     assert "hallutrace evaluate" in shown
+
+
+def test_what_is_tested_is_one_part_for_all(command: Command, run: Path, tmp_path: Path) -> None:
+    from hallutrace.graphs import TraceGraphs
+
+    command("train", run, "--detector", "scalars", "--label", "contains", "--out", tmp_path / "d")
+    _, shown, _ = command("score", run, "--detector", tmp_path / "d")
+    unseen = [row["id"] for row in csv.DictReader(io.StringIO(shown)) if not row["part"]]
+    asked = ["evaluate", run, "--label", "contains", *QUICKLY, "--folds", "5"]
+    command(*asked, "--out", tmp_path / "report")
+    scores = csv.DictReader(io.StringIO((tmp_path / "report" / "scores.csv").read_text()))
+    assert [row["id"] for row in scores if row["fold"] == "0"] == unseen
+    graphs = TraceGraphs(run, labels="contains", split="test")
+    assert [trace.id for trace in graphs.traces] == unseen
+    assert len(unseen) == pytest.approx(COUNT / 5, abs=3)
 
 
 def test_train_refuses_before_any_work(
@@ -359,7 +381,8 @@ def probe(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A linear probe, trained by the command on the first 60 traces."""
     out = tmp_path_factory.mktemp("probe") / "detector"
     before, argv = sys.argv, ["train", str(run), "--detector", "linear-probe", "--label",
-                              "contains", "--limit", "60", "--out", str(out)]  # fmt: skip
+                              "contains", "--limit", "60", "--all-traces", "--out",
+                              str(out)]  # fmt: skip
     sys.argv = ["hallutrace", *argv]
     try:
         main()
@@ -424,7 +447,8 @@ def test_score_of_another_run_warns_of_groups(
     command: Command, run: Path, bare: Path, probe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "rauq"
-    assert command("train", run, "--detector", "rauq", "--label", "contains", "--out", out)[0] == 0
+    asked = ["train", run, "--detector", "rauq", "--label", "contains", "--all-traces"]
+    assert command(*asked, "--out", out)[0] == 0
     code, shown, said = command("score", bare, "--detector", out)
     assert (code, len(shown.splitlines())) == (0, 41)
     assert said == (
