@@ -72,7 +72,8 @@ def evaluate(
     shuffle_labels: Annotated[
         int | None,
         typer.Option(
-            help="shuffle the labels with this seed first: every AUROC should be .5",
+            help="shuffle the labels among the groups with this seed first: every AUROC should be "
+            ".5, or something of a group that was tested has been learnt from",
             metavar="N",
             min=0,
         ),

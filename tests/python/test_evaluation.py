@@ -26,6 +26,7 @@ from hallutrace.detect.evaluation import (
     Row,
     evaluate,
     inapplicable,
+    shuffled,
     table_rows,
     to_json,
     to_markdown,
@@ -36,6 +37,7 @@ from hallutrace.detect.evaluation.plan import jobs
 from hallutrace.detect.evaluation.runner import Unheard
 from hallutrace.detect.metrics import METRICS, Platt, Ranked, calibration_error, holm
 from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.splits import folds
 
 COUNT = 120
 CHEAP = "length,question-only,perplexity"
@@ -477,12 +479,50 @@ def test_seeds_and_edges_are_in_the_table(
 
 
 def test_shuffled_labels_teach_nothing(examples: Examples, tmp_path: Path) -> None:
-    shuffled = replace(examples, labels=np.random.default_rng(2).permutation(examples.labels))
+    moved = shuffled([examples], 2)[0]
     plan = replace(plan_of("scalars"), level=0.999, shuffle_labels=2)
-    found = evaluate(Material.of(shuffled, 4, 0), plan, tmp_path / "fits")
+    found = evaluate(Material.of(moved, 4, 0), plan, tmp_path / "fits")
     for figures in found.comparison.figures.values():
         assert figures.intervals["auroc"].low < 0.5 < figures.intervals["auroc"].high
     assert "labels `contains` shuffled with seed 2: " in to_markdown(found, "contains")
+
+
+def test_shuffled_labels_show_a_leak_through_groups(tmp_path: Path) -> None:
+    """A run whose questions name their group, and splits that do not keep groups together."""
+    rng = np.random.default_rng(3)
+    made = [
+        replace(trace_of(at, rng), question=f"what of entity{at // 4}", group=f"g{at // 4}",
+                label=int(at // 4 % 2))
+        for at in range(240)
+    ]  # fmt: skip
+    write_run(tmp_path / "run", made)
+    whole = load_examples(hallutrace.open(tmp_path / "run"), "contains")
+    plan = Plan((Row("question-only"),), draws=200, shuffle_labels=1)
+
+    def reached(moved: Examples, leaks: bool) -> float:
+        groups = [id_ for id_, _ in moved.keys] if leaks else moved.groups
+        parts = tuple(folds(moved.labels, groups, 4, 0))
+        found = evaluate(Material(moved, moved, parts), plan, tmp_path / f"{leaks}")
+        return found.comparison.figures["question-only"].intervals["auroc"].value
+
+    assert reached(shuffled([whole], 1)[0], leaks=True) > 0.9
+    assert reached(shuffled([whole], 1)[0], leaks=False) == pytest.approx(0.5, abs=0.1)
+    # Labels that move from trace to trace take away what would show it.
+    by_trace = replace(whole, labels=np.random.default_rng(1).permutation(whole.labels))
+    assert reached(by_trace, leaks=True) == pytest.approx(0.5, abs=0.1)
+
+
+def test_labels_of_a_group_that_both_runs_have_move_together(
+    examples: Examples, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for name in ("ours", "theirs"):
+        made = [replace(trace_of(at, rng), label=at // 3 % 2) for at in range(60)]
+        write_run(tmp_path / name, made)
+        runs.append(load_examples(hallutrace.open(tmp_path / name), "contains"))
+    ours, theirs = shuffled(runs, 4)
+    assert ours.labels.tolist() == theirs.labels.tolist() != runs[0].labels.tolist()
 
 
 # What cannot be evaluated -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ from hallutrace.errors import InputError
 from hallutrace.store import open_run
 
 if TYPE_CHECKING:
-    from hallutrace.detect import Examples
     from hallutrace.detect.evaluation import Evaluation, Material, Plan
 
 MOST_PROCESSES = 8
@@ -160,25 +159,17 @@ def _plan(asked: Asked) -> Plan:
 
 
 def _material(asked: Asked) -> Material:
-    from hallutrace.detect.evaluation import Material
+    from hallutrace.detect import load_examples
+    from hallutrace.detect.evaluation import Material, shuffled
 
     learn, test = asked.runs()
-    examples = _examples(asked, learn)
-    if learn == test:
-        return Material.of(examples, asked.folds, asked.seed)
-    return Material.transfer(examples, _examples(asked, test), asked.folds, asked.seed)
-
-
-def _examples(asked: Asked, run: Path) -> Examples:
-    import numpy as np
-
-    from hallutrace.detect import load_examples
-
-    found = load_examples(open_run(run), asked.label, limit=asked.limit)
+    runs = [learn] if learn == test else [learn, test]
+    found = [load_examples(open_run(run), asked.label, limit=asked.limit) for run in runs]
     if asked.shuffle_labels is not None:
-        dice = np.random.default_rng(asked.shuffle_labels)
-        found = replace(found, labels=dice.permutation(found.labels))
-    return found
+        found = shuffled(found, asked.shuffle_labels)
+    if len(found) == 1:
+        return Material.of(found[0], asked.folds, asked.seed)
+    return Material.transfer(found[0], found[1], asked.folds, asked.seed)
 
 
 def _check_out(folder: Path, overwrite: bool) -> None:
