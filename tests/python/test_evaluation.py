@@ -211,10 +211,52 @@ def test_metrics_are_means_over_folds_and_seeds() -> None:
         ]
         for scores in several
     ]
-    np.testing.assert_allclose(found.draws[:, 17], np.mean(drawn, axis=(0, 1)), atol=1e-12)
+    expected = made.shares(2)[:, 17] @ np.mean(drawn, axis=1)
+    np.testing.assert_allclose(found.draws[:, 17], expected, atol=1e-12)
+    # One seed is what it was: groups alone are drawn.
+    one = draw({"one": several[:1]}, made)["one"]
+    np.testing.assert_allclose(one.draws[:, 17], np.mean(drawn[0], axis=0), atol=1e-12)
     interval = found.interval("auroc", 0.9)
-    assert (interval.low, interval.high) == tuple(np.quantile(found.draws[0], [0.05, 0.95]))
+    expected = np.quantile(found.draws[0], [0.05, 0.95])
+    assert [interval.low, interval.high] == pytest.approx(expected, abs=1e-12)
     assert interval.value == found.values[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_drawn_seeds_vary_as_means_of_new_seeds_would(seeds: int) -> None:
+    values = np.random.default_rng(seeds).normal(size=seeds)
+    shares = resampling(draws=20_000).shares(seeds)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-12)
+    means = values @ shares
+    assert means.mean() == pytest.approx(values.mean(), abs=0.02)
+    assert means.var() == pytest.approx(values.var(ddof=1) / seeds, rel=0.05)
+    assert (resampling().shares(1) == 1).all()
+
+
+def test_intervals_and_tests_know_of_seeds_that_differ() -> None:
+    made = resampling(draws=2000)
+    rng = np.random.default_rng(6)
+    noise = rng.normal(size=90)
+    alike = [noise + made.labels + 0.01 * rng.normal(size=90) for _ in range(3)]
+    # On average as good, but one seed has learnt nothing and one everything.
+    apart = [noise + strength * made.labels for strength in (0.0, 1.0, 9.0)]
+    found = draw({"alike": alike, "apart": apart, "none": [rng.normal(size=90)]}, made)
+
+    def width(name: str) -> float:
+        interval = found[name].interval("auroc", 0.95)
+        assert 0 <= interval.low < interval.value < interval.high <= 1
+        return interval.high - interval.low
+
+    held = draw({"apart": [apart[1]]}, made)["apart"].interval("auroc", 0.95)
+    assert width("alike") == pytest.approx(held.high - held.low, rel=0.1)
+    assert width("apart") > 1.5 * width("alike")
+    steady, unsteady = (compare(found[name], found["none"], 0.95) for name in ("alike", "apart"))
+    assert abs(unsteady.value - steady.value) < 0.05
+    assert steady.p < 0.01 < unsteady.p
+    # What a seed does to both falls out of their difference.
+    moved = draw({"one": apart, "other": [2 * scores - 7 for scores in apart]}, made)
+    same = compare(moved["one"], moved["other"], 0.95)
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0))
 
 
 def test_the_paired_test_knows_equals_from_others() -> None:
@@ -469,11 +511,13 @@ def test_seeds_and_edges_are_in_the_table(
     assert detector["auroc"]["value"] == pytest.approx(np.mean(reached))
     table = to_markdown(found, "contains")
     assert "| 3 x 3 |" in table
+    assert "200 bootstrap draws of groups, and of seeds where a detector has several. " in table
     assert "toy against edges=shuffled: +" in table
     spread = replace(plan, seeds_on="spread")
     found = evaluate(Material.of(examples, 3, 0), spread, tmp_path / "fits", observer=counted)
     assert found.scored["toy"].scores.shape == (1, COUNT)
     assert "| 3, 3 seeds spread |" in to_markdown(found, "contains")
+    assert "200 bootstrap draws of groups; seeds are held fixed. " in to_markdown(found, "contains")
     # All of its fits were there already.
     assert counted.begun[0] == counted.begun[1]
 
@@ -713,7 +757,9 @@ def test_the_json_says_everything(reported: Any, examples: Examples) -> None:
     assert run["counts"]["hallucinated"] + run["counts"]["right"] == COUNT
     assert run["base_rate"] == examples.labels.mean()
     assert content["versions"]["numpy"] == np.__version__
-    assert content["protocol"]["bootstrap"] == {"draws": 200, "level": 0.95, "seed": 0}
+    assert content["protocol"]["bootstrap"] == {
+        "draws": 200, "level": 0.95, "seed": 0, "over": ["groups", "seeds"],
+    }  # fmt: skip
     assert content["protocol"]["test_fold"] == found.material.fold_of.tolist()
     assert [sum(part[name] for name in ("train", "validation", "test"))
             for part in content["protocol"]["parts"]] == [COUNT] * 4  # fmt: skip

@@ -33,7 +33,12 @@ def to_json(evaluation: Evaluation, label: str) -> dict[str, Any]:
             "seeds_on": plan.seeds_on,
             "split_seed": plan.split_seed,
             "shuffle_labels": plan.shuffle_labels,
-            "bootstrap": {"draws": plan.draws, "level": plan.level, "seed": plan.split_seed},
+            "bootstrap": {
+                "draws": plan.draws,
+                "level": plan.level,
+                "seed": plan.split_seed,
+                "over": ["groups", "seeds"],
+            },
             "parts": [
                 {name: len(indices) for name, indices in vars(part).items()}
                 | {"digest": digest_of(part.train, part.validation, part.test)}
