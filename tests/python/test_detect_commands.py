@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import hallutrace
+from detect_runs import Made, causal_attention, write_run
 from hallutrace import ExtractConfig, extract, labels
 from hallutrace.cli import main
 from hallutrace.commands.ask import settings_of
@@ -203,6 +204,33 @@ def test_evaluate_goes_on_after_ctrl_c(
     assert code == 0
     assert "6 of 15 fits were there already." in said
     assert (out / "evaluation.json").exists()
+
+
+def test_evaluate_tells_a_failure_and_tries_it_again(
+    command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hallutrace.detect.rauq import Rauq
+
+    def score(self: Rauq, trace: Any) -> float:
+        raise ValueError("heads [4] of layer 3")
+
+    out = tmp_path / "report"
+    asked = ["evaluate", run, "--label", "contains", "--folds", "3", "--draws", "100", "--jobs",
+             "1", "--detectors", "rauq", "--out", out]  # fmt: skip
+    with monkeypatch.context() as broken:
+        broken.setattr(Rauq, "score", score)
+        code, shown, said = command(*asked)
+    assert code == 1
+    assert "rauq, failed: ValueError: heads [4] of layer 3" in shown
+    assert "Where they failed is in evaluation.json; the same command tries them again." in shown
+    assert "rauq, fold 1, seed 0 failed: ValueError: heads [4] of layer 3" in said
+    rows = json.loads((out / "evaluation.json").read_text())["detectors"]
+    failed = next(row for row in rows if row["status"] == "failed")
+    assert 'raise ValueError("heads [4] of layer 3")' in failed["traceback"]
+    code, shown, said = command(*asked)
+    assert (code, "failed" in shown) == (0, False)
+    assert "12 of 15 fits were there already." in said
+    assert "Expected no finished evaluation" in command(*asked)[2]
 
 
 def test_evaluate_transfers(command: Command, run: Path, bare: Path, tmp_path: Path) -> None:
@@ -491,6 +519,37 @@ def test_score_refuses_what_does_not_go_together(
     code, shown, told = command("score", *given, "--detector", probe)
     assert (code, shown) == (2, "")
     assert told.startswith(f"Error: {said}")
+
+
+def test_a_trace_without_finite_numbers_has_no_score(command: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    made = [
+        Made(causal_attention((2, 2, 10), rng), 7, at % 2, logprob=-rng.exponential(1.0, 3))
+        for at in range(40)
+    ]
+    good = write_run(tmp_path / "good", made)
+    made[4].logprob = np.array([-1.0, np.nan, -1.0])
+    bad = write_run(tmp_path / "bad", made)
+    for name in ("perplexity", "scalars"):
+        asked = ["--detector", name, "--label", "contains", "--out", tmp_path / name]
+        assert command("train", good, *asked)[0] == 0
+        out = tmp_path / f"{name}.jsonl"
+        code, _, said = command("score", bad, "--detector", tmp_path / name, "--out", out)
+        assert code == 0
+        assert "1 of 40 traces have no score, for numbers in them are NaN or infinite" in said
+        assert "first 'q4', sample 0" in said
+        written = out.read_text().splitlines()
+        lines = [json.loads(line, parse_constant=pytest.fail) for line in written]
+        assert [(line["score"], line["risk"]) for line in lines if line["id"] == "q4"] == [
+            (None, None)
+        ]
+        assert sum(line["score"] is None for line in lines) == 1
+    # Whoever trains on them is told the trace.
+    asked = ["--detector", "scalars", "--label", "contains", "--all-traces"]
+    code, _, said = command("train", bad, *asked, "--out", tmp_path / "other")
+    assert code == 2
+    assert "Error: Expected finite features `scalars`, got 2 of 4 numbers" in said
+    assert "in the trace 'q4', sample 0" in said
 
 
 def test_score_needs_a_detector(command: Command, run: Path, tmp_path: Path) -> None:

@@ -95,7 +95,6 @@ class Asked:
 def run_evaluate(asked: Asked) -> None:
     """`hallutrace evaluate`."""
     from hallutrace.detect.evaluation import (
-        JSON_FILE,
         evaluate,
         inapplicable,
         to_json,
@@ -126,14 +125,27 @@ def run_evaluate(asked: Asked) -> None:
     write_report(evaluation, asked.label, folder)
     if asked.as_json:
         print(json.dumps(to_json(evaluation, asked.label), ensure_ascii=False))
-        return
-    OUT.print(_shown(evaluation, asked.label, plan), highlight=False)
+    else:
+        _show(evaluation, asked, folder, time.monotonic() - began)
+    if any(row.is_asked and row.label in evaluation.failed for row in plan.rows):
+        raise SystemExit(1)
+
+
+def _show(evaluation: Evaluation, asked: Asked, folder: Path, seconds: float) -> None:
+    from hallutrace.detect.evaluation import JSON_FILE
+
+    OUT.print(_shown(evaluation, asked.label, evaluation.plan), highlight=False)
     _show_remarks(evaluation)
     OUT.print(
-        f"{folder}: {JSON_FILE}, table.md, scores.csv ({duration(time.monotonic() - began)})",
+        f"{folder}: {JSON_FILE}, table.md, scores.csv ({duration(seconds)})",
         highlight=False,
         soft_wrap=True,
     )
+    if evaluation.failed:
+        OUT.print(
+            f"Where they failed is in {JSON_FILE}; the same command tries them again.",
+            highlight=False,
+        )
 
 
 def _processes() -> int:
@@ -189,11 +201,20 @@ def _check_out(folder: Path, overwrite: bool) -> None:
             f"Expected a new folder, or one of an evaluation, got {folder} with {others[0]} - "
             "choose another --out"
         )
-    if JSON_FILE in there and not overwrite:
+    if JSON_FILE in there and not overwrite and not _has_failures(folder / JSON_FILE):
         raise InputError(
             f"Expected no finished evaluation, got one in {folder} - choose another --out, or "
             "start over with --overwrite"
         )
+
+
+def _has_failures(path: Path) -> bool:
+    """Whether a finished evaluation has rows that failed, which may be tried again."""
+    try:
+        rows = json.loads(path.read_bytes())["detectors"]
+        return any(row["status"] == "failed" for row in rows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _clear(folder: Path) -> None:

@@ -190,7 +190,7 @@ def _fit(
 def _finish(detector: Detector, validation: Examples, provenance: Provenance) -> Provenance:
     from hallutrace.detect.metrics import Platt, auroc
 
-    scores = detector.scores(validation)
+    scores = detector.finite_scores(validation)
     curve = Platt.fit(scores, validation.labels)
     return replace(
         provenance,

@@ -84,7 +84,8 @@ class Resampling:
         picked = rng.integers(0, seeds, (self.draws, seeds))
         times = (picked[:, :, None] == np.arange(seeds)).sum(axis=1).T
         larger = math.sqrt(seeds / (seeds - 1))
-        return 1 / seeds + larger * (times - 1) / seeds
+        shares: Array = 1 / seeds + larger * (times - 1) / seeds
+        return shares
 
 
 def _both_classes(rng: np.random.Generator, count: int, holds: Array) -> Array:

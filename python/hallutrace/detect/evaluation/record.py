@@ -81,9 +81,10 @@ def _detector(evaluation: Evaluation, row: Row) -> dict[str, Any]:
         "is_control": row.is_control,
         "edges_control_of": row.of,
     }
-    for status, reasons in (("missing", evaluation.missing), ("failed", evaluation.failed)):
-        if row.label in reasons:
-            return found | {"status": status, "reason": reasons[row.label]}
+    if row.label in evaluation.missing:
+        return found | {"status": "missing", "reason": evaluation.missing[row.label]}
+    if row.label in evaluation.failed:
+        return found | {"status": "failed", **asdict(evaluation.failed[row.label])}
     scored = evaluation.scored[row.label]
     figures = evaluation.comparison.figures[row.label]
     return found | {

@@ -147,7 +147,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
         for test in comparison.against_edges
     ]
     found += [f"{label}, not applicable: {why}" for label, why in evaluation.missing.items()]
-    found += [f"{label}, failed: {why}" for label, why in evaluation.failed.items()]
+    found += [f"{label}, failed: {one.reason}" for label, one in evaluation.failed.items()]
     return found
 
 
