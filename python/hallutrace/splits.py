@@ -122,9 +122,7 @@ def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Pl
     return train, validation
 
 
-def shuffled_by_group(
-    labels: ArrayLike, groups: Sequence[str], seed: int
-) -> NDArray[np.int8]:
+def shuffled_by_group(labels: ArrayLike, groups: Sequence[str], seed: int) -> NDArray[np.int8]:
     """Labels that have moved from group to group, a check of a protocol.
 
     The labels of a group stay together, so that whoever has seen one trace of a group knows

@@ -224,9 +224,7 @@ def test_splits_are_those_of_the_evaluation(run: Path, label: str, seed: int) ->
     for count, number in ((5, 0), (3, 0), (3, 2)):
         part = Material.of(examples, count, seed).parts[number]
         for name in PARTS:
-            graphs = TraceGraphs(
-                run, labels=given, split=name, seed=seed, fold=number, folds=count
-            )
+            graphs = TraceGraphs(run, labels=given, split=name, seed=seed, fold=number, folds=count)
             assert graphs.places.tolist() == examples.places[getattr(part, name)].tolist()
     default = TraceGraphs(run, labels=given, split="test", seed=seed)
     first = Material.of(examples, 5, seed).parts[0].test
@@ -352,9 +350,7 @@ def test_nothing_fitted_has_seen_a_test_question(run: Path) -> None:
     # What was fitted does not change when the test part is looked at.
     reducer = HiddenReducer(4).fit(train.traces)
     before = {name: array.copy() for name, array in reducer.state()[0].items()}
-    for _ in TraceGraphs(
-        store, labels="hand", split="test", features=["hidden"], reducer=reducer
-    ):
+    for _ in TraceGraphs(store, labels="hand", split="test", features=["hidden"], reducer=reducer):
         pass
     for name, array in reducer.state()[0].items():
         np.testing.assert_array_equal(array, before[name])
