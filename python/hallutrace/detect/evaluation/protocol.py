@@ -2,7 +2,8 @@
 
 1. Splits by group, stratified: each trace is in one test part; validation is a fifth of the rest.
 2. Everything fitted sees the training part; choices (epochs, layers, penalties, the curve that
-   calibrates) see the validation part; the test part is scored once.
+   calibrates) see the validation part, and linear detectors with few answers of a class there also
+   inner folds of both; the test part is scored once.
 3. Metrics by fold, mean over folds and seeds, with bootstrap intervals over groups and seeds.
 4. Paired tests on the same draws, corrected for their number.
 """
