@@ -332,7 +332,7 @@ def test_inner_folds_find_the_layer_where_few_right_answers_do_not() -> None:
             by_folds.append(float(found[0]))
         chosen["validation"] += int(np.argmax(by_validation)) == 2
         chosen["inner folds"] += int(np.argmax(by_folds)) == 2
-    assert chosen == {"inner folds": 11, "validation": 9}
+    assert chosen["validation"] < chosen["inner folds"] >= 10
 
 
 def test_too_few_groups_for_inner_folds_are_told() -> None:

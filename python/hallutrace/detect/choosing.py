@@ -33,7 +33,8 @@ INNER_FOLDS = 3
 
 def is_few(labels: NDArray[np.int8]) -> bool:
     """Whether a validation part has few answers of a class; none at all is refused elsewhere."""
-    return 0 < min(np.count_nonzero(labels == 0), np.count_nonzero(labels == 1)) < FEW
+    rarer = min(int(np.count_nonzero(labels == each)) for each in (0, 1))
+    return 0 < rarer < FEW
 
 
 def inner_aurocs(
