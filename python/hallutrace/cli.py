@@ -211,6 +211,15 @@ def label(
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the labels that the run has")
     ] = False,
+    normalize: Annotated[
+        Optional[str],
+        typer.Option(
+            help="with --by: how texts are made comparable. unicode (the default) knows scripts "
+            "without spaces, typographic marks, full-width forms and accents; triviaqa is the rule "
+            "of TriviaQA's evaluation script, whose labels are called PROTOCOL-triviaqa",
+            metavar="unicode|triviaqa",
+        ),
+    ] = None,
     name: Annotated[
         Optional[str],
         typer.Option(help="of the labels (default: the protocol, or the file)", metavar="NAME"),
@@ -239,8 +248,11 @@ def label(
     from hallutrace.commands.label import Asked, run_label
 
     run_label(
-        Asked(run, names or [], by, given, agreement, name, threshold, drop, overwrite, as_json)
-    )
+        Asked(
+            run, names or [], by, given, agreement, normalize, name, threshold, drop, overwrite,
+            as_json,
+        )
+    )  # fmt: skip
 
 
 @app.command()

@@ -85,7 +85,8 @@ def evaluate(
     shuffle_labels: Annotated[
         int | None,
         typer.Option(
-            help="shuffle the labels with this seed first: every AUROC should be .5",
+            help="shuffle the labels among the groups with this seed first: every AUROC should be "
+            ".5, or something of a group that was tested has been learnt from",
             metavar="N",
             min=0,
         ),
@@ -131,21 +132,31 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="of split and training", metavar="N", min=0)] = 0,
     limit: Limit = None,
+    all_traces: Annotated[
+        bool,
+        typer.Option(
+            "--all-traces",
+            help="leave no test part: learn from four fifths of the groups, choose on the others",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="delete the detector in --out first")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a detector on a run: four fifths of its groups to learn from, one for validation.
+    """Train a detector on the training and validation parts of the first fold of an evaluation.
 
-    The same command again goes on after a kill. Measure with `hallutrace evaluate`: what a detector
-    reaches on traces that it was trained on says nothing.
+    The test part of that fold, a fifth of the groups, is left alone: `hallutrace score` of the same
+    run tells what is reached there. The same command again goes on after a kill.
     """
     from hallutrace.commands.train import Asked, run_train
 
     run_train(
-        Asked(run, detector, label, out, settings or [], epochs, seed, limit, overwrite, as_json)
-    )
+        Asked(
+            run, detector, label, out, settings or [], epochs, seed, limit, all_traces, overwrite,
+            as_json,
+        )
+    )  # fmt: skip
 
 
 def score(

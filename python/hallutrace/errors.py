@@ -2,7 +2,8 @@
 
 HallutraceError
 ├── InputError (ValueError)            an argument, option or row that the caller can mend
-│   └── IdentityError                  a run that exists and was asked for differently
+│   ├── IdentityError                  a run that exists and was asked for differently
+│   └── NonFiniteError                 a trace with numbers that are NaN or infinite
 ├── ModelError (ValueError)            a model that cannot be loaded or traced
 ├── NotARunError (FileNotFoundError)   a folder that holds no run
 ├── DamagedError (ValueError)          a shard, record or manifest that cannot be trusted
@@ -28,6 +29,10 @@ class InputError(HallutraceError, ValueError):
 
 class IdentityError(InputError):
     """A run that exists was extracted with other settings; the message names the fields."""
+
+
+class NonFiniteError(InputError):
+    """Numbers of a trace, or a score of it, that are NaN or infinite; the message names it."""
 
 
 class ModelError(HallutraceError, ValueError):

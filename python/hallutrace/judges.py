@@ -1,75 +1,75 @@
 """Judging an answer against the references of its question: text alone, no run.
 
-All comparisons are of words after TriviaQA's normalisation, and the best over the references
-counts. A reference that normalises to nothing (``The``, ``!!``) matches no answer, where TriviaQA's
-script would let it match an empty one.
+All comparisons are of words after a normalisation (:mod:`hallutrace.normalization`), and the best
+over the references counts. A reference that normalises to nothing (``The``, ``!!``) matches no
+answer, where TriviaQA's script would let it match an empty one.
 """
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-NORMALIZATION = "triviaqa-1"
-"""Said beside labels; the number grows with any change of :func:`normalize`."""
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "‘’´`", " "))
+from hallutrace.errors import InputError
+from hallutrace.normalization import DEFAULT, NORMALIZATIONS, Normalize
 
 
-def normalize(text: str) -> str:
-    """Lower case, without punctuation and articles, single spaces.
-
-    Accents and scripts stay as they are: the two ways in which Unicode writes ``é`` differ.
+def normalize(text: str, normalization: str = DEFAULT) -> str:
+    """A text as its words, with single spaces between them.
 
     Args:
         text: any text.
+        normalization: ``unicode`` or ``triviaqa``.
 
-    Returns:
-        The words of the text, as they are compared.
-
-    Source:
-        Joshi et al. 2017, TriviaQA, evaluation script (normalisation of answers).
+    Raises:
+        InputError: another normalisation.
     """
-    words = _ARTICLES.sub(" ", text.lower().replace("_", " ").translate(_PUNCTUATION))
-    return " ".join(words.split())
+    return _rule(normalization)(text)
 
 
-def comparable(references: Iterable[str]) -> list[str]:
+def comparable(references: Iterable[str], normalization: str = DEFAULT) -> list[str]:
     """The references as they are compared: normalised, each once, none that is empty."""
-    return [words for words in dict.fromkeys(map(normalize, references)) if words]
+    rule = _rule(normalization)
+    return [words for words in dict.fromkeys(map(rule, references)) if words]
 
 
-def exact(answer: str, references: Iterable[str]) -> bool:
+def _rule(normalization: str) -> Normalize:
+    if normalization not in NORMALIZATIONS:
+        raise InputError(
+            f"Expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r} - "
+            "change --normalize"
+        )
+    return NORMALIZATIONS[normalization][1]
+
+
+def exact(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> bool:
     """Whether the answer is one of the references, after normalisation.
 
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (exact match, best over aliases).
     """
-    return _best(_is_same, answer, references) == 1
+    return _best(_is_same, answer, references, normalization) == 1
 
 
-def contains(answer: str, references: Iterable[str]) -> bool:
+def contains(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> bool:
     """Whether the answer holds one of the references as whole words, after normalisation.
 
     Args:
         answer: what the model said.
         references: right answers; one that normalises to nothing never matches.
+        normalization: ``unicode`` or ``triviaqa``.
 
     Returns:
         True if any reference is in the answer.
 
-    Source:
-        Ours; the normalisation is TriviaQA's.
+    Source: ours.
     """
-    return _best(_holds, answer, references) == 1
+    return _best(_holds, answer, references, normalization) == 1
 
 
-def f1(answer: str, references: Iterable[str]) -> float:
+def f1(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> float:
     """Harmonic mean of the shares of shared words in answer and reference, best over references.
 
     Returns:
@@ -78,10 +78,10 @@ def f1(answer: str, references: Iterable[str]) -> float:
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (F1, best over aliases).
     """
-    return _best(_word_f1, answer, references)
+    return _best(_word_f1, answer, references, normalization)
 
 
-def rouge_l(answer: str, references: Iterable[str]) -> float:
+def rouge_l(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> float:
     """ROUGE-L: F-measure of the longest common subsequence of words, best over references.
 
     Returns:
@@ -92,21 +92,24 @@ def rouge_l(answer: str, references: Iterable[str]) -> float:
         than Latin count; the package ``rouge_score`` takes runs of ``[a-z0-9]`` and keeps
         articles.
     """
-    return _best(_rouge_l, answer, references)
+    return _best(_rouge_l, answer, references, normalization)
 
 
 Measure = Callable[[str, str], float]
 """Score of a normalised answer beside one normalised reference that is not empty."""
 
 
-def _best(measure: Measure, answer: str, references: Iterable[str]) -> float:
-    score = _best_of(measure, answer, comparable(references))
+def _best(measure: Measure, answer: str, references: Iterable[str], normalization: str) -> float:
+    score = _best_of(measure, answer, references, normalization)
     return 0.0 if score is None else score
 
 
-def _best_of(measure: Measure, answer: str, wanted: Sequence[str]) -> float | None:
-    """Best over references that are normalised already; None where there are none."""
-    said = normalize(answer)
+def _best_of(
+    measure: Measure, answer: str, references: Iterable[str], normalization: str
+) -> float | None:
+    """Best over the references; None where none is left after normalisation."""
+    said = normalize(answer, normalization)
+    wanted = comparable(references, normalization)
     return max((measure(said, words) for words in wanted), default=None)
 
 
@@ -191,24 +194,32 @@ class Comparison:
         measure: score beside one reference, both normalised.
         threshold: an answer is right if its score is at least that.
         is_graded: whether there are scores between 0 and 1.
+        normalization: ``unicode`` or ``triviaqa``.
     """
 
     name: str
     measure: Measure
     threshold: float = 0.5
     is_graded: bool = False
+    normalization: str = DEFAULT
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Which normalisation."""
-        return {"normalization": NORMALIZATION}
+        """Which normalisation, with the version of its rule."""
+        return {"normalization": NORMALIZATIONS[self.normalization][0]}
+
+    @property
+    def label_name(self) -> str:
+        """What its labels are called unless they are given a name."""
+        of = "" if self.normalization == DEFAULT else f"-{self.normalization}"
+        return f"{self.name}{of}"
 
     def score(self, question: str, answer: str, references: Sequence[str]) -> float | None:
         """Best over the references; None where no reference is left after normalisation."""
-        return _best_of(self.measure, answer, comparable(references))
+        return _best_of(self.measure, answer, references, self.normalization)
 
 
-JUDGES: dict[str, Judge] = {
+JUDGES: dict[str, Comparison] = {
     judge.name: judge
     for judge in (
         Comparison("exact", _is_same),
@@ -221,4 +232,26 @@ JUDGES: dict[str, Judge] = {
         Comparison("rouge-l", _rouge_l, threshold=0.3, is_graded=True),
     )
 }
-"""Judges by the name of their protocol."""
+"""Judges by the name of their protocol, with the normalisation that is the default."""
+
+
+def find_judge(name: str, normalization: str = DEFAULT) -> Comparison:
+    """A judge by the name of its protocol, with a normalisation.
+
+    Raises:
+        InputError: no such protocol, or no such normalisation.
+    """
+    if name not in JUDGES:
+        raise InputError(f"Expected one of {', '.join(JUDGES)}, got {name!r} - change --by")
+    _rule(normalization)
+    return replace(JUDGES[name], normalization=normalization)
+
+
+def how_to_make(label_name: str) -> str | None:
+    """Options of `hallutrace label` that make labels of this name; None for those of a file."""
+    for normalization in NORMALIZATIONS:
+        for name in JUDGES:
+            if find_judge(name, normalization).label_name == label_name:
+                of = "" if normalization == DEFAULT else f" --normalize {normalization}"
+                return f"--by {name}{of}"
+    return None

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 import hallutrace
+from detect_runs import Made, causal_attention, write_run
 from hallutrace import ExtractConfig, extract, labels
 from hallutrace.cli import main
 from hallutrace.commands.ask import settings_of
 from hallutrace.detect import Detector, load_examples
 from hallutrace.detect.provenance import Learnt, Provenance
-from hallutrace.detect.splits import holdout
 from hallutrace.errors import DamagedError, InputError
+from hallutrace.splits import fold, holdout
 
 Command = Callable[..., tuple[int, str, str]]
 COUNT = 90
@@ -205,6 +206,33 @@ def test_evaluate_goes_on_after_ctrl_c(
     assert (out / "evaluation.json").exists()
 
 
+def test_evaluate_tells_a_failure_and_tries_it_again(
+    command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hallutrace.detect.rauq import Rauq
+
+    def score(self: Rauq, trace: Any) -> float:
+        raise ValueError("heads [4] of layer 3")
+
+    out = tmp_path / "report"
+    asked = ["evaluate", run, "--label", "contains", "--folds", "3", "--draws", "100", "--jobs",
+             "1", "--detectors", "rauq", "--out", out]  # fmt: skip
+    with monkeypatch.context() as broken:
+        broken.setattr(Rauq, "score", score)
+        code, shown, said = command(*asked)
+    assert code == 1
+    assert "rauq, failed: ValueError: heads [4] of layer 3" in shown
+    assert "Where they failed is in evaluation.json; the same command tries them again." in shown
+    assert "rauq, fold 1, seed 0 failed: ValueError: heads [4] of layer 3" in said
+    rows = json.loads((out / "evaluation.json").read_text())["detectors"]
+    failed = next(row for row in rows if row["status"] == "failed")
+    assert 'raise ValueError("heads [4] of layer 3")' in failed["traceback"]
+    code, shown, said = command(*asked)
+    assert (code, "failed" in shown) == (0, False)
+    assert "12 of 15 fits were there already." in said
+    assert "Expected no finished evaluation" in command(*asked)[2]
+
+
 def test_evaluate_transfers(command: Command, run: Path, bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     asked = ["--train-on", run, "--test-on", bare, "--label", "contains", *QUICKLY, "--out", out]
@@ -220,13 +248,14 @@ def test_evaluate_transfers(command: Command, run: Path, bare: Path, tmp_path: P
 # Train --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("more", [(), ("--all-traces",)])
 def test_train_saves_a_detector_and_what_it_saw(
-    command: Command, run: Path, tmp_path: Path
+    command: Command, run: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     out = tmp_path / "detector"
     code, shown, said = command(
         "train", run, "--detector", "linear-probe", "--label", "contains", "--out", out,
-        "--set", "token=last_prompt", "--seed", "3",
+        "--set", "token=last_prompt", "--seed", "3", *more,
     )  # fmt: skip
     assert code == 0
     assert "layer 3: validation AUROC" in said
@@ -235,8 +264,14 @@ def test_train_saves_a_detector_and_what_it_saw(
         "linear-probe", 3, "last_prompt",
     )  # fmt: skip
     examples = load_examples(hallutrace.open(run), "contains")
-    train, validation = (examples.take(at) for at in
-                         holdout(examples.labels, examples.groups, 3))  # fmt: skip
+    first = fold(examples.labels, examples.groups, seed=3)
+    parts = (first.train, first.validation)
+    if more:
+        parts = holdout(examples.labels, examples.groups, 3)
+    train, validation = (examples.take(at) for at in parts)
+    left = len(examples) - len(train) - len(validation)
+    assert f"{len(train)} traces to learn from, {len(validation)} for validation" in said
+    assert f"{left} left for testing" in said
     learnt = Learnt.read(out)
     assert learnt == Learnt.of(train, validation)
     assert not {*train.groups} & {*validation.groups}
@@ -248,6 +283,21 @@ def test_train_saves_a_detector_and_what_it_saw(
     assert risks.mean() == pytest.approx(validation.labels.mean(), abs=0.1)
     assert f"validation AUROC {provenance.validation_auroc:.3f}" in shown
     assert "hallutrace evaluate" in shown
+
+
+def test_what_is_tested_is_one_part_for_all(command: Command, run: Path, tmp_path: Path) -> None:
+    from hallutrace.graphs import TraceGraphs
+
+    command("train", run, "--detector", "scalars", "--label", "contains", "--out", tmp_path / "d")
+    _, shown, _ = command("score", run, "--detector", tmp_path / "d")
+    unseen = [row["id"] for row in csv.DictReader(io.StringIO(shown)) if not row["part"]]
+    asked = ["evaluate", run, "--label", "contains", *QUICKLY, "--folds", "5"]
+    command(*asked, "--out", tmp_path / "report")
+    scores = csv.DictReader(io.StringIO((tmp_path / "report" / "scores.csv").read_text()))
+    assert [row["id"] for row in scores if row["fold"] == "0"] == unseen
+    graphs = TraceGraphs(run, labels="contains", split="test")
+    assert [trace.id for trace in graphs.traces] == unseen
+    assert len(unseen) == pytest.approx(COUNT / 5, abs=3)
 
 
 def test_train_refuses_before_any_work(
@@ -359,7 +409,8 @@ def probe(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A linear probe, trained by the command on the first 60 traces."""
     out = tmp_path_factory.mktemp("probe") / "detector"
     before, argv = sys.argv, ["train", str(run), "--detector", "linear-probe", "--label",
-                              "contains", "--limit", "60", "--out", str(out)]  # fmt: skip
+                              "contains", "--limit", "60", "--all-traces", "--out",
+                              str(out)]  # fmt: skip
     sys.argv = ["hallutrace", *argv]
     try:
         main()
@@ -424,7 +475,8 @@ def test_score_of_another_run_warns_of_groups(
     command: Command, run: Path, bare: Path, probe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "rauq"
-    assert command("train", run, "--detector", "rauq", "--label", "contains", "--out", out)[0] == 0
+    asked = ["train", run, "--detector", "rauq", "--label", "contains", "--all-traces"]
+    assert command(*asked, "--out", out)[0] == 0
     code, shown, said = command("score", bare, "--detector", out)
     assert (code, len(shown.splitlines())) == (0, 41)
     assert said == (
@@ -467,6 +519,37 @@ def test_score_refuses_what_does_not_go_together(
     code, shown, told = command("score", *given, "--detector", probe)
     assert (code, shown) == (2, "")
     assert told.startswith(f"Error: {said}")
+
+
+def test_a_trace_without_finite_numbers_has_no_score(command: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    made = [
+        Made(causal_attention((2, 2, 10), rng), 7, at % 2, logprob=-rng.exponential(1.0, 3))
+        for at in range(40)
+    ]
+    good = write_run(tmp_path / "good", made)
+    made[4].logprob = np.array([-1.0, np.nan, -1.0])
+    bad = write_run(tmp_path / "bad", made)
+    for name in ("perplexity", "scalars"):
+        asked = ["--detector", name, "--label", "contains", "--out", tmp_path / name]
+        assert command("train", good, *asked)[0] == 0
+        out = tmp_path / f"{name}.jsonl"
+        code, _, said = command("score", bad, "--detector", tmp_path / name, "--out", out)
+        assert code == 0
+        assert "1 of 40 traces have no score, for numbers in them are NaN or infinite" in said
+        assert "first 'q4', sample 0" in said
+        written = out.read_text().splitlines()
+        lines = [json.loads(line, parse_constant=pytest.fail) for line in written]
+        assert [(line["score"], line["risk"]) for line in lines if line["id"] == "q4"] == [
+            (None, None)
+        ]
+        assert sum(line["score"] is None for line in lines) == 1
+    # Whoever trains on them is told the trace.
+    asked = ["--detector", "scalars", "--label", "contains", "--all-traces"]
+    code, _, said = command("train", bad, *asked, "--out", tmp_path / "other")
+    assert code == 2
+    assert "Error: Expected finite features `scalars`, got 2 of 4 numbers" in said
+    assert "in the trace 'q4', sample 0" in said
 
 
 def test_score_needs_a_detector(command: Command, run: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from sklearn.preprocessing import StandardScaler
 import hallutrace
 from detect_runs import Made, causal_attention, plain_auroc, write_run
 from hallutrace.detect import Examples, Silent, make
+from hallutrace.detect.choosing import INNER_FOLDS, inner_aurocs, is_few
 from hallutrace.detect.logistic import CHOICES, Recipe, fit_logistic
 from hallutrace.errors import InputError
+from hallutrace.splits import folds, holdout
 
 WIDTH = 12
 LINEAR = [
@@ -168,8 +170,9 @@ def test_linear_detectors_are_those_of_scikit_learn(
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_scaling_and_penalty_are_the_best_on_the_validation_part(
-    name: str, received: Examples
+    name: str, received: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hallutrace.detect.choosing.FEW", 0)
     train, validation, test = parts(received)
     detector: Any = make(name)
     detector.fit(train, validation)
@@ -272,12 +275,71 @@ def test_a_solver_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch
         fit_logistic(features, labels, Recipe(standardize=False))
 
 
-def test_the_probe_tells_what_each_layer_reached(hidden: Examples) -> None:
+@pytest.mark.parametrize(("few", "where"), [(0, "validation"), (1000, "inner folds")])
+def test_the_probe_tells_what_each_layer_reached(
+    hidden: Examples, monkeypatch: pytest.MonkeyPatch, few: int, where: str
+) -> None:
+    monkeypatch.setattr("hallutrace.detect.choosing.FEW", few)
     train, validation, _ = parts(hidden)
     notes = Notes()
     make("linear-probe").fit(train, validation, progress=notes)
     assert [note.split(":")[0] for note in notes.notes[:2]] == ["layer 0", "layer 1"]
     assert notes.notes[2].startswith("features ")
+    assert all(f"{where} AUROC" in note for note in notes.notes)
+
+
+# Few answers of a class ---------------------------------------------------------------------------
+
+
+def test_with_few_answers_choices_go_by_inner_folds(received: Examples) -> None:
+    train, validation, test = parts(received)
+    assert is_few(validation.labels)
+    detector: Any = make("scalars")
+    detector.fit(train, validation)
+    features = np.concatenate([features_of(detector, part) for part in (train, validation)])
+    labels = np.concatenate([train.labels, validation.labels])
+    reached = np.zeros(len(CHOICES))
+    for split in folds(labels, [*train.groups, *validation.groups], INNER_FOLDS):
+        learnt = np.concatenate([split.train, split.validation])
+        for at, choice in enumerate(CHOICES):
+            made = fit_logistic(features[learnt], labels[learnt], Recipe(*choice))
+            reached[at] += plain_auroc(made(features[split.test]), labels[split.test]) / INNER_FOLDS
+    recipe = detector.state()[1]["recipe"]
+    at = CHOICES.index((recipe["standardize"], recipe["C"]))
+    assert reached[at] == pytest.approx(reached.max(), abs=1e-9)
+    # Weights are of the training part alone.
+    pipeline = plain_pipeline(detector, train, *CHOICES[at])
+    wanted = pipeline.decision_function(features_of(detector, test))
+    np.testing.assert_allclose(detector.scores(test), wanted, atol=1e-6)
+
+
+def test_inner_folds_find_the_layer_where_few_right_answers_do_not() -> None:
+    """Ten layers, of which one knows; 300 answers, of which 24 are right, 5 in validation."""
+    recipes, chosen = [Recipe(C=0.01)], {"inner folds": 0, "validation": 0}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        labels = (np.arange(300) >= 24).astype(np.int8)[rng.permutation(300)]
+        groups = [str(at) for at in range(300)]
+        layers = [rng.normal(size=(300, 8)).astype(np.float32) for _ in range(10)]
+        layers[2][:, 0] += labels
+        train, validation = holdout(labels, groups, seed)
+        by_validation, by_folds = [], []
+        for layer in layers:
+            made = fit_logistic(layer[train], labels[train], recipes[0])
+            by_validation.append(plain_auroc(made(layer[validation]), labels[validation]))
+            found = inner_aurocs(layer, labels, groups, recipes)
+            assert found is not None
+            by_folds.append(float(found[0]))
+        chosen["validation"] += int(np.argmax(by_validation)) == 2
+        chosen["inner folds"] += int(np.argmax(by_folds)) == 2
+    assert chosen["validation"] < chosen["inner folds"] >= 10
+
+
+def test_too_few_groups_for_inner_folds_are_told() -> None:
+    features, labels = np.zeros((6, 2), np.float32), np.array([0, 0, 0, 1, 1, 1], np.int8)
+    assert inner_aurocs(features, labels, list("aaabbb"), [Recipe()]) is None
+    assert not is_few(np.zeros(9, np.int8))
+    assert is_few(np.array([0, 1], np.int8))
 
 
 # What is refused ---------------------------------------------------------------------------------

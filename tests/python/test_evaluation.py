@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +27,8 @@ from hallutrace.detect.evaluation import (
     Row,
     evaluate,
     inapplicable,
+    runner,
+    shuffled,
     table_rows,
     to_json,
     to_markdown,
@@ -35,7 +38,8 @@ from hallutrace.detect.evaluation.bootstrap import Resampling, compare, draw
 from hallutrace.detect.evaluation.plan import jobs
 from hallutrace.detect.evaluation.runner import Unheard
 from hallutrace.detect.metrics import METRICS, Platt, Ranked, calibration_error, holm
-from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.errors import DamagedError, InputError, MissingExtraError
+from hallutrace.splits import Split, folds
 
 COUNT = 120
 CHEAP = "length,question-only,perplexity"
@@ -209,10 +213,52 @@ def test_metrics_are_means_over_folds_and_seeds() -> None:
         ]
         for scores in several
     ]
-    np.testing.assert_allclose(found.draws[:, 17], np.mean(drawn, axis=(0, 1)), atol=1e-12)
+    expected = made.shares(2)[:, 17] @ np.mean(drawn, axis=1)
+    np.testing.assert_allclose(found.draws[:, 17], expected, atol=1e-12)
+    # One seed is what it was: groups alone are drawn.
+    one = draw({"one": several[:1]}, made)["one"]
+    np.testing.assert_allclose(one.draws[:, 17], np.mean(drawn[0], axis=0), atol=1e-12)
     interval = found.interval("auroc", 0.9)
-    assert (interval.low, interval.high) == tuple(np.quantile(found.draws[0], [0.05, 0.95]))
+    expected = np.quantile(found.draws[0], [0.05, 0.95])
+    assert [interval.low, interval.high] == pytest.approx(expected, abs=1e-12)
     assert interval.value == found.values[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_drawn_seeds_vary_as_means_of_new_seeds_would(seeds: int) -> None:
+    values = np.random.default_rng(seeds).normal(size=seeds)
+    shares = resampling(draws=20_000).shares(seeds)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=1e-12)
+    means = values @ shares
+    assert means.mean() == pytest.approx(values.mean(), abs=0.02)
+    assert means.var() == pytest.approx(values.var(ddof=1) / seeds, rel=0.05)
+    assert (resampling().shares(1) == 1).all()
+
+
+def test_intervals_and_tests_know_of_seeds_that_differ() -> None:
+    made = resampling(draws=2000)
+    rng = np.random.default_rng(6)
+    noise = rng.normal(size=90)
+    alike = [noise + made.labels + 0.01 * rng.normal(size=90) for _ in range(3)]
+    # On average as good, but one seed has learnt nothing and one everything.
+    apart = [noise + strength * made.labels for strength in (0.0, 1.0, 9.0)]
+    found = draw({"alike": alike, "apart": apart, "none": [rng.normal(size=90)]}, made)
+
+    def width(name: str) -> float:
+        interval = found[name].interval("auroc", 0.95)
+        assert 0 <= interval.low < interval.value < interval.high <= 1
+        return interval.high - interval.low
+
+    held = draw({"apart": [apart[1]]}, made)["apart"].interval("auroc", 0.95)
+    assert width("alike") == pytest.approx(held.high - held.low, rel=0.1)
+    assert width("apart") > 1.5 * width("alike")
+    steady, unsteady = (compare(found[name], found["none"], 0.95) for name in ("alike", "apart"))
+    assert abs(unsteady.value - steady.value) < 0.05
+    assert steady.p < 0.01 < unsteady.p
+    # What a seed does to both falls out of their difference.
+    moved = draw({"one": apart, "other": [2 * scores - 7 for scores in apart]}, made)
+    same = compare(moved["one"], moved["other"], 0.95)
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0))
 
 
 def test_the_paired_test_knows_equals_from_others() -> None:
@@ -416,20 +462,57 @@ def test_several_processes_give_the_same_numbers(examples: Examples, tmp_path: P
     assert len({job for job, _ in counted.ended}) == 15
 
 
-def die(job: Any) -> None:
-    os._exit(9)
+def die_of_rauq(job: Any) -> Any:
+    """Ends the process, as a kernel that is out of memory does."""
+    if job.row.name == "rauq":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return WORK(job)
 
 
-def test_a_killed_worker_is_told(
+WORK = runner._work
+
+
+def test_a_killed_worker_costs_its_row_alone(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hallutrace.detect.evaluation.runner._work", die)
-    with pytest.raises(InputError) as caught:
-        evaluate(Material.of(examples, 3, 0), plan_of("length"), tmp_path / "fits", processes=2)
-    assert str(caught.value) == (
-        "Expected 2 processes to fit detectors, got one that was killed (out of memory?) - "
-        "the same command goes on; give it a smaller --jobs"
-    )
+    monkeypatch.setattr(runner, "_work", die_of_rauq)
+    plan = Plan((Row("length"), Row("rauq", is_asked=True), Row("min-logprob")), draws=100)
+    material, counted = Material.of(examples, 3, 0), Counted()
+    found = evaluate(material, plan, tmp_path / "fits", processes=2, observer=counted)
+    assert {label: one.reason for label, one in found.failed.items()} == {
+        "rauq": "its process was killed, also when it was the only one (out of memory?)"
+    }
+    assert sorted(found.scored) == ["length", "min-logprob"]
+    assert [failure for job, failure in counted.ended if job.startswith("rauq")] == [
+        found.failed["rauq"].reason
+    ]
+    monkeypatch.undo()
+    # What went through is that of an evaluation in which nothing was killed.
+    calm = evaluate(material, plan, tmp_path / "calm")
+    for label, scored in found.scored.items():
+        assert scored.scores.tolist() == calm.scored[label].scores.tolist()
+
+
+def killed_beside_others(job: Any) -> Any:
+    """Ends the process unless it is the only one, as where memory is enough for one."""
+    if job.row.name == "rauq" and job.fold == 1 and not Path(os.environ[MARK]).exists():
+        Path(os.environ[MARK]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return WORK(job)
+
+
+MARK = "HALLUTRACE_TEST_MARK"
+
+
+def test_a_fit_that_was_killed_beside_others_is_tried_alone(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "killed"))
+    monkeypatch.setattr(runner, "_work", killed_beside_others)
+    plan = Plan((Row("length"), Row("rauq")), draws=100)
+    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits", processes=2)
+    assert (tmp_path / "killed").exists()
+    assert (found.failed, sorted(found.scored)) == ({}, ["length", "rauq"])
 
 
 def test_nothing_of_the_test_part_is_learnt_from(
@@ -467,22 +550,62 @@ def test_seeds_and_edges_are_in_the_table(
     assert detector["auroc"]["value"] == pytest.approx(np.mean(reached))
     table = to_markdown(found, "contains")
     assert "| 3 x 3 |" in table
+    assert "200 bootstrap draws of groups, and of seeds where a detector has several. " in table
     assert "toy against edges=shuffled: +" in table
     spread = replace(plan, seeds_on="spread")
     found = evaluate(Material.of(examples, 3, 0), spread, tmp_path / "fits", observer=counted)
     assert found.scored["toy"].scores.shape == (1, COUNT)
     assert "| 3, 3 seeds spread |" in to_markdown(found, "contains")
+    assert "200 bootstrap draws of groups; seeds are held fixed. " in to_markdown(found, "contains")
     # All of its fits were there already.
     assert counted.begun[0] == counted.begun[1]
 
 
 def test_shuffled_labels_teach_nothing(examples: Examples, tmp_path: Path) -> None:
-    shuffled = replace(examples, labels=np.random.default_rng(2).permutation(examples.labels))
+    moved = shuffled([examples], 2)[0]
     plan = replace(plan_of("scalars"), level=0.999, shuffle_labels=2)
-    found = evaluate(Material.of(shuffled, 4, 0), plan, tmp_path / "fits")
+    found = evaluate(Material.of(moved, 4, 0), plan, tmp_path / "fits")
     for figures in found.comparison.figures.values():
         assert figures.intervals["auroc"].low < 0.5 < figures.intervals["auroc"].high
     assert "labels `contains` shuffled with seed 2: " in to_markdown(found, "contains")
+
+
+def test_shuffled_labels_show_a_leak_through_groups(tmp_path: Path) -> None:
+    """A run whose questions name their group, and splits that do not keep groups together."""
+    rng = np.random.default_rng(3)
+    made = [
+        replace(trace_of(at, rng), question=f"what of entity{at // 4}", group=f"g{at // 4}",
+                label=int(at // 4 % 2))
+        for at in range(240)
+    ]  # fmt: skip
+    write_run(tmp_path / "run", made)
+    whole = load_examples(hallutrace.open(tmp_path / "run"), "contains")
+    plan = Plan((Row("question-only"),), draws=200, shuffle_labels=1)
+
+    def reached(moved: Examples, leaks: bool) -> float:
+        groups = [id_ for id_, _ in moved.keys] if leaks else moved.groups
+        parts = tuple(folds(moved.labels, groups, 4, 0))
+        found = evaluate(Material(moved, moved, parts), plan, tmp_path / f"{leaks}")
+        return found.comparison.figures["question-only"].intervals["auroc"].value
+
+    assert reached(shuffled([whole], 1)[0], leaks=True) > 0.9
+    assert reached(shuffled([whole], 1)[0], leaks=False) == pytest.approx(0.5, abs=0.1)
+    # Labels that move from trace to trace take away what would show it.
+    by_trace = replace(whole, labels=np.random.default_rng(1).permutation(whole.labels))
+    assert reached(by_trace, leaks=True) == pytest.approx(0.5, abs=0.1)
+
+
+def test_labels_of_a_group_that_both_runs_have_move_together(
+    examples: Examples, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for name in ("ours", "theirs"):
+        made = [replace(trace_of(at, rng), label=at // 3 % 2) for at in range(60)]
+        write_run(tmp_path / name, made)
+        runs.append(load_examples(hallutrace.open(tmp_path / name), "contains"))
+    ours, theirs = shuffled(runs, 4)
+    assert ours.labels.tolist() == theirs.labels.tolist() != runs[0].labels.tolist()
 
 
 # What cannot be evaluated -------------------------------------------------------------------------
@@ -528,34 +651,142 @@ def test_a_missing_package_names_the_extra(
         inapplicable(table_rows("scalars"), Material.of(examples, 3, 0))
 
 
-def test_a_fit_that_fails_costs_its_row_or_is_an_error_where_it_was_asked_for(
-    examples: Examples, toy: type[Toy], tmp_path: Path
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fit(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fit
+
+
+class Panic(BaseException):
+    """What an extension in Rust raises."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InputError("Expected a loss, got none"), "Expected a loss, got none"),
+        (ValueError("array is too large\nsecond line"), "ValueError: array is too large"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+        (MemoryError("512 GiB"), "MemoryError: 512 GiB"),
+        (RuntimeError("[final] \x1b[31mred"), "RuntimeError: [final] \x1b[31mred"),
+        (Panic("called unwrap"), "Panic: called unwrap"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_whatever_a_detector_raises_is_a_row(
+    examples: Examples,
+    toy: type[Toy],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    reason: str,
+    is_asked: bool,
 ) -> None:
+    monkeypatch.setattr(toy, "fit", raising(error))
     material, counted = Material.of(examples, 3, 0), Counted()
-    plan = Plan((Row("length"), Row("toy", {"breaks": True})), draws=100, seeds=2)
+    plan = Plan((Row("toy", is_asked=is_asked), Row("length")), draws=100, seeds=2)
     found = evaluate(material, plan, tmp_path / "fits", observer=counted)
-    assert found.failed == {"toy breaks=true": "Expected a loss, got none - try again"}
-    assert [job for job, failure in counted.ended if failure] == ["toy breaks=true, fold 1, seed 0"]
+    assert found.failed["toy"].reason == reason
+    assert "in fit" in str(found.failed["toy"].traceback)
+    assert list(found.scored) == ["length"]
+    assert [job for job, failure in counted.ended if failure] == ["toy, fold 1, seed 0"]
     assert len(counted.ended) == 4
     table = to_markdown(found, "contains")
-    assert "| toy breaks=true | failed | " in table
-    assert "toy breaks=true, failed: Expected a loss, got none - try again" in table
-    with pytest.raises(InputError, match="Expected a loss, got none - try again"):
-        evaluate(material, plan_of("toy:breaks=true"), tmp_path / "asked")
+    assert "| toy | failed | " in table
+    assert f"toy, failed: {reason}" in table
+    row = to_json(found, "contains")["detectors"][0]
+    assert (row["status"], row["reason"]) == ("failed", reason)
+    assert row["traceback"] == found.failed["toy"].traceback
 
 
-def test_scores_that_are_not_finite_are_refused(
+def test_a_table_of_nothing_but_failures_is_one(
     examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toy, "score", lambda self, trace: float("nan"))
-    material = Material.of(examples, 3, 0)
-    count = len(material.parts[0].test)
-    with pytest.raises(InputError) as caught:
-        evaluate(material, plan_of("toy:edges=none"), tmp_path / "fits")
-    assert str(caught.value) == (
-        f"Expected {count} finite scores of `toy edges=none`, got 0 (shape [{count}]) in fold 1 - "
-        "leave this detector out"
+    monkeypatch.setattr(toy, "score", raising(OSError(28, "No space left on device")))
+    plan = Plan((Row("toy"),), draws=100, seeds=1)
+    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
+    assert found.failed["toy"].reason == "OSError: [Errno 28] No space left on device"
+    write_report(found, "contains", tmp_path)
+    assert "toy, failed: OSError" in (tmp_path / "table.md").read_text()
+
+
+def test_ctrl_c_and_a_damaged_run_end_the_table(
+    examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan((Row("toy"), Row("length")), draws=100, seeds=1)
+    for error in (KeyboardInterrupt(), DamagedError("Expected a trace, got none")):
+        monkeypatch.setattr(toy, "fit", raising(error))
+        with pytest.raises(type(error)):
+            evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
+
+
+def test_a_detector_whose_check_raises_is_a_row(
+    examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy, "check", raising(KeyError("layers")))
+    plan = Plan((Row("toy", is_asked=True), Row("length")), draws=100)
+    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
+    assert found.missing == {"toy": "KeyError: 'layers'"}
+
+
+# Numbers that are not finite ----------------------------------------------------------------------
+
+
+def test_scores_that_are_not_finite_are_refused_by_trace(
+    examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = {"q5": float("nan"), "q17": float("inf"), "q40": -float("inf")}
+    monkeypatch.setattr(toy, "score", lambda self, trace: bad.get(trace.id, 0.5))
+    one = Split(*(np.array(part) for part in (range(50, 90), range(90, 120), range(50))))
+    plan = Plan((Row("toy"),), draws=100, seeds=1)
+    found = evaluate(Material(examples, examples, (one,)), plan, tmp_path / "fits")
+    assert found.failed["toy"].reason == (
+        "Expected finite scores of `toy`, got 3 of 50 that are NaN or infinite, first of the "
+        "traces 'q5', sample 0; 'q17', sample 0; 'q40', sample 0 - extract it again, or leave it "
+        "out (`null` as its label, or `hallutrace subset` without it)"
     )
+    monkeypatch.setattr(toy, "scores", lambda self, some: np.zeros(len(some) + 1))
+    found = evaluate(Material(examples, examples, (one,)), plan, tmp_path / "fits")
+    assert found.failed["toy"].reason == (
+        "Expected a score of `toy` for each of 50 traces, got [51] - mend its `scores`"
+    )
+
+
+@pytest.fixture(scope="module")
+def not_finite(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    """A run of an older version: one trace has log-probabilities that are NaN, one a state."""
+    rng = np.random.default_rng(5)
+    made = [trace_of(at, rng) for at in range(COUNT)]
+    made[7].logprob[1] = np.nan  # type: ignore[index]
+    made[9].hidden[1, -2, 3] = np.inf  # type: ignore[index]
+    folder = write_run(tmp_path_factory.mktemp("nan") / "run", made, states="answer")
+    return load_examples(hallutrace.open(folder), "contains")
+
+
+def test_numbers_of_a_trace_that_are_not_finite_cost_the_rows_that_read_them(
+    not_finite: Examples, tmp_path: Path
+) -> None:
+    names = (
+        "length", "question-only", "perplexity", "min-logprob", "scalars", "rauq", "lapeigvals",
+        "linear-probe", "mlp-probe", "attention-gnn",
+    )  # fmt: skip
+    rows = tuple(Row(name, {"epochs": 1} if name in names[-2:] else {}) for name in names)
+    plan = Plan(rows, draws=100, seeds=1)
+    found = evaluate(Material.of(not_finite, 3, 0), plan, tmp_path / "fits")
+    assert sorted(found.scored) == ["lapeigvals", "length", "question-only"]
+    reasons = {label.split(" ")[0]: one.reason for label, one in found.failed.items()}
+    assert len(reasons) == 7
+    for name in ("perplexity", "min-logprob", "rauq"):
+        assert f"Expected finite scores of `{name}`, got 1 of " in reasons[name]
+    assert "Expected finite features `scalars`, got 2 of 4 numbers" in reasons["scalars"]
+    assert "Expected finite features of graphs, got 1 of " in reasons["attention-gnn"]
+    for name in ("linear-probe", "mlp-probe"):
+        assert "Expected finite hidden state `last_answer` of layer 1, got 1 of 8" in reasons[name]
+        assert "the trace 'q9', sample 0" in reasons[name]
+    for name in ("perplexity", "min-logprob", "rauq", "scalars", "attention-gnn"):
+        assert "'q7', sample 0" in reasons[name]
 
 
 # Going on -----------------------------------------------------------------------------------------
@@ -673,7 +904,9 @@ def test_the_json_says_everything(reported: Any, examples: Examples) -> None:
     assert run["counts"]["hallucinated"] + run["counts"]["right"] == COUNT
     assert run["base_rate"] == examples.labels.mean()
     assert content["versions"]["numpy"] == np.__version__
-    assert content["protocol"]["bootstrap"] == {"draws": 200, "level": 0.95, "seed": 0}
+    assert content["protocol"]["bootstrap"] == {
+        "draws": 200, "level": 0.95, "seed": 0, "over": ["groups", "seeds"],
+    }  # fmt: skip
     assert content["protocol"]["test_fold"] == found.material.fold_of.tolist()
     assert [sum(part[name] for name in ("train", "validation", "test"))
             for part in content["protocol"]["parts"]] == [COUNT] * 4  # fmt: skip

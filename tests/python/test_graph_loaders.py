@@ -15,6 +15,8 @@ import torch
 import hallutrace
 from conftest import write_lines
 from hallutrace import ExtractConfig, extract
+from hallutrace.detect import load_examples
+from hallutrace.detect.evaluation import Material
 from hallutrace.errors import InputError
 from hallutrace.graphs import (
     FEATURES,
@@ -27,7 +29,7 @@ from hallutrace.graphs import (
 )
 from hallutrace.graphs.edges import Part
 from hallutrace.judges import contains
-from hallutrace.partition import partition
+from hallutrace.splits import PARTS
 from hallutrace.store import OPEN_SHARDS, TraceStore
 from hallutrace.trace import Trace
 
@@ -203,41 +205,48 @@ def test_splits_go_by_group_and_miss_nothing(run: Path) -> None:
     assert again.places.tolist() == parts["train"].places.tolist()
     other = TraceGraphs(run, labels="hand", split="train", seed=2)
     assert other.places.tolist() != again.places.tolist()
-    assert "y" not in TraceGraphs(run, split="train", seed=1)[0]
+    with pytest.warns(UserWarning, match="Expected `labels` with `split`, got none, and .* hand"):
+        bare = TraceGraphs(run, split="train", seed=1)
+    assert "y" not in bare[0]
 
 
-def test_a_partition_is_stratified() -> None:
-    dice = np.random.default_rng(0)
-    groups = [f"g{number}" for number in dice.integers(0, 400, 1000)]
-    labels = (dice.random(1000) < 0.3).astype(int)
-    parts = partition(labels, groups, seed=0)
-    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(1000))
-    for name, share in zip(parts, (0.6, 0.2, 0.2), strict=True):
-        assert len(parts[name]) == pytest.approx(1000 * share, abs=5)
-        assert labels[parts[name]].mean() == pytest.approx(labels.mean(), abs=0.03)
-    sides = [{groups[at] for at in part.tolist()} for part in parts.values()]
-    assert len(set.union(*sides)) == sum(map(len, sides))
-    halves = partition(labels, groups, shares=(0.5, 0.0, 0.5))
-    assert [len(part) > 0 for part in halves.values()] == [True, False, True]
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("label", ["hand", "other"])
+def test_splits_are_those_of_the_evaluation(run: Path, label: str, seed: int) -> None:
+    store = hallutrace.open(run)
+    rng = np.random.default_rng(8)
+    given: Any = label
+    if label == "other":
+        given = {key: int(rng.random() < 0.4) for key in store.keys()[5:]}
+        rows = [{"id": key[0], "sample": key[1], "label": each} for key, each in given.items()]
+        write_lines(run / "labels" / "other.jsonl", rows)
+    examples = load_examples(store, label)
+    for count, number in ((5, 0), (3, 0), (3, 2)):
+        part = Material.of(examples, count, seed).parts[number]
+        for name in PARTS:
+            graphs = TraceGraphs(run, labels=given, split=name, seed=seed, fold=number, folds=count)
+            assert graphs.places.tolist() == examples.places[getattr(part, name)].tolist()
+    default = TraceGraphs(run, labels=given, split="test", seed=seed)
+    first = Material.of(examples, 5, seed).parts[0].test
+    assert default.places.tolist() == examples.places[first].tolist()
 
 
 @pytest.mark.parametrize(
-    ("shares", "message"),
+    ("options", "said"),
     [
+        ({"fold": 5}, "Expected a fold in 0..4, got 5 - choose one of those"),
+        ({"folds": 1}, "Expected at least 2 folds, got 1 - change --folds"),
         (
-            (0.6, 0.2, 0.2),
-            "Expected groups enough for train, validation and test, got 2 - take more questions",
-        ),
-        (
-            (0.6, 0.2, 0.3),
-            "Expected `shares` of train, validation and test that sum to 1, got (0.6, 0.2, 0.3)",
+            {"folds": 61},
+            "Expected at least as many traces as folds, got 58 traces for 61 folds - take fewer "
+            "folds or more traces",
         ),
     ],
 )
-def test_a_partition_that_cannot_be(shares: Any, message: str) -> None:
+def test_folds_that_are_not_there(run: Path, options: dict[str, int], said: str) -> None:
     with pytest.raises(InputError) as raised:
-        partition([0, 1, 1], ["a", "b", "b"], shares=shares)
-    assert str(raised.value) == message
+        TraceGraphs(run, labels="hand", split="test", **options)
+    assert str(raised.value) == said
 
 
 # Reducing ---------------------------------------------------------------------------------------
@@ -250,7 +259,7 @@ def states_of(traces: Any, layer: int) -> np.ndarray:
 def test_principal_components_are_those_of_scikit_learn(run: Path) -> None:
     from sklearn.decomposition import PCA
 
-    traces = TraceGraphs(run, split="train").traces
+    traces = TraceGraphs(run, labels="hand", split="train").traces
     reducer = HiddenReducer(5).fit(traces, layers=[3, 1])
     assert reducer.layers == [3, 1]
     for at, layer in enumerate(reducer.layers):
@@ -294,7 +303,7 @@ def test_random_projections_keep_distances(run: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pca", "random"])
 def test_reduced_states_are_columns_and_can_be_saved(run: Path, kind: str) -> None:
-    train = TraceGraphs(run, split="train")
+    train = TraceGraphs(run, labels="hand", split="train")
     reducer = HiddenReducer(6, kind).fit(train.traces)
     arrays, facts = reducer.state()
     facts = json.loads(json.dumps(facts))
@@ -341,7 +350,7 @@ def test_nothing_fitted_has_seen_a_test_question(run: Path) -> None:
     # What was fitted does not change when the test part is looked at.
     reducer = HiddenReducer(4).fit(train.traces)
     before = {name: array.copy() for name, array in reducer.state()[0].items()}
-    for _ in TraceGraphs(store, split="test", features=["hidden"], reducer=reducer):
+    for _ in TraceGraphs(store, labels="hand", split="test", features=["hidden"], reducer=reducer):
         pass
     for name, array in reducer.state()[0].items():
         np.testing.assert_array_equal(array, before[name])

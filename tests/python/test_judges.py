@@ -15,6 +15,7 @@ from hallutrace.judges import (
     contains,
     exact,
     f1,
+    find_judge,
     normalize,
     rouge_l,
 )
@@ -43,13 +44,13 @@ TEXT = st.text(max_size=30)
     ],
 )
 def test_normalisation_is_triviaqas(text: str, normalized: str) -> None:
-    assert normalize(text) == normalized
+    assert normalize(text, "triviaqa") == normalized
 
 
 @given(TEXT)
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    once = normalize(text)
-    assert normalize(once) == once
+    once = normalize(text, "triviaqa")
+    assert normalize(once, "triviaqa") == once
     assert once == " ".join(once.split())
 
 
@@ -68,7 +69,7 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
         ("the", ["Paris"], (0, 0, 0, 0)),
         ("", ["The", "!"], (0, 0, 0, 0)),
         ("who are they", ["The", "The Who"], (0, 1, 1 / 2, 1 / 2)),
-        ("東京 です", ["東京"], (0, 1, 2 / 3, 2 / 3)),
+        ("東京 です", ["東京"], (0, 1, 2 / 3, 2 / 3)),  # four characters
         ("anything", [], (0, 0, 0, 0)),
     ],
 )
@@ -160,4 +161,7 @@ def test_judges_say_what_decides_their_scores() -> None:
     assert list(JUDGES) == ["exact", "contains", "f1", "rouge-l"]
     assert [judge.threshold for judge in JUDGES.values()] == [0.5, 0.5, 0.5, 0.3]
     assert [judge.is_graded for judge in JUDGES.values()] == [False, False, True, True]
-    assert all(judge.facts == {"normalization": "triviaqa-1"} for judge in JUDGES.values())
+    assert all(judge.facts == {"normalization": "unicode-1"} for judge in JUDGES.values())
+    other = find_judge("f1", "triviaqa")
+    assert (other.facts, other.threshold) == ({"normalization": "triviaqa-1"}, 0.5)
+    assert (JUDGES["f1"].label_name, other.label_name) == ("f1", "f1-triviaqa")

@@ -119,11 +119,66 @@ def test_what_lies_in_the_folder(run: Path) -> None:
             "by": "f1",
             "threshold": 0.5,
             "drop": [0.25, 0.5],
-            "normalization": "triviaqa-1",
+            "normalization": "unicode-1",
         },
         "counts": {"traces": 7, "hallucinated": 1, "right": 1, "dropped": 3, "unjudged": 2},
     }
     assert sorted(path.name for path in (run / "labels").iterdir()) == ["f1.json", "f1.jsonl"]
+
+
+def test_both_normalisations_lie_beside_each_other(run: Path) -> None:
+    ours, theirs = label(run, "contains"), label(run, "contains", normalize="triviaqa")
+    assert (ours.name, theirs.name) == ("contains", "contains-triviaqa")
+    assert theirs.parameters["normalization"] == "triviaqa-1"
+    told = json.loads((run / "labels" / "contains-triviaqa.json").read_text())
+    assert told["parameters"] == theirs.parameters
+    found = agreement(run)
+    assert [pair.names for pair in found.pairs] == [("contains", "contains-triviaqa")]
+    assert (found.pairs[0].disagreements, found.pairs[0].kappa) == (0, 1.0)
+
+
+def test_labels_of_the_earlier_rule_can_be_kept(run: Path) -> None:
+    label(run, "contains", normalize="triviaqa", name="contains")
+    assert message(lambda: label(run, "contains")) == (
+        f"Expected labels `contains` that were made as asked, got others in {run} (normalization "
+        "triviaqa-1, asked unicode-1) - choose another --name (or keep them with --normalize "
+        "triviaqa --name contains), or replace them with --overwrite"
+    )
+
+
+def test_labels_that_are_not_there_say_how_they_are_made(run: Path) -> None:
+    assert "`hallutrace label " + f"{run} --by f1 --normalize triviaqa`" in message(
+        lambda: read(run, "f1-triviaqa")
+    )
+    assert f"{run} --by f1`" in message(lambda: read(run, "f1"))
+    assert f"{run} --from FILE --name anna`" in message(lambda: read(run, "anna"))
+
+
+@pytest.mark.parametrize(("references", "got"), [
+    ([], "7 of 7 traces without any"),
+    (["The"], "0 of 7 traces without any, and none of the others that `f1` can judge"),
+])  # fmt: skip
+def test_a_run_without_right_answers_says_how_to_mend_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch, references: list[str], got: str
+) -> None:
+    meta = Trace.meta.func  # type: ignore[attr-defined]
+    bare = property(lambda self: meta(self) | {"references": references})
+    monkeypatch.setattr(Trace, "meta", bare)
+    assert message(lambda: label(run, "f1")) == (
+        f"Expected right answers to judge by, got {got} in {run} - extract again with "
+        "--answers-column NAME, the column of right answers, or take the labels of a person or a "
+        "judge with --from FILE"
+    )
+    assert list((run / "labels").iterdir()) == []
+
+
+def test_a_label_file_with_a_score_that_is_not_finite_is_damage(run: Path) -> None:
+    path = run / "labels" / "ben.jsonl"
+    for score in ("NaN", "Infinity", "-Infinity", "1e999"):
+        path.write_text(f'{{"id": "same", "sample": 0, "label": 1, "score": {score}}}\n')
+        assert "a `score` that is not finite" in message(lambda: read(run, "ben"), DamagedError)
+    path.write_text('{"id": "same", "sample": 0, "label": NaN}\n')
+    assert "another `label`" in message(lambda: read(run, "ben"), DamagedError)
 
 
 def test_a_score_at_the_threshold_is_right(run: Path) -> None:
@@ -150,6 +205,10 @@ def test_a_judge_of_ones_own(run: Path) -> None:
         "Expected a finite score from the judge, got nan - mend the judge"
     )
     assert hallutrace.open(run).labels() == ["short"]
+    assert message(lambda: label(run, Shortness(), normalize="triviaqa")) == (
+        "Expected `normalize` with a protocol of hallutrace, got 'triviaqa' with the judge `short` "
+        "- let the judge normalise"
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,6 +234,15 @@ def test_a_judge_of_ones_own(run: Path) -> None:
             {"by": "rouge-l", "drop": (0.4, 0.6)},
             "Expected 0 <= LOW <= threshold <= HIGH <= 1 of scores to drop, got 0.4:0.6 with the "
             "threshold 0.3 - change --drop or --threshold",
+        ),
+        (
+            {"by": "f1", "threshold": 1.5},
+            "Expected 0 < threshold <= 1, the least score of a right answer, got 1.5 - change "
+            "--threshold",
+        ),
+        (
+            {"by": "f1", "normalize": "bert"},
+            "Expected one of unicode, triviaqa, got 'bert' - change --normalize",
         ),
         (
             {"name": "../mine"},
@@ -722,6 +790,10 @@ def test_the_command_compares(run: Path, command: Command) -> None:
             "Expected options that go with --from, got --drop - leave it out",
         ),
         (["--by", "f1", "--drop", ".1"], "Expected two scores such as .2:.4, got '.1' - change"),
+        (
+            ["--from", "x.csv", "--normalize", "triviaqa"],
+            "Expected options that go with --from, got --normalize - leave it out",
+        ),
         (["--by", "bleu"], "Expected one of exact, contains, f1, rouge-l, got 'bleu'"),
     ],
 )

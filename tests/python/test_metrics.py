@@ -178,6 +178,23 @@ def test_platt_stays_finite_where_classes_are_apart_or_scores_alike() -> None:
     assert alike([3.0])[0] == pytest.approx((2 / 3 + 2 * 1 / 4) / 3)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1e150, 1e308])
+def test_platt_does_not_depend_on_the_scale_of_scores(scale: float) -> None:
+    scores, labels = np.array([-1.0, 0.5, 0.25, 1.0]), [0, 1, 0, 1]
+    wanted = Platt.fit(scores, labels)(scores)
+    np.testing.assert_allclose(Platt.fit(scores * scale, labels)(scores * scale), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("score", [0.0, -3.0, 1e300, 5e-324])
+def test_scores_that_are_all_alike_are_calibrated_to_the_base_rate(score: float) -> None:
+    labels = [1, 0, 0, 0]
+    curve = Platt.fit([score] * 4, labels)
+    risks = curve([score] * 4)
+    assert risks == pytest.approx(np.full(4, (2 / 3 + 3 * 1 / 5) / 4))
+    assert calibration_error(risks, labels) == pytest.approx(abs(risks[0] - 0.25))
+    assert auroc([score] * 4, labels) == 0.5
+
+
 # Many tests ---------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import pytest
 import hallutrace
 from conftest import question_rows, write_lines
 from hallutrace.claims import Claim, claim
+from hallutrace.commands.rework import condition_of
 from hallutrace.errors import DamagedError, IdentityError, InputError
 from hallutrace.labels import label, read
 from hallutrace.run import CommitRecord
@@ -108,6 +109,47 @@ def test_a_subset_holds_the_same_bytes(
     assert [bytes_of(trace) for trace in part] == [bytes_of(whole[id_]) for id_ in ids]
     np.testing.assert_array_equal(part[0].layer(0).weights, whole[ids[0]].layer(0).weights)
     assert_whole(tmp_path / "part")
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("index > 4", ["q5", "q6"]),
+        ("any(word in question for word in question.split()) and index < 2", ["q0", "q1"]),
+        ("[n for n in range(index) if n < index - 5]", ["q6"]),
+        ("id in {x for x in ('q1', 'q2') if x != id[::-1]}", ["q1", "q2"]),
+        ("  len(references) >= 0 and max(index, 0) == 3", ["q3"]),
+        ("(lambda least: index >= least)(6)", ["q6"]),
+    ],
+)
+def test_an_expression_sees_names_and_python(
+    run_extract: Extract, tmp_path: Path, expression: str, ids: list[str]
+) -> None:
+    run_extract()
+    part = hallutrace.subset(tmp_path / "run", tmp_path / "p", where=condition_of(expression))
+    assert [trace.id for trace in part] == ids
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("index >", "Expected a Python expression, got 'index >' (invalid syntax) - change"),
+        ("index\0", "Expected a Python expression, got 'index\\x00' ("),
+        ("(" * 500 + ")" * 500, "Expected a Python expression, got '(((("),
+        ("index = 3", "Expected a Python expression, got 'index = 3' ("),
+        ("idx > 3", "Expected an expression over answer, "),
+        ("question + 1", "Expected an expression over answer, "),
+    ],
+)
+def test_an_expression_that_is_none_is_told(
+    run_extract: Extract, tmp_path: Path, expression: str, said: str
+) -> None:
+    run_extract()
+    with pytest.raises(InputError) as caught:
+        hallutrace.subset(tmp_path / "run", tmp_path / "part", where=condition_of(expression))
+    assert str(caught.value).startswith(said)
+    if "of the trace" in str(caught.value):
+        assert "of the trace 'q0' - change --where" in str(caught.value)
 
 
 def test_a_random_subset_is_seeded(run_extract: Extract, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from hallutrace.commands.text import ERR, OUT, plain, print_json, quiet_libraries, styled
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import IdentityError, InputError
+from hallutrace.finite import require_finite
 from hallutrace.run import differences
 from hallutrace.store import open_run
 
@@ -47,6 +48,8 @@ def ask(asked: Asked, detector: Detector, provenance: Provenance | None) -> None
             trace = store[0]
             score = detector.score(trace)
             by_token = detector.token_scores(trace)
+            every = np.array([score, *([] if by_token is None else by_token)])
+            require_finite(every, f"scores of `{detector.name}`", trace)
             curve = None if provenance is None else provenance.curve
             risk = None if curve is None else float(curve([score])[0])
             pieces = _pieces(trace, config)

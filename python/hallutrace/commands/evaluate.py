@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,6 @@ from hallutrace.errors import InputError
 from hallutrace.store import open_run
 
 if TYPE_CHECKING:
-    from hallutrace.detect import Examples
     from hallutrace.detect.evaluation import Evaluation, Material, Plan
 
 MOST_PROCESSES = 8
@@ -104,7 +104,6 @@ class Asked:
 def run_evaluate(asked: Asked) -> None:
     """`hallutrace evaluate`."""
     from hallutrace.detect.evaluation import (
-        JSON_FILE,
         evaluate,
         inapplicable,
         to_json,
@@ -136,11 +135,21 @@ def run_evaluate(asked: Asked) -> None:
     write_report(evaluation, asked.label, folder)
     if asked.as_json:
         print_json(to_json(evaluation, asked.label))
-        return
-    OUT.print(_shown(evaluation, asked.label, plan))
+    else:
+        _show(evaluation, asked, folder, time.monotonic() - began)
+    if any(row.is_asked and row.label in evaluation.failed for row in plan.rows):
+        raise SystemExit(1)
+
+
+def _show(evaluation: Evaluation, asked: Asked, folder: Path, seconds: float) -> None:
+    from hallutrace.detect.evaluation import JSON_FILE
+
+    OUT.print(_shown(evaluation, asked.label, evaluation.plan))
     _show_remarks(evaluation)
     files = f"{JSON_FILE}, table.md, scores.csv"
-    OUT.print(f"{plain(str(folder))}: {files} ({duration(time.monotonic() - began)})")
+    OUT.print(f"{plain(str(folder))}: {files} ({duration(seconds)})")
+    if evaluation.failed:
+        OUT.print(f"Where they failed is in {JSON_FILE}; the same command tries them again.")
 
 
 def _processes() -> int:
@@ -166,25 +175,17 @@ def _plan(asked: Asked) -> Plan:
 
 
 def _material(asked: Asked) -> Material:
-    from hallutrace.detect.evaluation import Material
+    from hallutrace.detect import load_examples
+    from hallutrace.detect.evaluation import Material, shuffled
 
     learn, test = asked.runs()
-    examples = _examples(asked, learn)
-    if learn == test:
-        return Material.of(examples, asked.folds, asked.seed)
-    return Material.transfer(examples, _examples(asked, test), asked.folds, asked.seed)
-
-
-def _examples(asked: Asked, run: Path) -> Examples:
-    import numpy as np
-
-    from hallutrace.detect import load_examples
-
-    found = load_examples(open_run(run), asked.label, limit=asked.limit)
+    runs = [learn] if learn == test else [learn, test]
+    found = [load_examples(open_run(run), asked.label, limit=asked.limit) for run in runs]
     if asked.shuffle_labels is not None:
-        dice = np.random.default_rng(asked.shuffle_labels)
-        found = replace(found, labels=dice.permutation(found.labels))
-    return found
+        found = shuffled(found, asked.shuffle_labels)
+    if len(found) == 1:
+        return Material.of(found[0], asked.folds, asked.seed)
+    return Material.transfer(found[0], found[1], asked.folds, asked.seed)
 
 
 def _check_out(folder: Path, overwrite: bool) -> None:
@@ -204,11 +205,20 @@ def _check_out(folder: Path, overwrite: bool) -> None:
             f"Expected a new folder, or one of an evaluation, got {folder} with {others[0]} - "
             "choose another --out"
         )
-    if JSON_FILE in there and not overwrite:
+    if JSON_FILE in there and not overwrite and not _has_failures(folder / JSON_FILE):
         raise InputError(
             f"Expected no finished evaluation, got one in {folder} - choose another --out, or "
             "start over with --overwrite"
         )
+
+
+def _has_failures(path: Path) -> bool:
+    """Whether a finished evaluation has rows that failed, which may be tried again."""
+    try:
+        rows = json.loads(path.read_bytes())["detectors"]
+        return any(row["status"] == "failed" for row in rows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _clear(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hallutrace.commands.text import (
@@ -23,6 +23,7 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
+from hallutrace.normalization import DEFAULT
 
 if TYPE_CHECKING:
     from hallutrace.labels import Agreement, LabelSummary
@@ -41,6 +42,7 @@ class Asked:
     by: str | None
     given: Path | None
     agreement: bool
+    normalize: str | None
     name: str | None
     threshold: float | None
     drop: str | None
@@ -62,6 +64,7 @@ class Asked:
             )
         extra = {
             "NAME": self.names and not self.agreement,
+            "--normalize": self.normalize is not None and self.by is None,
             "--threshold": self.threshold is not None and self.by is None,
             "--drop": self.drop is not None and self.by is None,
             "--name": self.name is not None and self.agreement,
@@ -89,6 +92,7 @@ def run_label(asked: Asked) -> None:
         summary = labels.label(
             asked.run,
             asked.by or "",
+            normalize=asked.normalize or DEFAULT,
             name=asked.name,
             threshold=asked.threshold,
             drop=_range(asked.drop),
@@ -149,7 +153,15 @@ def _show_agreement(found: Agreement, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
         return
-    shares = Table("labels", "hallucinated", "right", "share", "dropped", "not judged", "no row")
+    shares = Table(
+        Column("labels", overflow="fold"),
+        "hallucinated",
+        "right",
+        "share",
+        "dropped",
+        "not judged",
+        "no row",
+    )
     for name, counts in found.counts.items():
         decided = counts["hallucinated"] + counts["right"]
         shares.add_row(
@@ -160,7 +172,8 @@ def _show_agreement(found: Agreement, as_json: bool) -> None:
             *(f"{counts[kind]:,}" for kind in ("dropped", "unjudged", "unlabelled")),
         )
     OUT.print(shares)
-    pairs = Table("labels", "and", "both decided", "disagree", "share", "Cohen's kappa")
+    names = (Column(name, overflow="fold") for name in ("labels", "and"))
+    pairs = Table(*names, "both decided", "disagree", "share", "Cohen's kappa")
     for pair in found.pairs:
         pairs.add_row(
             *map(cell, pair.names),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hallutrace.commands.text import OUT, plain
-from hallutrace.errors import InputError
+from hallutrace.errors import HallutraceError, InputError
 from hallutrace.paths import expanded
 
 
@@ -45,7 +46,7 @@ def run_subset(
         ids=_ids(ids),
         indices=_indices(indices),
         label=label,
-        where=_condition(where),
+        where=condition_of(where),
         sample=sample,
         seed=seed,
     )
@@ -84,24 +85,33 @@ def _indices(text: str | None) -> list[int] | None:
     return chosen
 
 
-def _condition(text: str | None) -> Callable[[Any], bool] | None:
-    """An expression over the names in a trace's meta; it sees those and ``len`` alone."""
+def condition_of(text: str | None) -> Callable[[Any], bool] | None:
+    """A Python expression over the names in a trace's meta, beside Python's own.
+
+    It is code and may do whatever its writer may: nothing confines it, so an expression from
+    somebody else is to be read before it is run.
+    """
     if text is None:
         return None
     try:
-        code = compile(text, "--where", "eval")
-    except SyntaxError as error:
+        code = compile(text.strip(), "--where", "eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # ValueError: a text with zeros in it. The others: too many brackets.
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
         raise InputError(
-            f"Expected a Python expression, got {text!r} ({error.msg}) - change --where"
+            f"Expected a Python expression, got {text!r} ({why}) - change --where"
         ) from None
 
     def holds(trace: Any) -> bool:
         try:
-            return bool(eval(code, {"__builtins__": {"len": len}}, trace.meta))
+            # As globals: what a comprehension reads is looked up there before Python 3.12.
+            return bool(eval(code, {**trace.meta, "__builtins__": builtins}))
+        except HallutraceError:
+            raise
         except Exception as error:
             raise InputError(
-                f"Expected an expression over {', '.join(trace.meta)}, got {text!r} ({error}) - "
-                "change --where"
+                f"Expected an expression over {', '.join(trace.meta)}, got {text!r} "
+                f"({type(error).__name__}: {error}) of the trace {trace.id!r} - change --where"
             ) from None
 
     return holds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,11 @@ from hallutrace.commands.text import (
     print_data,
     styled,
 )
-from hallutrace.errors import InputError, StorageError
+from hallutrace.errors import InputError, NonFiniteError, StorageError
 from hallutrace.store import TraceStore, open_run
 
 if TYPE_CHECKING:
-    from hallutrace.detect import Detector
+    from hallutrace.detect import Detector, Examples
     from hallutrace.detect.provenance import Learnt, Provenance
 
 AT_ONCE = 500  # traces whose features are in memory
@@ -109,8 +110,7 @@ def _score_run(
     name, labels = _labels(asked, store, provenance)
     rows = list(_rows(store, detector, provenance, learnt, labels))
     _write(asked.out, rows)
-    warning = _warning(store, rows, provenance, learnt)
-    if warning:
+    for warning in filter(None, (_warning(rows, provenance, learnt), _without(rows))):
         ERR.print(f"Warning: {warning}")
     if asked.out is not None:
         OUT.print(_summary(asked.out, detector, rows, name))
@@ -146,17 +146,29 @@ def _rows(
     for begin in followed(range(0, len(store), AT_ONCE), "scoring"):
         places = np.arange(begin, min(begin + AT_ONCE, len(store)))
         some = Examples(store, places, np.zeros(len(places), np.int8))
-        scores = detector.scores(some)
-        risks = [None] * len(some) if curve is None else curve(scores).tolist()
-        for key, group, score, risk in zip(some.keys, some.groups, scores, risks, strict=True):
+        scores = _scores(detector, some)
+        for key, group, score in zip(some.keys, some.groups, scores, strict=True):
+            risk = None if curve is None or score is None else float(curve([score])[0])
             yield {
                 "id": key[0],
                 "sample": key[1],
-                "score": float(score),
+                "score": score,
                 "risk": risk,
                 "label": labels.get(key),
                 "part": "" if learnt is None else _part(learnt, key, group, same),
             }
+
+
+def _scores(detector: Detector, some: Examples) -> list[float | None]:
+    """A score of each; None where numbers of a trace are not finite, so that there is none."""
+    try:
+        scores = detector.scores(some).tolist()
+    except NonFiniteError:
+        if len(some) == 1:
+            return [None]
+        # One at a time: what is refused costs the trace alone.
+        return [score for at in range(len(some)) for score in _scores(detector, some.take([at]))]
+    return [score if math.isfinite(score) else None for score in scores]
 
 
 def _part(learnt: Learnt, key: tuple[str, int], group: str, is_same_run: bool) -> str:
@@ -198,11 +210,22 @@ def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
     writer.writerows(rows)
 
 
+def _without(rows: list[dict[str, Any]]) -> str | None:
+    """Which traces have no score."""
+    from hallutrace.finite import MENDING
+
+    bare = [row for row in rows if row["score"] is None]
+    if not bare:
+        return None
+    named = "; ".join(f"{row['id']!r}, sample {row['sample']}" for row in bare[:3])
+    return (
+        f"{len(bare):,} of {len(rows):,} traces have no score, for numbers in them are NaN or "
+        f"infinite, first {named} - {MENDING}"
+    )
+
+
 def _warning(
-    store: TraceStore,
-    rows: list[dict[str, Any]],
-    provenance: Provenance | None,
-    learnt: Learnt | None,
+    rows: list[dict[str, Any]], provenance: Provenance | None, learnt: Learnt | None
 ) -> str | None:
     """What the scores may not be used for."""
     if provenance is None or learnt is None:
@@ -227,7 +250,7 @@ def _summary(out: Path, detector: Detector, rows: list[dict[str, Any]], name: st
     from hallutrace.detect.metrics import auroc
 
     text = f": {len(rows):,} scores of {detector.name}"
-    unseen = [row for row in rows if row["label"] is not None and not row["part"]]
+    unseen = [row for row in rows if None not in (row["label"], row["score"]) and not row["part"]]
     labels = [row["label"] for row in unseen]
     if len(set(labels)) == 2:
         reached = auroc([row["score"] for row in unseen], labels)

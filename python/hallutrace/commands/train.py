@@ -43,6 +43,7 @@ class Asked:
     epochs: int | None
     seed: int
     limit: int | None
+    all_traces: bool
     overwrite: bool
     as_json: bool
 
@@ -71,7 +72,6 @@ def run_train(asked: Asked) -> None:
     from hallutrace.detect import load_examples, make
     from hallutrace.detect.evaluation import parse_options
     from hallutrace.detect.provenance import Learnt, Provenance
-    from hallutrace.detect.splits import holdout
 
     options = parse_options(asked.detector, asked.settings, "--set")
     if asked.epochs is not None:
@@ -79,8 +79,7 @@ def run_train(asked: Asked) -> None:
     detector = make(asked.detector, seed=asked.seed, **options)
     examples = load_examples(open_run(asked.run), asked.label, limit=asked.limit)
     detector.check(examples.store)
-    parts = holdout(examples.labels, examples.groups, asked.seed)
-    train, validation = (examples.take(part) for part in parts)
+    train, validation = (examples.take(part) for part in _parts(asked, examples))
     provenance = _provenance(asked, detector, train, validation)
     _check_out(asked.out, asked.overwrite, Provenance.read, provenance)
     if asked.overwrite:
@@ -88,8 +87,10 @@ def run_train(asked: Asked) -> None:
     provenance.write(asked.out)
     Learnt.of(train, validation).write(asked.out)
     told, began = Told(), time.monotonic()
+    left = len(examples) - len(train) - len(validation)
     told.note(
-        f"{asked.detector}: {len(train):,} traces to learn from, {len(validation):,} for validation"
+        f"{asked.detector}: {len(train):,} traces to learn from, {len(validation):,} for "
+        f"validation, {left:,} left for testing"
     )
     try:
         _fit(detector, train, validation, told, asked.out)
@@ -106,6 +107,20 @@ def run_train(asked: Asked) -> None:
     finished.write(asked.out)
     detector.save(asked.out)
     _say(asked, finished, len(train), time.monotonic() - began)
+
+
+def _parts(asked: Asked, examples: Examples) -> tuple[Any, Any]:
+    """What is learnt from and what choices are made on: the first fold of an evaluation.
+
+    Its test part is left alone, so that what the detector reaches there means something: `score`
+    tells it, and ``TraceGraphs(split="test")`` gives the same traces.
+    """
+    from hallutrace.splits import fold, holdout
+
+    if asked.all_traces:
+        return holdout(examples.labels, examples.groups, asked.seed)
+    split = fold(examples.labels, examples.groups, seed=asked.seed)
+    return split.train, split.validation
 
 
 def _provenance(
@@ -184,7 +199,7 @@ def _fit(
 def _finish(detector: Detector, validation: Examples, provenance: Provenance) -> Provenance:
     from hallutrace.detect.metrics import Platt, auroc
 
-    scores = detector.scores(validation)
+    scores = detector.finite_scores(validation)
     curve = Platt.fit(scores, validation.labels)
     return replace(
         provenance,

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from hallutrace.detect import saving
 from hallutrace.detect.examples import Examples
-from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
+from hallutrace.finite import MENDING
 from hallutrace.store import TraceStore
 from hallutrace.trace import Trace
 
@@ -160,6 +161,28 @@ class Detector(ABC):
     def scores(self, examples: Examples) -> NDArray[np.float64]:
         """Scores of several traces, float64 [examples]."""
         return np.array([self.score(trace) for trace in examples], np.float64)
+
+    def finite_scores(self, examples: Examples) -> NDArray[np.float64]:
+        """:meth:`scores`, if each is a finite number.
+
+        Raises:
+            NonFiniteError: naming the detector, and the first traces whose score is not.
+            InputError: more or fewer scores than traces.
+        """
+        found = np.asarray(self.scores(examples), np.float64)
+        if found.shape != (len(examples),):
+            raise InputError(
+                f"Expected a score of `{self.name}` for each of {len(examples)} traces, got "
+                f"{list(found.shape)} - mend its `scores`"
+            )
+        bad = np.flatnonzero(~np.isfinite(found))
+        if len(bad):
+            named = (f"{id_!r}, sample {sample}" for id_, sample in examples.take(bad[:3]).keys)
+            raise NonFiniteError(
+                f"Expected finite scores of `{self.name}`, got {len(bad):,} of {len(found):,} that "
+                f"are NaN or infinite, first of the traces {'; '.join(named)} - {MENDING}"
+            )
+        return found
 
     def token_scores(self, trace: Trace) -> NDArray[np.float64] | None:
         """Risk of each answer token, float64 [A]; None where the detector has none."""

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hallutrace import labels as protocols
 from hallutrace.errors import InputError
+from hallutrace.finite import require_finite
 from hallutrace.store import TraceStore
 from hallutrace.trace import Trace
 
@@ -35,12 +36,15 @@ class FeatureCache:
 
         Raises:
             InputError: traces that give features of different widths.
+            NonFiniteError: features that are not finite; detector and trace are named.
         """
         known = self._rows.setdefault(name, {})
         for place in places.tolist():
             if place not in known:
+                trace = store[place]
+                found = require_finite(function(trace), f"features `{name}`", trace)
                 # A copy, for a view would keep the shard's file mapped.
-                known[place] = np.array(function(store[place]), np.float32)
+                known[place] = np.array(found, np.float32)
         widths = {len(known[place]) for place in places.tolist()}
         if len(widths) > 1:
             raise InputError(

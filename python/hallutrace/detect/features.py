@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
+from hallutrace.finite import require_finite
 from hallutrace.trace import Trace
 
 Number = TypeVar("Number", bound=np.generic)
@@ -62,7 +63,14 @@ def hidden_vector(trace: Trace, layer: int, token: str) -> NDArray[np.float32]:
 
     Raises:
         InputError: another token, or one whose state the run did not keep.
+        NonFiniteError: a state that is not finite.
     """
+    return require_finite(
+        _hidden_vector(trace, layer, token), f"hidden state `{token}` of layer {layer}", trace
+    )
+
+
+def _hidden_vector(trace: Trace, layer: int, token: str) -> NDArray[np.float32]:
     kept = trace.hidden_tokens
     states = trace.hidden(layer)
     if isinstance(kept, range):

@@ -12,8 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.base import Detector, Progress
+from hallutrace.detect.choosing import inner_aurocs, is_few
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.logistic import CHOICES, Linear, Recipe, fit_best, is_penalty
+from hallutrace.detect.logistic import (
+    CHOICES,
+    Linear,
+    Recipe,
+    fit_best,
+    is_penalty,
+    note_choice,
+)
 from hallutrace.errors import InputError
 from hallutrace.trace import Trace
 
@@ -67,13 +75,24 @@ class LinearDetector(Detector):
         progress: Progress | None = None,
         workspace: Path | None = None,
     ) -> None:
-        """Fits on the training part, and chooses scaling and penalty on the validation part."""
+        """Fits on the training part, and chooses scaling and penalty on the validation part.
+
+        Where that has few answers of a class, see :mod:`hallutrace.detect.choosing`.
+        """
         name, recipes = self.feature_name(), self.recipes()
-        held = (
-            validation.features(name, self.feature) if len(recipes) > 1 else None,
-            validation.labels,
-        )
         learnt = (train.features(name, self.feature), train.labels)
+        if len(recipes) == 1:
+            self._linear, self._chosen_recipe = fit_best(learnt, learnt, recipes, progress)
+            return
+        held = (validation.features(name, self.feature), validation.labels)
+        reached = None
+        if is_few(validation.labels):
+            pooled = [np.concatenate([one, other]) for one, other in zip(learnt, held, strict=True)]
+            groups = [*train.groups, *validation.groups]
+            reached = inner_aurocs(pooled[0], pooled[1], groups, recipes)
+        if reached is not None:
+            recipes = [recipes[int(reached.argmax())]]
+            note_choice(recipes[0], float(reached.max()), "inner folds", progress)
         self._linear, self._chosen_recipe = fit_best(learnt, held, recipes, progress)
 
     def recipes(self) -> list[Recipe]:

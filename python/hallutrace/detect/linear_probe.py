@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.base import Progress
+from hallutrace.detect.choosing import inner_aurocs, is_few
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.features import TOKENS, answer_states, hidden_vector
 from hallutrace.detect.linear import LinearDetector
-from hallutrace.detect.logistic import Recipe, auroc, fit_best, fit_logistic
+from hallutrace.detect.logistic import Recipe, auroc, fit_best, fit_logistic, note_choice
 from hallutrace.errors import InputError
 from hallutrace.store import TraceStore
 from hallutrace.trace import Trace
@@ -24,7 +25,9 @@ class LinearProbe(LinearDetector):
 
     Formula: w . h^(l)_token + b. The layer is chosen on the validation part, with standardised
     features and ``C`` 1 unless these are given: the one with the largest AUROC there, the first of
-    equal ones. Then scaling and penalty are chosen in that layer.
+    equal ones. Then scaling and penalty are chosen in that layer. Where the validation part has
+    few answers of a class, layer and penalty are chosen together by inner folds, with standardised
+    features, see :mod:`hallutrace.detect.choosing`.
 
     Options: ``token``, which vector: ``last_answer`` (the last answer token that is not
     end-of-sequence), ``last_prompt`` (before anything is said), ``last`` or ``mean_answer``;
@@ -74,20 +77,13 @@ class LinearProbe(LinearDetector):
         progress: Progress | None = None,
         workspace: Path | None = None,
     ) -> None:
-        """Fits a probe in every layer, keeps the best on the validation part, and refines it."""
+        """Fits a probe in every layer, keeps the best, and refines it."""
         if not len(train):
             raise InputError("Expected traces to learn from, got none - take more traces")
-        candidates, recipes = self._candidates(train[0]), self.recipes()
-        first = Recipe(components=self.options["components"], balanced=self.options["balanced"])
-        first = first if first in recipes else recipes[0]
-        best = -1.0
-        for layer in candidates:
-            made = fit_logistic(self._vectors(train, layer), train.labels, first, progress)
-            reached = auroc(made(self._vectors(validation, layer)), validation.labels)
-            if progress is not None:
-                progress.note(f"layer {layer}: validation AUROC {reached:.4f}")
-            if reached > best:
-                best, self.layer = reached, layer
+        recipes = self._chosen_by_folds(train, validation, progress)
+        if recipes is None:
+            self._choose_layer(train, validation, progress)
+            recipes = self.recipes()
         chosen = self._chosen()
         self._linear, self._chosen_recipe = fit_best(
             (self._vectors(train, chosen), train.labels),
@@ -95,6 +91,48 @@ class LinearProbe(LinearDetector):
             recipes,
             progress,
         )
+
+    def _chosen_by_folds(
+        self, train: Examples, validation: Examples, progress: Progress | None
+    ) -> list[Recipe] | None:
+        """Layer and recipe together by inner folds; None where the validation part is enough."""
+        if not is_few(validation.labels):
+            return None
+        labels = np.concatenate([train.labels, validation.labels])
+        groups = [*train.groups, *validation.groups]
+        every = self.recipes()
+        recipes = [recipe for recipe in every if recipe.standardize] or every
+        best, chosen = -1.0, None
+        for layer in self._candidates(train[0]):
+            vectors = [self._vectors(part, layer) for part in (train, validation)]
+            reached = inner_aurocs(np.concatenate(vectors), labels, groups, recipes)
+            if reached is None:
+                return None
+            if progress is not None:
+                progress.note(f"layer {layer}: inner folds AUROC {reached.max():.4f}")
+            if reached.max() > best:
+                best, self.layer = float(reached.max()), layer
+                chosen = recipes[int(reached.argmax())]
+        if chosen is None:
+            return None
+        note_choice(chosen, best, "inner folds", progress)
+        return [chosen]
+
+    def _choose_layer(
+        self, train: Examples, validation: Examples, progress: Progress | None
+    ) -> None:
+        """The layer that is best on the validation part with one recipe."""
+        recipes = self.recipes()
+        first = Recipe(components=self.options["components"], balanced=self.options["balanced"])
+        first = first if first in recipes else recipes[0]
+        best = -1.0
+        for layer in self._candidates(train[0]):
+            made = fit_logistic(self._vectors(train, layer), train.labels, first, progress)
+            reached = auroc(made(self._vectors(validation, layer)), validation.labels)
+            if progress is not None:
+                progress.note(f"layer {layer}: validation AUROC {reached:.4f}")
+            if reached > best:
+                best, self.layer = reached, layer
 
     def feature(self, trace: Trace) -> NDArray[np.float32]:
         """The vector in the layer that was chosen, float32 [width]."""

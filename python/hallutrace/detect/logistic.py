@@ -181,10 +181,15 @@ def fit_best(
         reached = auroc(made(validation[0]), validation[1])
         if reached > best:
             best, chosen = reached, (made, recipe)
-    if progress is not None:
-        how = "standardised" if chosen[1].standardize else "as they are"
-        progress.note(f"features {how}, C {chosen[1].C}: validation AUROC {best:.4f}")
+    note_choice(chosen[1], best, "validation", progress)
     return chosen
+
+
+def note_choice(recipe: Recipe, reached: float, where: str, progress: Progress | None) -> None:
+    """Tells which recipe was chosen, and what it reached there."""
+    if progress is not None:
+        how = "standardised" if recipe.standardize else "as they are"
+        progress.note(f"features {how}, C {recipe.C}: {where} AUROC {reached:.4f}")
 
 
 def _solve(

@@ -32,7 +32,7 @@ def lookback_ratios(mass: NDArray[np.float32], prompt: int) -> NDArray[np.float3
     on_new = made[..., -1] / seen
     total = on_prompt + on_new
     ratios: NDArray[np.float32] = np.divide(
-        on_prompt, total, out=np.zeros_like(total), where=total > 0
+        on_prompt, total, out=np.zeros_like(total), where=total != 0
     )
     return ratios
 

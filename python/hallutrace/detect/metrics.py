@@ -187,10 +187,13 @@ class Platt:
         risky = int(truth.sum())
         safe = len(truth) - risky
         targets = np.where(truth == 1, (risky + 1) / (risky + 2), 1 / (safe + 2))
+        # By a power of two, which rounds nothing: squares of scores near 1e308 would overflow.
+        scale = 2.0 ** (int(np.frexp(np.abs(values).max())[1]) - 1)
+        values = values / scale
         middle, spread = float(values.mean()), float(values.std()) or 1.0
         design = np.stack([(values - middle) / spread, np.ones_like(values)], axis=1)
         slope, level = _newton(design, targets)
-        return cls(float(slope / spread), float(level - slope * middle / spread))
+        return cls(float(slope / spread / scale), float(level - slope * middle / spread))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

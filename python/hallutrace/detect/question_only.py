@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,17 +14,17 @@ from hallutrace.detect.base import Detector, Progress
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.logistic import Linear, Recipe, fit_best, is_penalty
 from hallutrace.errors import InputError
+from hallutrace.normalization import split_words
 from hallutrace.trace import Trace
-
-_WORD = re.compile(r"\w+")
 
 
 class QuestionOnly(Detector):
     """Logistic regression on how often each word is in the question.
 
-    Formula: sum_w n_w(question) beta_w + b, words lower case, those of the training part that
-    ``min_questions`` of its questions have. It knows neither model nor answer, so what it reaches
-    is what the choice of questions gives away.
+    Formula: sum_w n_w(question) beta_w + b, over the words of the training part that
+    ``min_questions`` of its questions have; words are those of
+    :func:`~hallutrace.normalization.split_words`. It knows neither model nor answer, so what it
+    reaches is what the choice of questions gives away.
 
     Options: ``C``, inverse strength of the L2 penalty, unless given chosen on the validation part
     among 1, .1 and .01; ``min_questions``.
@@ -92,8 +91,8 @@ class QuestionOnly(Detector):
 
 
 def words_of(question: str) -> Counter[str]:
-    """How often each word is in a question, lower case."""
-    return Counter(_WORD.findall(question.lower()))
+    """How often each word is in a question; characters are words where none are written."""
+    return Counter(split_words(question))
 
 
 def counts(bags: Iterable[Mapping[str, int]], known: Mapping[str, int]) -> Any:

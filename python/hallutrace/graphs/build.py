@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace.finite import require_finite
 from hallutrace.graphs.edges import Part, Rows, rows_of
 from hallutrace.graphs.features import fill
 from hallutrace.graphs.recipe import Plan
@@ -118,6 +119,7 @@ def _nodes(
     for part, graphs in zip(parts, each.tolist(), strict=True):
         begin, end = int(node_ends[graph]), int(node_ends[graph + graphs])
         fill(part, plan, nodes[begin:end])
+        require_finite(nodes[begin:end], "features of graphs", part.trace)
         tokens = part.tokens - part.first
         answer[begin:end].reshape(graphs, tokens)[:, max(part.prompt - part.first, 0) :] = True
         graph += graphs

@@ -18,7 +18,8 @@ from hallutrace.graphs.collate import import_geometric, to_list
 from hallutrace.graphs.edges import Part
 from hallutrace.graphs.order import Key, Traces, labelled, placed
 from hallutrace.graphs.recipe import Plan, Recipe
-from hallutrace.partition import PARTS, partition
+from hallutrace.splits import FOLDS, PARTS
+from hallutrace.splits import fold as fold_of
 from hallutrace.store import TraceStore, open_run
 from hallutrace.trace import Trace
 
@@ -90,11 +91,15 @@ class TraceGraphs(Dataset[Any]):
             ``logprob``; :mod:`hallutrace.graphs.features` tells what each holds, and where zeros.
         labels: name of a labelling protocol of the run, or labels by (question id, sample). Traces
             without a label, or with None, are left out. None takes all traces, without ``y``.
-        split: ``train``, ``validation`` or ``test``; None takes all. No group is on two sides, and
-            parts have about the same share of hallucinated answers. The text of every trace is read
-            for its group.
+        split: ``train``, ``validation`` or ``test``; None takes all. These are the parts of a fold
+            of ``hallutrace evaluate`` with the same labels, ``--folds`` and ``--seed``, see
+            :mod:`hallutrace.splits`: no group is in two of them, and they have about the same share
+            of hallucinated answers. Without labels parts are others than those of any labels. The
+            text of every trace is read for its group.
         seed: of the split, and of shuffled edges.
-        shares: of train, validation and test.
+        fold: which of the folds, from 0.
+        folds: how many there are: a test part is one of ``folds`` parts, and validation a fifth of
+            the rest.
         places: places of traces in the store to take, in that order, instead of a split.
         heads: None as the run kept them. Of a run that kept each head, ``mean`` and ``max`` combine
             them: an edge that a head did not keep counts as 0 there.
@@ -132,7 +137,8 @@ class TraceGraphs(Dataset[Any]):
         labels: str | Mapping[Key, int | None] | None = None,
         split: str | None = None,
         seed: int = 0,
-        shares: tuple[float, float, float] = (0.6, 0.2, 0.2),
+        fold: int = 0,
+        folds: int = FOLDS,
         places: ArrayLike | None = None,
         **recipe: Any,
     ) -> None:
@@ -151,7 +157,7 @@ class TraceGraphs(Dataset[Any]):
                 labels = protocols.read(self.store.folder, labels)
             self.places, self.labels = labelled(self.store, self.places, labels)
         if split is not None:
-            self._split(split, seed, shares)
+            self._split(split, fold, folds, seed)
         self.layers = list(self._plan.layers)
         self.columns = dict(self._plan.columns)
         self._per_trace = len(self.layers) if per == "layer" else 1
@@ -221,10 +227,16 @@ class TraceGraphs(Dataset[Any]):
         labels = None if self.labels is None else [int(self.labels[trace]) for trace, _ in asked]
         return build.build(parts, self._plan, labels)
 
-    def _split(self, split: str, seed: int, shares: tuple[float, float, float]) -> None:
-        labels = np.zeros(len(self.places), np.int8) if self.labels is None else self.labels
+    def _split(self, split: str, fold: int, folds: int, seed: int) -> None:
+        if self.labels is None and (known := self.store.labels()):
+            warnings.warn(
+                f"Expected `labels` with `split`, got none, and {self.store.folder} has labels "
+                f"{', '.join(known)}: parts of an evaluation depend on them, so these are others - "
+                "give the labels that you will evaluate with",
+                stacklevel=3,
+            )
         groups = [trace.group for trace in self.traces]
-        chosen = partition(labels, groups, seed, shares)[split]
+        chosen = getattr(fold_of(self.labels, groups, fold, folds, seed), split)
         self.places = self.places[chosen]
         self.labels = None if self.labels is None else self.labels[chosen]
 

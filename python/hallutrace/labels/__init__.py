@@ -8,9 +8,10 @@
 could not be judged. ``labels/NAME.json`` beside it says how they came about. Both come from whoever
 gave away the run, so nothing in them is believed before it is checked.
 
-Rooms: ``rows`` (what lies in the folder), ``given`` (files of a person or a judge), ``making``
-(labels of a run), ``agreement`` (protocols beside each other), ``carrying`` (into a subset or a
-merge). Imports flow rows ◄ given ◄ making, and rows ◄ agreement, carrying.
+Rooms: ``rows`` (what lies in the folder), ``given`` (files of a person or a judge), ``protocol``
+(judge and threshold), ``making`` (labels of a run), ``agreement`` (protocols beside each other),
+``carrying`` (into a subset or a merge). Imports flow rows ◄ given, protocol ◄ making, and rows ◄
+agreement, carrying.
 """
 
 from hallutrace.labels.agreement import Agreement, agreement

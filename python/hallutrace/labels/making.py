@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import DamagedError, InputError
-from hallutrace.judges import JUDGES, Judge
+from hallutrace.judges import Judge
 from hallutrace.labels.given import digest_of, read_given
+from hallutrace.labels.protocol import check_threshold, judge_of
 from hallutrace.labels.rows import (
     Key,
     Row,
@@ -20,6 +21,7 @@ from hallutrace.labels.rows import (
     read_rows,
     write_labels,
 )
+from hallutrace.normalization import DEFAULT
 from hallutrace.store import TraceStore, open_run
 from hallutrace.trace import Trace
 
@@ -66,6 +68,7 @@ def label(
     run: str | Path,
     by: str | Judge = "contains",
     *,
+    normalize: str = DEFAULT,
     name: str | None = None,
     threshold: float | None = None,
     drop: tuple[float, float] | None = None,
@@ -80,7 +83,10 @@ def label(
     Args:
         run: its folder.
         by: ``exact``, ``contains``, ``f1``, ``rouge-l``, or a judge of one's own.
-        name: of the labels; the protocol's unless given.
+        normalize: how answers and references are made comparable: ``unicode``, for all scripts and
+            their typography, or ``triviaqa``, the rule of its evaluation script; see
+            :mod:`hallutrace.normalization`. Not of a judge of one's own.
+        name: of the labels; the protocol's unless given, with ``-triviaqa`` after it if so.
         threshold: an answer is right (0) if its score is at least that, else hallucinated (1);
             the judge's own unless given.
         drop: lowest and highest score that are neither: the label is null, the score is kept.
@@ -92,20 +98,21 @@ def label(
         normalisation, has null as label and score, and is counted as unjudged.
 
     Raises:
-        InputError: an unknown protocol, a threshold or range that makes no sense, a run without
-            traces, or labels of that name that are other than these would be.
+        InputError: an unknown protocol or normalisation, a threshold or range that makes no sense,
+            a run without traces or of which none can be judged, or labels of that name that are
+            other than these would be.
         DamagedError: a trace, or labels that are there, that cannot be trusted.
         StorageError: the labels cannot be written.
     """
-    judge = _judge(by)
-    limit = _check_threshold(judge, threshold, drop)
+    judge, label_name = judge_of(by, normalize)
+    limit = check_threshold(judge, threshold, drop)
     parameters = {
         "by": judge.name,
         **judge.facts,
         "threshold": limit,
         "drop": None if drop is None else list(map(float, drop)),
     }
-    name = judge.name if name is None else name
+    name = label_name if name is None else name
     with _store(run, name) as store:
         _check_parameters(store.folder, name, parameters, overwrite)
         rows: dict[Key, Row] = {}
@@ -118,6 +125,7 @@ def label(
             bare += not references
             question, answer = _text(trace, "question"), _text(trace, "answer")
             rows[key] = _decided(judge.score(question, answer, references), limit, drop)
+        _check_judged(store, judge, rows, bare)
         return _save(store, name, rows, parameters, None, overwrite, bare)
 
 
@@ -157,40 +165,6 @@ def label_from(
         return _save(store, name, rows, parameters, origin, overwrite, 0)
 
 
-def _judge(by: str | Judge) -> Judge:
-    if not isinstance(by, str):
-        return by
-    if by not in JUDGES:
-        raise InputError(f"Expected one of {', '.join(JUDGES)}, got {by!r} - change --by")
-    return JUDGES[by]
-
-
-def _check_threshold(
-    judge: Judge, threshold: float | None, drop: tuple[float, float] | None
-) -> float:
-    """The threshold as resolved; refuses what makes no sense."""
-    if not judge.is_graded and (threshold is not None or drop is not None):
-        graded = ", ".join(name for name, one in JUDGES.items() if one.is_graded)
-        raise InputError(
-            f"Expected --threshold and --drop with graded scores ({graded}), got `{judge.name}`, "
-            "whose scores are 1 and 0 - leave them out"
-        )
-    limit = float(judge.threshold if threshold is None else threshold)
-    if not 0 < limit <= 1:
-        raise InputError(
-            f"Expected 0 < threshold <= 1, the least score of a right answer, got {limit:g} - "
-            "change --threshold"
-        )
-    if drop is not None:
-        low, high = drop
-        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= limit <= high <= 1):
-            raise InputError(
-                "Expected 0 <= LOW <= threshold <= HIGH <= 1 of scores to drop, got "
-                f"{low:g}:{high:g} with the threshold {limit:g} - change --drop or --threshold"
-            )
-    return limit
-
-
 def _store(run: str | Path, name: str) -> TraceStore:
     store = open_run(run)
     path_of(store.folder, name)
@@ -214,10 +188,27 @@ def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overw
         if there.get(field) != parameters.get(field)
     ]
     if differing:
+        is_triviaqa = str(there.get("normalization")).startswith("triviaqa")
+        kept = f" (or keep them with --normalize triviaqa --name {name})" if is_triviaqa else ""
         raise InputError(
             f"Expected labels `{name}` that were made as asked, got others in {folder} "
-            f"({'; '.join(differing)}) - choose another --name, or replace them with --overwrite"
+            f"({'; '.join(differing)}) - choose another --name{kept}, or replace them with "
+            "--overwrite"
         )
+
+
+def _check_judged(store: TraceStore, judge: Judge, rows: dict[Key, Row], bare: int) -> None:
+    """Refuses labels that would all be null, which is a run without right answers."""
+    if any(row.score is not None for row in rows.values()):
+        return
+    got = f"{bare:,} of {len(rows):,} traces without any"
+    if bare < len(rows):
+        got += f", and none of the others that `{judge.name}` can judge"
+    raise InputError(
+        f"Expected right answers to judge by, got {got} in {store.folder} - extract again with "
+        "--answers-column NAME, the column of right answers, or take the labels of a person or a "
+        "judge with --from FILE"
+    )
 
 
 def _texts(trace: Trace, field: str) -> list[str]:

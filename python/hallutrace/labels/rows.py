@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hallutrace.errors import DamagedError, InputError, StorageError
 from hallutrace.escaping import command
-from hallutrace.judges import JUDGES
+from hallutrace.judges import how_to_make
 
 SCHEMA = 1
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -82,7 +82,8 @@ def read_rows(folder: Path, name: str) -> dict[Key, Row]:
     path = path_of(folder, name)
     if not path.is_file():
         there = ", ".join(names(folder)) or "none"
-        how = ["--by", name] if name in JUDGES else ["--from", "FILE", "--name", name]
+        how = (how_to_make(name) or "--from FILE --name").split()
+        how += [] if how_to_make(name) else [name]
         raise InputError(
             f"Expected the labels `{name}` in {folder}, got {there} - make them with "
             f"`{command('hallutrace', 'label', folder, *how)}`"

@@ -7,7 +7,7 @@ gave, on the disk), ``bench`` (one fit), ``runner`` (all of them, in several pro
 ◄ record ◄ report, and bootstrap ◄ comparison ◄ protocol.
 """
 
-from hallutrace.detect.evaluation.material import Material
+from hallutrace.detect.evaluation.material import Material, shuffled
 from hallutrace.detect.evaluation.plan import CONTROLS, Plan, Row, parse_options, table_rows
 from hallutrace.detect.evaluation.protocol import Evaluation, evaluate, inapplicable
 from hallutrace.detect.evaluation.record import to_json
@@ -33,6 +33,7 @@ __all__ = [
     "inapplicable",
     "parse_options",
     "remarks",
+    "shuffled",
     "table_cells",
     "table_rows",
     "title",

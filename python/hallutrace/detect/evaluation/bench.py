@@ -9,29 +9,46 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from hallutrace.detect.base import Detector
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.outcomes import Outcome
 from hallutrace.detect.evaluation.plan import Job
 from hallutrace.detect.examples import Examples, FeatureCache
-from hallutrace.detect.metrics import Array
 from hallutrace.detect.registry import find, make
-from hallutrace.errors import DamagedError, HallutraceError, InputError, StorageError
+from hallutrace.errors import DamagedError, HallutraceError, StorageError
 
 TIMED_TRACES = 64
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A fit that ended with an error of hallutrace; its row has no figures."""
+    """A fit that ended with an error; its row has no figures.
+
+    Attributes:
+        reason: an error of hallutrace as it reads, of any other its type and message.
+        traceback: where it was raised; None where its process was killed.
+    """
 
     reason: str
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """What an error says."""
+        text = "".join(traceback.format_exception(error)).strip()
+        if isinstance(error, HallutraceError):
+            return cls(str(error), text)
+        said = str(error).strip().splitlines()
+        return cls(": ".join([type(error).__name__, *said[:1]]), text)
+
+
+class Stopped(Exception):  # noqa: N818 - no error: nobody waits for this fit any more
+    """Ends a fit in a worker process between two epochs."""
 
 
 @dataclass
@@ -60,21 +77,24 @@ class Bench:
         self._of: str | None = None
 
     def run(self, job: Job, tell: Callable[[int, float, float], None]) -> Outcome | Failed:
-        """Fits and scores one fold.
+        """Fits and scores one fold; whatever a detector raises is a failure of its row.
 
         Raises:
             DamagedError: a run that cannot be trusted.
             StorageError: a run that cannot be read.
+            Stopped: nobody waits for this fit any more.
+            KeyboardInterrupt: the caller wants it to end.
         """
         if job.row.name != self._of:
             self._material, self._of = self._material.with_fresh_caches(), job.row.name
         try:
             with one_thread(job.row.name):
                 return self._fitted(job, Listener(tell))
-        except (DamagedError, StorageError):
+        except (DamagedError, StorageError, Stopped, KeyboardInterrupt):
             raise
-        except HallutraceError as error:
-            return Failed(str(error))
+        # Extensions raise panics that are no `Exception`, and `sys.exit` must not end a table.
+        except BaseException as error:
+            return Failed.of(error)
 
     def _fitted(self, job: Job, listener: Listener) -> Outcome:
         material = self._material
@@ -84,8 +104,7 @@ class Bench:
         began = time.perf_counter()
         detector.fit(material.learn.take(part.train), validation, progress=listener)
         fitted = time.perf_counter()
-        scores = _finite(detector.scores(test), len(test), job)
-        held = _finite(detector.scores(validation), len(validation), job)
+        scores, held = detector.finite_scores(test), detector.finite_scores(validation)
         taken = _trace_seconds(detector, material.test.take(part.test[:TIMED_TRACES]))
         return Outcome(
             test=tuple(scores.tolist()),
@@ -125,14 +144,3 @@ def _trace_seconds(detector: Detector, sample: Examples) -> float:
         detector.scores(fresh)
         taken = time.perf_counter() - began
     return taken / len(sample)
-
-
-def _finite(scores: Array, count: int, job: Job) -> Array:
-    found = np.asarray(scores, np.float64)
-    finite = np.count_nonzero(np.isfinite(found)) if found.shape == (count,) else 0
-    if finite < count:
-        raise InputError(
-            f"Expected {count} finite scores of `{job.row.label}`, got {finite} (shape "
-            f"{list(found.shape)}) in fold {job.fold + 1} - leave this detector out"
-        )
-    return found

@@ -1,4 +1,4 @@
-"""Bootstrap over groups: intervals of metrics, and paired tests between detectors.
+"""Bootstrap over groups and seeds: intervals of metrics, and paired tests between detectors.
 
 A draw takes groups (all traces of an entity or of a question) with replacement, so traces that
 belong together stay together. It is stratified by fold, which keeps the folds as they are; a draw
@@ -7,13 +7,21 @@ was tried and left: the base rate then does not vary, and 95% intervals of AUPRC
 89 to 90% of simulated samples of 300 traces, against 92 to 97% (AUROC: 90 to 95%,
 against 93 to 96%).
 
+Of a detector that was fitted with several seeds, a draw takes as many seeds with replacement too.
+The mean of n seeds that are drawn among n deviates from their mean by a factor sqrt((n - 1) / n)
+less than the mean of n new seeds would, so deviations are made larger by as much: 3 seeds would
+otherwise show two thirds of the variance. Detectors with the same number of seeds take the same
+ones, so that what a seed does to both (the order of batches, first weights) falls out of their
+difference. One seed, or seeds that are spread over the folds, are held fixed.
+
 A metric is computed in each fold by itself and its mean over folds is taken: scores of models that
 were fitted on different parts have no common scale, so pooling them would compare what cannot be
-compared. What intervals tell is the chance in which questions were asked; what another training
-part or another seed would give is told by the folds and the seeds beside them.
+compared. What intervals tell is the chance in which questions were asked and which seeds were
+taken; what another training part would give is told by the folds beside them.
 
 Source: clusters after Field and Welsh 2007, Bootstrapping Clustered Data; the test after Robin et
-al. 2011, pROC, ``roc.test(method="bootstrap")`` (neither checked against its text).
+al. 2011, pROC, ``roc.test(method="bootstrap")`` (neither checked against its text); the correction
+for few seeds is the usual one of a variance, n / (n - 1).
 """
 
 from __future__ import annotations
@@ -27,6 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hallutrace.detect.metrics import METRICS, Array, Ranked
+from hallutrace.splits import numbered
 
 _CELLS = 2_000_000  # weights held at a time; a function of nothing but shapes
 
@@ -51,34 +60,45 @@ class Resampling:
 
     def weights(self) -> Iterator[Array]:
         """How often each trace is drawn, float64 [some draws, traces], until there are enough."""
-        _, group_of = np.unique(np.asarray(self.groups, np.str_), return_inverse=True)
+        group_of = numbered(self.groups)
         groups = int(group_of.max()) + 1
         holds = np.zeros((groups, 2))
         np.add.at(holds, (group_of, np.asarray(self.labels).astype(np.int64)), 1)
         fold = np.zeros(groups, np.int64)
         fold[group_of] = self.folds
         strata = [np.flatnonzero(fold == one) for one in np.unique(fold)]
-        dice = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed)
         at_once = max(1, min(self.draws, _CELLS // max(len(self.labels), 1)))
         for begin in range(0, self.draws, at_once):
             count = min(at_once, self.draws - begin)
             drawn = np.zeros((count, groups))
             for members in strata:
-                drawn[:, members] = _both_classes(dice, count, holds[members])
+                drawn[:, members] = _both_classes(rng, count, holds[members])
             yield drawn[:, group_of]
 
+    def shares(self, seeds: int) -> Array:
+        """What each of several seeds counts in each draw, float64 [seeds, draws]; they sum to 1."""
+        if seeds == 1:
+            return np.ones((1, self.draws))
+        rng = np.random.default_rng([self.seed, seeds])
+        picked = rng.integers(0, seeds, (self.draws, seeds))
+        times = (picked[:, :, None] == np.arange(seeds)).sum(axis=1).T
+        larger = math.sqrt(seeds / (seeds - 1))
+        shares: Array = 1 / seeds + larger * (times - 1) / seeds
+        return shares
 
-def _both_classes(dice: np.random.Generator, count: int, holds: Array) -> Array:
+
+def _both_classes(rng: np.random.Generator, count: int, holds: Array) -> Array:
     """How often each group of a fold is drawn, [draws, groups]; some of either class in each.
 
     Args:
-        dice: gives the draws.
+        rng: gives the draws.
         count: of draws.
         holds: right and hallucinated answers of each group, [groups, 2].
     """
     found, missing = np.zeros((count, len(holds))), np.arange(count)
     while len(missing):
-        picked = dice.integers(0, len(holds), (len(missing), len(holds)))
+        picked = rng.integers(0, len(holds), (len(missing), len(holds)))
         cells = picked + len(holds) * np.arange(len(missing))[:, None]
         times = np.bincount(cells.ravel(), minlength=len(missing) * len(holds))
         found[missing] = times.reshape(len(missing), len(holds))
@@ -101,7 +121,7 @@ class Drawn:
 
     Attributes:
         values: float64 [metrics], means over folds and seeds, on the traces as they are.
-        draws: float64 [metrics, draws], the same on each draw.
+        draws: float64 [metrics, draws], the same on each draw of groups and seeds.
         by_fold: float64 [seeds, metrics, folds].
     """
 
@@ -110,10 +130,11 @@ class Drawn:
     by_fold: Array
 
     def interval(self, metric: str, level: float) -> Interval:
-        """One metric with its interval."""
+        """One metric with its interval, which ends where the metric does."""
         at = METRICS.index(metric)
         tail = (1 - level) / 2
-        low, high = np.quantile(self.draws[at], [tail, 1 - tail])
+        # Deviations of seeds that were made larger may lead out of 0 to 1.
+        low, high = np.clip(np.quantile(self.draws[at], [tail, 1 - tail]), 0, 1)
         return Interval(float(self.values[at]), float(low), float(high))
 
 
@@ -137,10 +158,16 @@ def draw(scores: Mapping[str, Sequence[ArrayLike]], resampling: Resampling) -> d
         name: [_by_fold(np.asarray(one, np.float64), labels, members) for one in several]
         for name, several in scores.items()
     }
+    shares = {name: resampling.shares(len(several)) for name, several in scores.items()}
     found: dict[str, list[Array]] = {name: [] for name in scores}
+    begin = 0
     for weights in resampling.weights():
+        end = begin + len(weights)
         for name, several in ranked.items():
-            found[name].append(_metrics(several, members, weights).mean(axis=(0, 1)))
+            by_seed = _metrics(several, members, weights).mean(axis=1)
+            counted = by_seed * shares[name][:, None, begin:end]
+            found[name].append(counted.sum(axis=0))
+        begin = end
     plain = {name: _metrics(several, members, None) for name, several in ranked.items()}
     return {
         name: Drawn(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.examples import Examples, FeatureCache
-from hallutrace.detect.splits import Split, folds, holdout
 from hallutrace.errors import InputError
+from hallutrace.splits import Split, folds, holdout, shuffled_by_group
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Material:
         """Folds of one run.
 
         Raises:
-            InputError: as :func:`hallutrace.detect.splits.folds`.
+            InputError: as :func:`hallutrace.splits.folds`.
         """
         return cls(examples, examples, tuple(folds(examples.labels, examples.groups, count, seed)))
 
@@ -94,6 +95,22 @@ class Material:
         if self.is_transfer:
             test = replace(self.test, cache=_emptied(self.test.cache))
         return replace(self, learn=learn, test=test)
+
+
+def shuffled(runs: Sequence[Examples], seed: int) -> list[Examples]:
+    """Traces with labels that have moved from group to group, see ``splits.shuffled_by_group``.
+
+    Args:
+        runs: one, or both of a transfer, whose labels are moved together: a group that both have
+            has labels that belong together.
+        seed: of the order.
+    """
+    labels = np.concatenate([one.labels for one in runs])
+    groups = [group for one in runs for group in one.groups]
+    moved = shuffled_by_group(labels, groups, seed)
+    begins = np.cumsum([len(one) for one in runs])[:-1]
+    parts = np.split(moved, begins)
+    return [replace(one, labels=part) for one, part in zip(runs, parts, strict=True)]
 
 
 def _emptied(cache: FeatureCache) -> FeatureCache:

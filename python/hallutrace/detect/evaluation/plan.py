@@ -66,7 +66,7 @@ class Plan:
         split_seed: of the splits.
         draws: of the bootstrap.
         level: of intervals.
-        shuffle_labels: the seed with which labels were shuffled among the traces, a check of the
+        shuffle_labels: the seed with which labels were shuffled among the groups, a check of the
             protocol itself; None where they are what they were.
     """
 

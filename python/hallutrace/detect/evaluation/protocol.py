@@ -2,8 +2,9 @@
 
 1. Splits by group, stratified: each trace is in one test part; validation is a fifth of the rest.
 2. Everything fitted sees the training part; choices (epochs, layers, penalties, the curve that
-   calibrates) see the validation part; the test part is scored once.
-3. Metrics by fold, mean over folds and seeds, with bootstrap intervals over groups.
+   calibrates) see the validation part, and linear detectors with few answers of a class there also
+   inner folds of both; the test part is scored once.
+3. Metrics by fold, mean over folds and seeds, with bootstrap intervals over groups and seeds.
 4. Paired tests on the same draws, corrected for their number.
 """
 
@@ -16,13 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
+from hallutrace.detect.evaluation.bench import Failed
 from hallutrace.detect.evaluation.comparison import Comparison, Scored, comparison
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.outcomes import Outcome, Outcomes
 from hallutrace.detect.evaluation.plan import Job, Plan, Row, jobs
 from hallutrace.detect.evaluation.runner import Observer, Unheard, run_all
 from hallutrace.detect.registry import make
-from hallutrace.errors import HallutraceError, InputError
+from hallutrace.errors import DamagedError, HallutraceError, InputError, StorageError
 
 PACKAGES = ("hallutrace", "numpy", "scikit-learn", "scipy", "torch", "torch_geometric")
 """Whose versions an outcome depends on."""
@@ -52,7 +54,7 @@ class Evaluation:
         material: the traces and their parts.
         scored: by label of the row.
         missing: why a row cannot be evaluated on these traces, by its label.
-        failed: why a row's fit ended, by its label.
+        failed: why a row's fit ended, by its label; the others go on.
         comparison: metrics and tests.
         timing: by label of the row.
         versions: of the packages that the figures depend on.
@@ -62,7 +64,7 @@ class Evaluation:
     material: Material
     scored: dict[str, Scored]
     missing: dict[str, str]
-    failed: dict[str, str]
+    failed: dict[str, Failed]
     comparison: Comparison
     timing: dict[str, Timing]
     versions: dict[str, str | None]
@@ -73,6 +75,8 @@ def inapplicable(rows: Sequence[Row], material: Material) -> dict[str, str]:
 
     Raises:
         HallutraceError: the same of a detector that was asked for by name.
+        DamagedError: a run that cannot be trusted.
+        StorageError: a run that cannot be read.
     """
     missing: dict[str, str] = {}
     stores = [material.learn.store, *([material.test.store] if material.is_transfer else [])]
@@ -80,10 +84,12 @@ def inapplicable(rows: Sequence[Row], material: Material) -> dict[str, str]:
         try:
             for store in stores:
                 make(row.name, **row.options).check(store)
-        except HallutraceError as error:
-            if row.is_asked:
+        except (DamagedError, StorageError):
+            raise
+        except Exception as error:
+            if row.is_asked and isinstance(error, HallutraceError):
                 raise
-            missing[row.label] = str(error)
+            missing[row.label] = Failed.of(error).reason
     if len(missing) == len(rows):
         raise InputError(
             f"Expected a detector that can be evaluated, got none of {len(rows)}: "
@@ -114,8 +120,8 @@ def evaluate(
         Everything that a report needs.
 
     Raises:
-        InputError: a detector asked for by name that cannot be evaluated on these traces, or that
-            failed.
+        InputError: a detector asked for by name that cannot be evaluated on these traces. One that
+            fails while it is fitted or scores is a row of its own, in ``failed``.
         DamagedError: a run that cannot be trusted.
         StorageError: a disk that refuses.
     """

@@ -33,7 +33,12 @@ def to_json(evaluation: Evaluation, label: str) -> dict[str, Any]:
             "seeds_on": plan.seeds_on,
             "split_seed": plan.split_seed,
             "shuffle_labels": plan.shuffle_labels,
-            "bootstrap": {"draws": plan.draws, "level": plan.level, "seed": plan.split_seed},
+            "bootstrap": {
+                "draws": plan.draws,
+                "level": plan.level,
+                "seed": plan.split_seed,
+                "over": ["groups", "seeds"],
+            },
             "parts": [
                 {name: len(indices) for name, indices in vars(part).items()}
                 | {"digest": digest_of(part.train, part.validation, part.test)}
@@ -76,9 +81,10 @@ def _detector(evaluation: Evaluation, row: Row) -> dict[str, Any]:
         "is_control": row.is_control,
         "edges_control_of": row.of,
     }
-    for status, reasons in (("missing", evaluation.missing), ("failed", evaluation.failed)):
-        if row.label in reasons:
-            return found | {"status": status, "reason": reasons[row.label]}
+    if row.label in evaluation.missing:
+        return found | {"status": "missing", "reason": evaluation.missing[row.label]}
+    if row.label in evaluation.failed:
+        return found | {"status": "failed", **asdict(evaluation.failed[row.label])}
     scored = evaluation.scored[row.label]
     figures = evaluation.comparison.figures[row.label]
     return found | {

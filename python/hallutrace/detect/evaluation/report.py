@@ -15,6 +15,7 @@ from hallutrace.detect.evaluation.plan import Row
 from hallutrace.detect.evaluation.protocol import Evaluation
 from hallutrace.detect.evaluation.record import to_json
 from hallutrace.detect.metrics import METRICS
+from hallutrace.detect.registry import find
 from hallutrace.errors import StorageError
 
 JSON_FILE, TABLE_FILE, SCORES_FILE = "evaluation.json", "table.md", "scores.csv"
@@ -131,8 +132,9 @@ def remarks(evaluation: Evaluation) -> list[str]:
     comparison, plan = evaluation.comparison, evaluation.plan
     found = [
         f"Means over folds (and seeds) of what is reached in each; {100 * plan.level:g}% intervals "
-        f"from {plan.draws:,} bootstrap draws of groups. ECE: after a Platt curve fitted on the "
-        "validation part. Times: one thread; a fit, and a trace with its features."
+        f"from {plan.draws:,} bootstrap draws of groups{_seeds(evaluation)}. ECE: after a Platt "
+        "curve fitted on the validation part. Times: one thread; a fit, and a trace with its "
+        "features."
     ]
     if comparison.best_control is not None:
         found.append(
@@ -145,8 +147,17 @@ def remarks(evaluation: Evaluation) -> list[str]:
         for test in comparison.against_edges
     ]
     found += [f"{label}, not applicable: {why}" for label, why in evaluation.missing.items()]
-    found += [f"{label}, failed: {why}" for label, why in evaluation.failed.items()]
+    found += [f"{label}, failed: {one.reason}" for label, one in evaluation.failed.items()]
     return found
+
+
+def _seeds(evaluation: Evaluation) -> str:
+    """Whether intervals hold the chance of the seeds."""
+    scored = evaluation.scored.values()
+    if any(len(one.scores) > 1 for one in scored):
+        return ", and of seeds where a detector has several"
+    is_seeded = any(find(row.name).seeded for row in evaluation.plan.rows)
+    return "; seeds are held fixed" if is_seeded else ""
 
 
 def interval_text(interval: Interval) -> str:

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hallutrace.detect.evaluation.bench import Bench, Failed
+from hallutrace.detect.evaluation.bench import Bench, Failed, Stopped
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.outcomes import Outcome
 from hallutrace.detect.evaluation.plan import Job
-from hallutrace.errors import InputError
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TICK = 0.2  # seconds between two looks at what workers say
@@ -57,13 +56,17 @@ class Unheard:
         """Says nothing."""
 
 
+End = Callable[[Job, "Outcome | Failed", float], None]
+"""Takes what a fit gave, and the seconds that it took."""
+
+
 def run_all(
     material: Material,
     todo: Sequence[Job],
     processes: int,
     keep: Callable[[Job, Outcome], None],
     observer: Observer,
-) -> dict[str, str]:
+) -> dict[str, Failed]:
     """Runs fits; a row of which one failed is given up.
 
     Args:
@@ -74,24 +77,20 @@ def run_all(
         observer: told of each.
 
     Returns:
-        Reasons of failure by label of the row.
+        Failures by label of the row: whatever a detector raises, or a process that was killed.
 
     Raises:
-        InputError: a detector that was asked for by name failed, or a worker process was killed.
         DamagedError: a run that cannot be trusted.
         StorageError: a disk that refuses.
     """
-    failed: dict[str, str] = {}
+    failed: dict[str, Failed] = {}
 
     def end(job: Job, found: Outcome | Failed, seconds: float) -> None:
-        reason = found.reason if isinstance(found, Failed) else None
-        observer.end(str(job), seconds, reason)
+        observer.end(str(job), seconds, found.reason if isinstance(found, Failed) else None)
         if isinstance(found, Outcome):
             keep(job, found)
-        elif job.row.is_asked:
-            raise InputError(found.reason)
         else:
-            failed.setdefault(job.row.label, found.reason)
+            failed.setdefault(job.row.label, found)
 
     if processes == 1:
         bench = Bench(material)
@@ -102,13 +101,7 @@ def run_all(
                 found = bench.run(job, lambda *told, job=job: observer.epoch(str(job), *told))
                 end(job, found, time.perf_counter() - began)
     elif todo:
-        try:
-            _run_in_processes(material, todo, processes, failed, end, observer)
-        except BrokenProcessPool:
-            raise InputError(
-                f"Expected {processes} processes to fit detectors, got one that was killed (out of "
-                "memory?) - the same command goes on; give it a smaller --jobs"
-            ) from None
+        _run_in_processes(material, todo, processes, failed, end, observer)
     return failed
 
 
@@ -116,30 +109,62 @@ def _run_in_processes(
     material: Material,
     todo: Sequence[Job],
     processes: int,
-    failed: dict[str, str],
-    end: Callable[[Job, Outcome | Failed, float], None],
+    failed: dict[str, Failed],
+    end: End,
     observer: Observer,
 ) -> None:
+    """Runs fits in a pool; where one of its processes is killed, those that it was fitting alone.
+
+    A pool does not tell which of its processes ended. So each fit that was going on is tried again
+    in a process of its own, one after the other: one whose process is killed again fails its row,
+    and one that only had too little memory beside the others goes through.
+    """
+    waiting = list(reversed(todo))
+    while waiting:
+        for job in _run_pool(material, waiting, processes, failed, end, observer):
+            if job.row.label not in failed and _run_pool(material, [job], 1, failed, end, observer):
+                end(job, Failed(KILLED), 0.0)
+
+
+KILLED = "its process was killed, also when it was the only one (out of memory?)"
+
+
+def _run_pool(
+    material: Material,
+    waiting: list[Job],
+    processes: int,
+    failed: dict[str, Failed],
+    end: End,
+    observer: Observer,
+) -> list[Job]:
+    """Takes fits from the end of a list until it is empty, or a process is killed.
+
+    Returns:
+        The fits that were going on when one was.
+    """
     context = multiprocessing.get_context("spawn")
     said, stop = context.Queue(), context.Event()
-    waiting = list(reversed(todo))
     running: dict[Future[tuple[Outcome | Failed, float]], Job] = {}
     with _single_threaded_children():
         given = (material.with_fresh_caches(), said, stop)
-        pool = ProcessPoolExecutor(min(processes, len(todo)), context, _begin_worker, given)
+        pool = ProcessPoolExecutor(min(processes, len(waiting)), context, _begin_worker, given)
         try:
             while waiting or running:
                 # Not all are submitted at once: those of a row that fails are left out.
                 while waiting and len(running) < processes:
-                    job = waiting.pop()
+                    job = waiting[-1]
                     if job.row.label not in failed:
                         observer.start(str(job))
                         running[pool.submit(_work, job)] = job
+                    waiting.pop()
                 done, _ = wait(running, timeout=_TICK, return_when=FIRST_COMPLETED)
                 _pass_on(said, observer)
                 for future in done:
-                    job = running.pop(future)
-                    end(job, *future.result())
+                    found = future.result()
+                    end(running.pop(future), *found)
+            return []
+        except BrokenProcessPool:
+            return list(running.values())
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -151,10 +176,6 @@ def _pass_on(said: Any, observer: Observer) -> None:
             observer.epoch(*said.get_nowait())
         except queue.Empty:
             return
-
-
-class Stopped(Exception):  # noqa: N818 - no error: nobody waits for this fit any more
-    """Ends a fit in a worker process between two epochs."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""What decides labels: the judge, its threshold, and scores that are neither right nor wrong."""
+
+from __future__ import annotations
+
+import math
+
+from hallutrace.errors import InputError
+from hallutrace.judges import JUDGES, Judge, find_judge
+from hallutrace.normalization import DEFAULT
+
+
+def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:
+    """The judge that was asked for, and what its labels are called unless they get a name.
+
+    Raises:
+        InputError: no such protocol or normalisation, or a normalisation for a judge of one's own.
+    """
+    if isinstance(by, str):
+        found = find_judge(by, normalize)
+        return found, found.label_name
+    if normalize != DEFAULT:
+        raise InputError(
+            f"Expected `normalize` with a protocol of hallutrace, got {normalize!r} with the judge "
+            f"`{by.name}` - let the judge normalise"
+        )
+    return by, by.name
+
+
+def check_threshold(
+    judge: Judge, threshold: float | None, drop: tuple[float, float] | None
+) -> float:
+    """The threshold as resolved.
+
+    Raises:
+        InputError: a threshold or a range that makes no sense with this judge.
+    """
+    if not judge.is_graded and (threshold is not None or drop is not None):
+        graded = ", ".join(name for name, one in JUDGES.items() if one.is_graded)
+        raise InputError(
+            f"Expected --threshold and --drop with graded scores ({graded}), got `{judge.name}`, "
+            "whose scores are 1 and 0 - leave them out"
+        )
+    limit = float(judge.threshold if threshold is None else threshold)
+    if not 0 < limit <= 1:
+        raise InputError(
+            f"Expected 0 < threshold <= 1, the least score of a right answer, got {limit:g} - "
+            "change --threshold"
+        )
+    if drop is not None:
+        low, high = drop
+        if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= limit <= high <= 1):
+            raise InputError(
+                "Expected 0 <= LOW <= threshold <= HIGH <= 1 of scores to drop, got "
+                f"{low:g}:{high:g} with the threshold {limit:g} - change --drop or --threshold"
+            )
+    return limit
