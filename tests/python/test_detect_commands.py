@@ -258,7 +258,7 @@ def test_train_saves_a_detector_and_what_it_saw(
         "--set", "token=last_prompt", "--seed", "3", *more,
     )  # fmt: skip
     assert code == 0
-    assert "layer 3: validation AUROC" in said
+    assert "layer 3: inner folds AUROC" in said  # few answers of a class
     detector = Detector.load(out)
     assert (detector.name, detector.seed, detector.options["token"]) == (
         "linear-probe", 3, "last_prompt",
