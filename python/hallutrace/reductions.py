@@ -147,13 +147,14 @@ def _borrow_tensor(tensor: torch.Tensor) -> tuple[npt.NDArray[Any], bool]:
         _refuse("attention", "on the CPU", f"on {tensor.device}", "pass attention.cpu()")
     if tensor.layout != torch.strided:
         _refuse("attention", "dense", str(tensor.layout), "pass attention.to_dense()")
+    tensor = tensor.detach().resolve_neg()  # a view that is negated when it is read
     if tensor.dtype == torch.bfloat16:
         # numpy has no bfloat16; the bits are the same, and nothing is copied.
-        return tensor.detach().view(torch.uint16).numpy(), True
+        return tensor.view(torch.uint16).numpy(), True
     if tensor.dtype not in (torch.float32, torch.float16):
         name = str(tensor.dtype).removeprefix("torch.")
         _refuse_dtype(name, tensor.shape, "pass attention.float()")
-    return tensor.detach().numpy(), False
+    return tensor.numpy(), False
 
 
 def _borrow_array(array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:

@@ -25,6 +25,7 @@ EXACT = {
     "llama4_text": "chunks, and layers without positions",
     "opt": "absolute positions",
     "bert is_decoder": "an encoder that is told to be causal",
+    "bart": "positions counted from padding, so prompts are asked one by one",
 }
 REFUSED = {
     "bert": "layer 0 attends to later tokens, with weights up to 0.0",
@@ -35,7 +36,6 @@ REFUSED = {
     "zamba2": "whose attention has no layer number, as where layers share a module",
     "mamba": "which gives no attention",
     "mpt": "which does not use transformers' attention interface",
-    "bart": "its logits depend on the padding before a prompt, so on the rest of its batch",
     "moshi": "generating step by step gives other logits than one forward pass",
     "prophetnet": "logits [1, ",
     "blt": "without `num_hidden_layers` in its configuration",

@@ -101,6 +101,15 @@ def test_two_axes_are_one_head():
     assert same(sparsify(weights[0], top_k=2), sparsify(weights[:1], top_k=2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_that_are_negated_when_read(dtype: torch.dtype) -> None:
+    weights = torch.rand(2, 5, 5).to(dtype)
+    negated = torch._neg_view(-weights)
+    assert negated.is_neg()
+    expected = hallutrace.sparsify(weights, top_k=2)
+    assert (hallutrace.sparsify(negated, top_k=2).to_dense() == expected.to_dense()).all()
+
+
 def test_queries_far_beyond_the_keys():
     edges = sparsify(np.ones((1, 2, 3), np.float32), causal=False, first_query=2**40)
     assert edges.queries.tolist() == [2**40] * 3 + [2**40 + 1] * 3
