@@ -106,8 +106,8 @@ def test_tensors_that_are_negated_when_read(dtype: torch.dtype) -> None:
     weights = torch.rand(2, 5, 5).to(dtype)
     negated = torch._neg_view(-weights)
     assert negated.is_neg()
-    expected = hallutrace.sparsify(weights, top_k=2)
-    assert (hallutrace.sparsify(negated, top_k=2).to_dense() == expected.to_dense()).all()
+    expected = sparsify(weights, top_k=2)
+    assert (sparsify(negated, top_k=2).to_dense() == expected.to_dense()).all()
 
 
 def test_queries_far_beyond_the_keys():
