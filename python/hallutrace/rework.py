@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import random
@@ -16,7 +17,13 @@ from typing import Any
 from hallutrace._core import Shard, ShardWriter, publish
 from hallutrace.canonical import canonical
 from hallutrace.claims import UNTOLD, Claim, Holder, claim
-from hallutrace.errors import HallutraceError, IdentityError, InputError, StorageError
+from hallutrace.errors import (
+    HallutraceError,
+    IdentityError,
+    InputError,
+    StorageError,
+    UnrecordedError,
+)
 from hallutrace.judges import contains
 from hallutrace.labels import carry_merged, carry_part, read
 from hallutrace.rework_checks import check_mergeable, check_planned, check_unique
@@ -152,10 +159,25 @@ def subset(
                 continue
             with _claimed(part, record.name) as mine:
                 if part.record(record.name) is None:
-                    _copy(whole, chosen[begin : begin + size], part, record, mine.check)
+                    some = chosen[begin : begin + size]
+                    try:
+                        _copy(whole, some, part, record, mine.check)
+                    except UnrecordedError:
+                        with _set_aside(part, record.name):
+                            _copy(whole, some, part, record, mine.check)
     made = open_run(out)
     write_labels(made)
     return made
+
+
+@contextmanager
+def _set_aside(run: Run, name: str) -> Iterator[None]:
+    """Within it, a finished shard without its record is made again; kept if the new one differs."""
+    aside = run.partial / f"{name}.unrecorded"
+    run.shard_path(name).replace(aside)
+    yield
+    if filecmp.cmp(aside, run.shard_path(name), shallow=False):
+        aside.unlink()
 
 
 @contextmanager

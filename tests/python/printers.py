@@ -108,7 +108,7 @@ def extraction(patch: Patch, texts: list[str]) -> list[str]:
     def extracted(config: Any, reporter: Any) -> Summary:
         reporter.note(texts[1])
         reporter.begin(3, 0)
-        reporter.advance(3, 3, 1)
+        reporter.advance(3, 3, 1, 4)
         return summary
 
     patch.setattr(extract, "config_of", lambda *_: Made(model=texts[2], retry_failed=True))
@@ -129,7 +129,16 @@ def extraction_stopped(patch: Patch, texts: list[str]) -> list[str]:
 
 @printer
 def planning(patch: Patch, texts: list[str]) -> list[str]:
-    config = Made(model=texts[0], revision=None, limit=3, batch_size=1, hidden_states="none")
+    config = Made(
+        model=texts[0],
+        revision=None,
+        trust_remote_code=False,
+        limit=3,
+        batch_size=1,
+        hidden_states="none",
+    )
+    source = Made(total=3, understood=lambda: texts[1:])
+    patch.setattr(plan, "_source_at_hand", lambda _: source)
     shape = Made(layers=1, heads=1, hidden_size=8, parameters=10)
     patch.setattr(plan, "config_of", lambda *_: config)
     patch.setattr("hallutrace.plan.model_shape", lambda *_: shape)
@@ -219,7 +228,7 @@ def labelling(patch: Patch, texts: list[str]) -> list[str]:
     path = path_of(texts[0])
     summary = LabelSummary(texts[1], path, {}, 3, 1, 1, 1, 0, 0, 3, True)
     patch.setattr("hallutrace.labels.label", lambda *_, **__: summary)
-    label.run_label(label.Asked(path, [], "f1", None, False, None, None, None, False, False))
+    label.run_label(label.Asked(path, [], "f1", None, False, None, None, None, None, False, False))
     return [one_line(str(path))]
 
 
@@ -234,7 +243,9 @@ def agreeing(patch: Patch, texts: list[str]) -> list[str]:
     )
     found = Agreement(3, counts, pairs, 1, [disputed])
     patch.setattr("hallutrace.labels.agreement", lambda *_: found)
-    label.run_label(label.Asked(Path("r"), [], None, None, True, None, None, None, False, False))
+    label.run_label(
+        label.Asked(Path("r"), [], None, None, True, None, None, None, None, False, False)
+    )
     return [*map(cell, texts[:6]), *(cell(text, label.SHOWN) for text in texts[8:11])]
 
 

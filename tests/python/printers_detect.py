@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace as Made
 from typing import Any
+from unittest.mock import MagicMock as Mock
 
 import numpy as np
 
@@ -22,8 +23,8 @@ __all__ = ["PRINTERS"]
 @printer
 def evaluation(patch: Patch, texts: list[str]) -> list[str]:
     home = "hallutrace.detect.evaluation"
-    rows = [Made(label=text, is_control=at % 2) for at, text in enumerate(texts)]
-    made = Made(missing=texts[:2])
+    rows = [Made(label=text, is_control=at % 2, is_asked=False) for at, text in enumerate(texts)]
+    made = Made(missing=texts[:2], failed={}, plan=Made(rows=rows, level=0.95))
     cells = {text: None if at < 4 else [f"{at} x"] * 9 for at, text in enumerate(texts)}
 
     def evaluated(*_: Any, observer: Any, **__: Any) -> Any:
@@ -63,15 +64,25 @@ def evaluation_stopped(patch: Patch, texts: list[str]) -> list[str]:
 
 def _trained(patch: Patch, texts: list[str], fit: Callable[..., None]) -> None:
     asked = train.Asked(
-        path_of(texts[0]), texts[1], texts[2], path_of(texts[3]), [], None, 0, None, False, False
+        path_of(texts[0]),
+        texts[1],
+        texts[2],
+        path_of(texts[3]),
+        [],
+        None,
+        0,
+        None,
+        False,
+        False,
+        False,
     )
     written = Made(write=lambda _: None, validation_auroc=0.5)
     detector = Made(check=lambda _: None, save=lambda _: None)
-    examples = Made(store=None, labels=None, groups=None, take=lambda part: part)
+    examples = Mock(take=lambda part: part, __len__=lambda _: 3)
     patch.setattr("hallutrace.detect.evaluation.parse_options", lambda *_: {})
     patch.setattr("hallutrace.detect.make", lambda *_, **__: detector)
     patch.setattr("hallutrace.detect.load_examples", lambda *_, **__: examples)
-    patch.setattr("hallutrace.detect.splits.holdout", lambda *_: ([1], [2]))
+    patch.setattr(train, "_parts", lambda *_: ([1], [2]))
     patch.setattr("hallutrace.detect.provenance.Learnt.of", lambda *_: written)
     patch.setattr(train, "open_run", lambda _: None)
     patch.setattr(train, "_provenance", lambda *_: written)
@@ -116,7 +127,9 @@ def scoring(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(score, "_warning", lambda *_: texts[2])
     for out in (None, Path(os.devnull).with_name("scores.csv")):
         patch.setattr(score, "_write", score._write if out is None else lambda *_: None)
-        asked = score.Asked(Path("r"), Path("d"), None, None, None, "cpu", out, None, True, False)
+        asked = score.Asked(
+            Path("r"), Path("d"), None, None, None, "cpu", False, out, None, True, False
+        )
         score.run_score(asked)
     return [one_line(texts[1])]
 

@@ -67,8 +67,10 @@ def test_extract_prints_nothing_of_other_libraries(
         main()
     shown, said = capfd.readouterr()
     assert json.loads(shown)["traces"] == 2
-    first, *others = said.splitlines()
+    first, read, found, *others = said.splitlines()
     assert first == f"Loading torch, transformers and the model {folder} ..."
+    assert read.startswith("Read from two.jsonl: ")
+    assert found.startswith("Right answers in 2 of ")
     expected = {
         "hostile": [
             f"Left out weights in {folder} that the model has no place for: value_head.weight"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Extract
+from conftest import Extract, question_rows, write_lines
 from hallutrace import overwriting
 from hallutrace.claims import Claim, Holder, claim
 from hallutrace.errors import InputError, ModelError
@@ -25,9 +25,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_overwriting_begins_anew(run_extract: Extract, tmp_path: Path) -> None:
-    run_extract(limit=2)
+    rows = [{**row, "answers": ["north"]} for row in question_rows(2)]
+    source = str(write_lines(tmp_path / "two.jsonl", rows))
+    run_extract(questions=source)
     label(tmp_path / "run", "contains")
-    summary = run_extract(limit=1, top_k=3, overwrite=True)
+    summary = run_extract(questions=source, limit=1, top_k=3, overwrite=True)
     assert (summary.traces, summary.new_traces) == (1, 1)
     assert Run(tmp_path / "run").manifest().identity["sparsification"]["top_k"] == 3
     assert not list((tmp_path / "run" / "labels").iterdir())

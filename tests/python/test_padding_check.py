@@ -56,7 +56,7 @@ def test_it_is_asked_one_by_one(
         return loaded
 
     monkeypatch.setattr(PIPELINE, "load", load)
-    monkeypatch.setattr(PIPELINE, "probe", lambda loaded: WHOLE_PROBE(load_tiny()))
+    monkeypatch.setattr(PIPELINE, "probe", lambda *_, **__: WHOLE_PROBE(load_tiny()))
     with pytest.raises(InputError, match=r"Expected a batch size of 1 for .*, got 2 - use"):
         run_extract()
     run_extract(batch_size="auto")

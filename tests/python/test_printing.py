@@ -138,7 +138,7 @@ def test_progress_bars_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
         live.begin(3, 0)
         live.note(nasty)
         print(nasty)  # what other libraries print while a bar is shown
-        live.advance(1, 1, 1)
+        live.advance(1, 1, 1, 2)
     with LiveFits() as fits:
         fits.begin(3, 1)
         fits.start(nasty)

@@ -248,7 +248,8 @@ def test_a_merge_outlives_the_redoing_of_a_linked_shard(
 ) -> None:
     merged = tmp_path / "merged"
     before = [bytes_of(trace) for trace in hallutrace.merge(two_runs, merged)]
-    (two_runs[0] / "shards" / "00000.json").unlink()
+    for kind in ("json", "safetensors"):
+        (two_runs[0] / "shards" / f"00000.{kind}").unlink()
     assert run_extract().traces == 7
     assert_whole(merged)
     assert [bytes_of(trace) for trace in hallutrace.open(merged)] == before
@@ -269,7 +270,10 @@ def growing(run_extract: Extract, tmp_path: Path) -> Callable[[str, int], Path]:
     """Makes a run of so many questions of its own, or lets it grow, by one shard a question."""
 
     def grown(name: str, limit: int) -> Path:
-        rows = [{**row, "id": f"{name}{at}"} for at, row in enumerate(question_rows(limit))]
+        rows = [
+            {**row, "id": f"{name}{at}", "answers": ["north"]}
+            for at, row in enumerate(question_rows(limit))
+        ]
         file = write_lines(tmp_path / f"{name}.jsonl", rows)
         out = tmp_path / name
         return Path(run_extract(questions=str(file), out=out, limit=limit, shard_size=1).folder)
@@ -364,7 +368,8 @@ def test_a_subset_of_a_run_that_changed_is_refused(
     hallutrace.subset(whole, tmp_path / "part", indices=[0, 2])
     before = files_of(tmp_path / "part")
     # A question that failed is there now: places mean other traces.
-    (whole / "shards" / "00001.json").unlink()
+    for kind in ("json", "safetensors"):
+        (whole / "shards" / f"00001.{kind}").unlink()
     (tmp_path / "part" / "shards" / "00001.json").unlink()
     with pytest.raises(InputError, match=r"Expected indices in 0..2, got 0 to 2"):
         hallutrace.subset(whole, tmp_path / "part", indices=[0, 2])

@@ -184,7 +184,7 @@ def test_a_model_that_takes_nothing_is_refused_before_the_first_question(
 
     pipeline = sys.modules[hallutrace.extract.__module__]
 
-    def refuse(_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         torch.nn.functional.embedding(torch.tensor([9]), torch.zeros(3, 2))
 
     monkeypatch.setattr(pipeline, "probe", refuse)

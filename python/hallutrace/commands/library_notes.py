@@ -8,8 +8,8 @@ import warnings
 from typing import TextIO
 
 from rich.console import Console
-from rich.text import Text
 
+from hallutrace.commands.text import styled
 from hallutrace.library_errors import essence
 
 LONGEST = 300  # characters of a line
@@ -63,7 +63,7 @@ class LibraryNotes(logging.Handler):
         if text in self._said or any(noise in text for noise in NOISE):
             return
         self._said.add(text)
-        self._console.print(Text(f"{source}: {text}", style="dim"), highlight=False)
+        self._console.print(styled((f"{source}: {text}", "dim")))
 
 
 def show_through(console: Console, is_small: bool) -> None:
