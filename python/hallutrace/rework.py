@@ -7,11 +7,12 @@ import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hallutrace._core import Shard, ShardWriter, publish
-from hallutrace.errors import IdentityError, InputError
+from hallutrace.errors import IdentityError, InputError, UnrecordedError
 from hallutrace.judges import contains
 from hallutrace.labels import carry_merged, carry_part, read
 from hallutrace.run import CommitRecord, Manifest, Run, differences
@@ -229,7 +230,8 @@ def _copy(whole: TraceStore, chosen: Sequence[int], part: Run, name: str, finger
     """Copies traces into a shard of their own, and commits it."""
     types = whole.manifest.identity
     hidden: Any = types["hidden"]["dtype"]
-    writer = ShardWriter(
+    begin = partial(
+        ShardWriter,
         part.folder,
         name,
         f"{fingerprint}/{name}",
@@ -237,6 +239,12 @@ def _copy(whole: TraceStore, chosen: Sequence[int], part: Run, name: str, finger
         edge_weight=types["sparsification"]["edge_dtype"],
         hidden=hidden,
     )
+    try:
+        writer = begin()
+    except UnrecordedError:
+        # All of it is in the run that it is made of.
+        part.shard_path(name).unlink()
+        writer = begin()
     done = len(writer)
     keys, indices = [], []
     counts = {"traces": 0, "failures": 0, "judged": 0, "right": 0, "answer_tokens": 0}

@@ -202,7 +202,8 @@ def test_a_merge_outlives_the_redoing_of_a_linked_shard(
 ) -> None:
     merged = tmp_path / "merged"
     before = [bytes_of(trace) for trace in hallutrace.merge(two_runs, merged)]
-    (two_runs[0] / "shards" / "00000.json").unlink()
+    for name in ("00000.json", "00000.safetensors"):
+        (two_runs[0] / "shards" / name).unlink()
     assert run_extract().traces == 7
     assert_whole(merged)
     assert [bytes_of(trace) for trace in hallutrace.open(merged)] == before
