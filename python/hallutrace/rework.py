@@ -324,12 +324,6 @@ def _copy(
         edge_weight=types["sparsification"]["edge_dtype"],
         hidden=hidden,
     )
-    try:
-        writer = begin()
-    except UnrecordedError:
-        # All of it is in the run that it is made of.
-        part.shard_path(name).unlink()
-        writer = begin()
     done = len(writer)
     counts = {**record.counts, "judged": 0, "right": 0, "answer_tokens": 0}
     for number, at in enumerate(chosen):

@@ -274,7 +274,8 @@ def test_without_its_source_a_record_is_not_guessed(
     assert found.is_left
     assert "the traces of 00001 do not tell all that its record says" in found.problem
     assert found.action == (
-        "name the file with --questions, or the same `hallutrace extract` makes the shard anew"
+        "name the file with --questions, or move the shard away, and the same "
+        "`hallutrace extract` makes it anew"
     )
     assert not (run / "shards" / "00001.json").exists()
     assert before.items() <= shards_of(run).items()

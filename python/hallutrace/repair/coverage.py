@@ -14,7 +14,8 @@ from hallutrace.errors import InputError
 from hallutrace.failures import RETRIED_STAGES, Failure
 from hallutrace.run import CommitRecord
 
-ANEW = "the same `hallutrace extract` makes the shard anew"
+EMPTY_ANEW = "the same `hallutrace extract` makes the shard anew"
+ANEW = "move the shard away, and the same `hallutrace extract` makes it anew"
 RETRY = "retry-"
 
 Row = tuple[int, str]  # index in the source, question id

@@ -38,6 +38,7 @@ from hallutrace.questions import (
 )
 from hallutrace.repair.coverage import (
     ANEW,
+    EMPTY_ANEW,
     Around,
     Kept,
     Row,
@@ -184,7 +185,8 @@ class Rebuilder:
                 counts["right"] += contains(trace.answer, trace.references)
         if not held:
             raise UnrebuildableError(
-                f"Expected traces in the shard {name}, got none to tell its questions by - {ANEW}"
+                f"Expected traces in the shard {name}, got none to tell its questions by - "
+                f"{EMPTY_ANEW}"
             )
         return kept
 
