@@ -18,7 +18,9 @@ use std::ops::Range;
 use crate::error::InputError;
 use crate::reused::Reused;
 use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
-pub(crate) use sums::{Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies, exact_entropy};
+pub(crate) use sums::{
+    LARGE, Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies, exact_entropy,
+};
 
 /// The marginals of one matrix, row-major, one row of everything per head.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -174,24 +176,6 @@ impl MarginalBand {
         for (at, (value, weights)) in previous.iter_mut().zip(weights).enumerate() {
             *value = (position + at).checked_sub(1).map_or(0.0, |key| weights.get(key));
         }
-    }
-
-    /// Which of some rows that have detail have a mass that exceeds 1 by more than roundings, as no row has
-    /// after softmax.
-    #[inline(always)]
-    pub fn large<const ROWS: usize>(
-        &mut self,
-        head: usize,
-        rows: &Range<usize>,
-        segments: usize,
-    ) -> [bool; ROWS] {
-        let masses = values_of(&mut self.values.mass, segments, &self.detail_rows, head, rows);
-        let mut large = [false; ROWS];
-        for (large, masses) in large.iter_mut().zip(masses.chunks_exact(segments)) {
-            // Those of bfloat16 reach 1.004, and what a weight up to this bound loses is within tolerance.
-            *large = masses.iter().sum::<f32>() > 1.05;
-        }
-        large
     }
 
     /// Takes the entropies of some rows that have detail.

@@ -91,18 +91,24 @@ pub(crate) fn exact_entropy(weights: impl Iterator<Item = f32>) -> f32 {
     weights.map(|weight| term(weight.into())).sum::<f64>() as f32 + 0.0
 }
 
+/// The largest mass of a segment that is one of a row after softmax: those of bfloat16 reach 1.004. What a
+/// smaller weight loses of its entropy is within tolerance.
+pub(crate) const LARGE: f64 = 1.05;
+
 /// The masses of a few rows on their way, from the first block of 16 keys to the last.
 pub(crate) struct Masses<S: Simd, const ROWS: usize> {
     pub sums: RowSums<S, ROWS>,
     /// The segment on its way.
     segment: usize,
+    /// The largest mass so far.
+    pub largest: f64,
 }
 
 impl<S: Simd, const ROWS: usize> Masses<S, ROWS> {
     /// No key yet.
     #[inline(always)]
     pub fn new(simd: S) -> Self {
-        Self { sums: RowSums::new(simd), segment: 0 }
+        Self { sums: RowSums::new(simd), segment: 0, largest: 0.0 }
     }
 
     /// The block in which the segment on its way ends, maybe before its first key. All blocks before it may
@@ -143,6 +149,7 @@ impl<S: Simd, const ROWS: usize> Masses<S, ROWS> {
         for (masses, sum) in rows.zip(self.sums.finish(simd)) {
             // Adding 0.0 turns -0.0 into 0.0.
             masses[self.segment] = sum as f32 + 0.0;
+            self.largest = if sum > self.largest { sum } else { self.largest };
         }
         self.segment += 1;
     }

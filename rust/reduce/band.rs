@@ -8,7 +8,7 @@ use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
 use crate::error::{InputError, Place};
-use crate::marginals::{Given, MarginalBand, exact_entropy};
+use crate::marginals::{Given, LARGE, MarginalBand, exact_entropy};
 use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::{Selector, Unsound};
@@ -251,10 +251,9 @@ impl<'a, T: Stored> Pass<'a, T> {
             self.refuse_unsound(head, query, rows)?;
         }
         if detail {
-            let large = self.band.marginals.large(head, &numbers, plan.marginals.segments.count());
             let mut entropies = passed.entropies;
-            if large.contains(&true) {
-                self.redo_large(head, query, rows, &large, &mut entropies)?;
+            if passed.largest > LARGE {
+                self.redo_large(head, query, rows, &mut entropies)?;
             }
             self.band.marginals.take_entropies(head, &numbers, &entropies);
         }
@@ -268,10 +267,9 @@ impl<'a, T: Stored> Pass<'a, T> {
         head: usize,
         query: usize,
         rows: &[Row<'_, T>; ROWS],
-        large: &[bool; ROWS],
         entropies: &mut [f32; ROWS],
     ) -> Result<(), InputError> {
-        for at in (0..ROWS).filter(|&at| large[at]) {
+        for at in 0..ROWS {
             let weights = || rows[at].elements().iter().map(|weight| weight.widen());
             if weights().any(|weight| weight > 1.0) {
                 entropies[at] = exact_entropy(weights());

@@ -47,6 +47,8 @@ pub(super) struct Passed<const ROWS: usize> {
     pub bits: u32,
     /// Entropies, where there is detail.
     pub entropies: [f32; ROWS],
+    /// The largest mass of a segment, where there is detail.
+    pub largest: f64,
 }
 
 /// The pass over rows that stand at `position` and after.
@@ -241,7 +243,8 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
             self.masses.end_segment(self.simd, self.sums.segments, self.sums.masses);
             found = entropies(self.entropies.finish(self.simd));
         }
-        Passed { bits: self.simd.largest_bits(self.bits), entropies: found }
+        let bits = self.simd.largest_bits(self.bits);
+        Passed { bits, entropies: found, largest: self.masses.largest }
     }
 }
 

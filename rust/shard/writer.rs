@@ -103,9 +103,12 @@ impl ShardWriter {
                 files::remove(&*storage, path)?;
             }
         }
-        let left = resume::read_journal(&*storage, &places, identity)?;
+        let mut left = resume::read_journal(&*storage, &places, identity)?;
         if let Some(finished) = resume::find_finished(&*storage, &places)? {
-            return Self::take(storage, places, types, finished, left);
+            if let Some(left) = finished.told_by(&mut left, &places)? {
+                return Self::take(storage, places, types, finished, left);
+            }
+            files::remove(&*storage, &places.shard)?;
         }
         if let Some(left) = left
             && let Some(writer) = Self::go_on(&storage, &places, types, left)?

@@ -149,9 +149,9 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn at_least(self, a: Self::Floats, b: Self::Floats) -> u32 {
-        let bits: [u32; LANES] =
-            from_fn(|lane| u32::from(order_of(a[lane]) >= order_of(b[lane])) << lane);
-        bits.iter().fold(0, |mask, bit| mask | bit)
+        let below: [u32; LANES] =
+            from_fn(|lane| if order_of(b[lane]) > order_of(a[lane]) { 1 << lane } else { 0 });
+        0xffff ^ below.iter().fold(0, |mask, bit| mask | bit)
     }
 
     #[inline(always)]
@@ -165,7 +165,7 @@ impl Simd for Plain {
 
     #[inline(always)]
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        from_fn(|lane| if order_of(a[lane]) >= order_of(b[lane]) { a[lane] } else { 0.0 })
+        from_fn(|lane| if order_of(b[lane]) > order_of(a[lane]) { 0.0 } else { a[lane] })
     }
 
     #[inline(always)]

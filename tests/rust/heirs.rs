@@ -199,6 +199,22 @@ fn a_finished_shard_of_which_no_journal_tells_is_kept_and_named() {
 }
 
 #[test]
+fn a_finished_shard_without_traces_has_nothing_to_lose() {
+    for is_told in [false, true] {
+        let (folder, disk, places) = on_disk();
+        let mut writer = begin(&disk, folder.path()).unwrap();
+        writer.end_batch("all failed").unwrap();
+        writer.finish().unwrap();
+        if !is_told {
+            std::fs::remove_file(&places.journal).unwrap();
+        }
+        let again = begin(&disk, folder.path()).unwrap();
+        assert_eq!(again.notes().len(), usize::from(is_told));
+        assert_eq!(places.shard.exists(), is_told);
+    }
+}
+
+#[test]
 fn a_finished_shard_that_is_damaged_is_kept_and_named() {
     let right = right().0;
     for at in [12, 4000, right.len() - 1] {

@@ -30,6 +30,25 @@ pub(super) struct Left {
     traces: Vec<TraceEntry>,
 }
 
+impl Published {
+    /// What the journal tells, if it is of these traces; `None` where there are none to lose.
+    ///
+    /// # Errors
+    /// [`ShardError::Unrecorded`] for traces of which it does not tell.
+    pub(super) fn told_by(
+        &self,
+        left: &mut Option<Left>,
+        places: &Places,
+    ) -> Result<Option<Left>, ShardError> {
+        match left.take_if(|left| left.traces == self.traces) {
+            None if !self.traces.is_empty() => {
+                Err(ShardError::Unrecorded { path: places.shard.display().to_string() })
+            }
+            left => Ok(left),
+        }
+    }
+}
+
 /// A shard that was published.
 pub(super) struct Published {
     file: Box<dyn StorageFile>,
@@ -137,18 +156,15 @@ impl Left {
 }
 
 impl ShardWriter {
-    /// Takes a finished shard as it is, if the journal tells of the same traces and its data is right.
+    /// Takes a finished shard as it is, of which the journal tells, if its data is right.
     pub(super) fn take(
         storage: Arc<dyn Storage + Send + Sync>,
         places: Places,
         types: StoredTypes,
         published: Published,
-        left: Option<Left>,
+        left: Left,
     ) -> Result<Self, ShardError> {
         let Published { file, header_space, traces } = published;
-        let Some(left) = left.filter(|left| left.traces == traces) else {
-            return Err(ShardError::Unrecorded { path: places.shard.display().to_string() });
-        };
         let mut writer = Self {
             state: State::Taken,
             header_space,

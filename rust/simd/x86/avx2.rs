@@ -83,8 +83,8 @@ impl Simd for Avx2 {
             ]
         };
         keep_at_least(a: Pair, b: Pair) -> Pair = {
-            let [low, high] = at_least(a, b);
-            [_mm256_and_ps(a[0], low), _mm256_and_ps(a[1], high)]
+            let [low, high] = is_below(a, b);
+            [_mm256_andnot_ps(low, a[0]), _mm256_andnot_ps(high, a[1])]
         };
         split(weights: Pair) -> (Pair, Pair) = {
             let (low, high) = (split_half(weights[0]), split_half(weights[1]));
@@ -301,9 +301,17 @@ impl Simd for Avx2 {
 #[target_feature(enable = "avx2")]
 fn at_least(a: Pair, b: Pair) -> Pair {
     let one = _mm256_set1_epi32(1);
-    let below = |b| _mm256_sub_epi32(_mm256_castps_si256(b), one);
-    let is_above = |a, b| _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_castps_si256(a), below(b)));
-    [is_above(a[0], b[0]), is_above(a[1], b[1])]
+    let before = b.map(|b| _mm256_sub_epi32(_mm256_castps_si256(b), one));
+    let is_above = |a, b| _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_castps_si256(a), b));
+    [is_above(a[0], before[0]), is_above(a[1], before[1])]
+}
+
+/// Where a >= b does not hold, of weights. This way round, `a` may come from memory without a load of its own.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn is_below(a: Pair, b: Pair) -> Pair {
+    let below = |a, b| _mm256_cmpgt_epi32(_mm256_castps_si256(b), _mm256_castps_si256(a));
+    [_mm256_castsi256_ps(below(a[0], b[0])), _mm256_castsi256_ps(below(a[1], b[1]))]
 }
 
 /// Where the lanes of two are >= `least`: masks of lanes are packed into masks of bytes, four of the lower
@@ -312,12 +320,12 @@ fn at_least(a: Pair, b: Pair) -> Pair {
 #[target_feature(enable = "avx2")]
 fn at_least_of_two(two: [Pair; 2], least: Pair) -> u32 {
     let [one, other] = two.map(|values| {
-        let [low, high] = at_least(values, least);
+        let [low, high] = is_below(values, least);
         _mm256_packs_epi32(_mm256_castps_si256(low), _mm256_castps_si256(high))
     });
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     let packed = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(one, other), order);
-    _mm256_movemask_epi8(packed).cast_unsigned()
+    !_mm256_movemask_epi8(packed).cast_unsigned()
 }
 
 /// The masks of both halves, and how many lanes the first has.
