@@ -140,7 +140,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// 16 more in all lanes.
     fn count_on(self, counts: Self::Ints) -> Self::Ints;
     fn load_ints(self, lanes: &[i32; LANES]) -> Self::Ints;
-    /// Counts up where a > b, both weights, by their bits.
+    /// Counts up where a > b: an order among weights, which decides no zero.
     fn count_above(self, counts: Self::Ints, a: Self::Floats, b: Self::Floats) -> Self::Ints;
     /// Where a count is below a limit.
     fn below(self, counts: Self::Ints, limit: i32) -> u32;

@@ -132,8 +132,8 @@ impl Simd for Avx2 {
         };
         count_above(counts: [__m256i; 2], a: Pair, b: Pair) -> [__m256i; 2] = {
             // All bits set are -1.
-            let low = _mm256_cmpgt_epi32(_mm256_castps_si256(a[0]), _mm256_castps_si256(b[0]));
-            let high = _mm256_cmpgt_epi32(_mm256_castps_si256(a[1]), _mm256_castps_si256(b[1]));
+            let low = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]));
+            let high = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
             [_mm256_sub_epi32(counts[0], low), _mm256_sub_epi32(counts[1], high)]
         };
         below(counts: [__m256i; 2], limit: i32) -> u32 = {
