@@ -2,10 +2,27 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
+
+__all__ = [
+    "LayerReducer",
+    "LayerReduction",
+    "Shard",
+    "ShardWriter",
+    "_panic",
+    "_use_instruction_set",
+    "get_threads",
+    "instruction_set",
+    "instruction_sets",
+    "marginals",
+    "publish",
+    "set_threads",
+    "sparsify",
+    "write_new",
+]
 
 # indptr, keys, weights, retained, shape, first_query; see ``hallutrace.EdgeList``.
 _Edges: TypeAlias = tuple[
@@ -91,6 +108,7 @@ def _use_instruction_set(name: str | None) -> None:
         InputError: the machine has it not.
     """
 
+@final
 class LayerReducer:
     """One layer of one batch of right-padded sequences, given block by block of query rows."""
 
@@ -142,6 +160,7 @@ class LayerReducer:
             InputError: rows are missing, or a graph has more than 2**31 - 1 edges.
         """
 
+@final
 class LayerReduction:
     """What a layer of one sequence comes to: G graphs (1 or heads), R rows (A + 1, or all N)."""
 
@@ -173,6 +192,7 @@ class LayerReduction:
     def log_diagonal(self) -> npt.NDArray[np.float32]:
         """[heads, 2], mean ln(max(diagonal, 2^-126)) over the prompt and over the answer."""
 
+@final
 class ShardWriter:
     """Streams traces into a shard; the header comes last, so a part of one is never read as one."""
 
@@ -301,6 +321,7 @@ class ShardWriter:
     def __len__(self) -> int:
         """Traces written so far."""
 
+@final
 class Shard:
     """A shard open for reading; its file is mapped, its header checked strictly."""
 
