@@ -11,6 +11,7 @@ from hallutrace import overwriting
 from hallutrace.answer_checks import AnswerChecks
 from hallutrace.claims import UNTOLD, Holder, claim, living, wait_for_sign
 from hallutrace.config import ExtractConfig
+from hallutrace.cpu_threads import as_many_as_torch
 from hallutrace.environment import changes, environment
 from hallutrace.errors import HallutraceError, InputError, ModelError, StorageError
 from hallutrace.failures import BAD_ROW, RETRIED_STAGES, Failure
@@ -71,7 +72,8 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         run.check_ours()
         overwriting.clear(run)
     try:
-        return Extraction(config, source, run, loaded, reporter).run_all()
+        with as_many_as_torch():
+            return Extraction(config, source, run, loaded, reporter).run_all()
     except OSError as error:
         if isinstance(error, HallutraceError):
             raise

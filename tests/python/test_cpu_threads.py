@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hallutrace.cpu_threads import DECIDED, limit_spinning
+from hallutrace.cpu_threads import DECIDED, as_many_as_torch, limit_spinning
 
 SHOW = "import os, hallutrace; print(os.environ.get('GOMP_SPINCOUNT'))"
 
@@ -44,3 +44,22 @@ def test_nothing_is_set_once_torch_is_loaded() -> None:
     environ: dict[str, str] = {}
     limit_spinning(environ)
     assert not environ
+
+
+def test_the_core_works_on_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from hallutrace import _core
+
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    before, usual = torch.get_num_threads(), _core.get_threads()
+    torch.set_num_threads(3)
+    try:
+        with as_many_as_torch():
+            assert _core.get_threads() == 3
+        assert _core.get_threads() == usual
+        monkeypatch.setenv("RAYON_NUM_THREADS", "2")
+        with as_many_as_torch():
+            assert _core.get_threads() == usual
+    finally:
+        torch.set_num_threads(before)
