@@ -13,7 +13,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
 # Turns of the loop in which GNU's OpenMP waits before it sleeps; its own default is 300,000.
-SPINS = 2000
+SPINS = 6000
 
 # Milliseconds that LLVM's and Intel's OpenMP wait; their own default is 200.
 BLOCKTIME = 1
