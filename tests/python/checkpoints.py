@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -80,6 +81,10 @@ def save_fp8(folder: Path) -> Path:
 
 def save_mxfp4(folder: Path) -> Path:
     """Experts in 4 bits with a scale for 32 values, as gpt-oss is published."""
+    try:
+        torch.accelerator.current_accelerator()
+    except RuntimeError:  # torch 2.6, which transformers asks for it when it reads mxfp4
+        pytest.skip("transformers reads mxfp4 with this torch on an accelerator alone")
 
     def quantised(weights: Weights) -> Weights:
         rng = torch.Generator().manual_seed(0)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMMANDS = """
 label runs/demo-60 --by contains
 label runs/demo-60 --by f1
@@ -41,6 +43,9 @@ def python(folder: Path, *arguments: str, given: str = "") -> subprocess.Complet
 
 
 def test_commands_run_with_every_warning_an_error(tmp_path: Path) -> None:
+    others = python(tmp_path, "-c", "import torch, transformers, typer")
+    if others.returncode:
+        pytest.skip(f"a package warns when it is imported: {others.stderr.splitlines()[-1]}")
     extracted = python(tmp_path, "-m", "hallutrace", "extract", "--questions", "demo:60")
     assert extracted.returncode == 0, extracted.stderr
     assert extracted.stderr == "Loading torch, transformers and the model demo ...\n"
