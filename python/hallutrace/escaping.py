@@ -123,3 +123,8 @@ def _printf(text: str) -> str:
 def python_literal(text: str) -> str:
     """A string as Python reads it, in double quotes: within those of a shell it stays readable."""
     return visible(json.dumps(text, ensure_ascii=False))
+
+
+def csv_cell(value: object) -> object:
+    """A cell of CSV: zero bytes as an escape, because Python 3.10 cannot write them."""
+    return value.replace("\0", r"\x00") if isinstance(value, str) else value

@@ -24,6 +24,7 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError, NonFiniteError, StorageError
+from hallutrace.escaping import csv_cell
 from hallutrace.store import TraceStore, open_run
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
 def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _without(rows: list[dict[str, Any]]) -> str | None:

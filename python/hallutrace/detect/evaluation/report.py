@@ -17,6 +17,7 @@ from hallutrace.detect.evaluation.record import to_json
 from hallutrace.detect.metrics import METRICS
 from hallutrace.detect.registry import find
 from hallutrace.errors import StorageError
+from hallutrace.escaping import csv_cell
 
 JSON_FILE, TABLE_FILE, SCORES_FILE = "evaluation.json", "table.md", "scores.csv"
 FILES = (JSON_FILE, TABLE_FILE, SCORES_FILE)
@@ -212,5 +213,5 @@ def scores_csv(evaluation: Evaluation) -> str:
     folds = evaluation.material.fold_of
     for at, (id_, sample) in enumerate(test.keys):
         found = [repr(float(scores[at])) for scores in columns.values()]
-        writer.writerow([id_, sample, int(test.labels[at]), int(folds[at]), *found])
+        writer.writerow([csv_cell(id_), sample, int(test.labels[at]), int(folds[at]), *found])
     return out.getvalue()
