@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hallutrace import ExtractConfig, extract
+from hallutrace.cli import main
 from hallutrace.models import Loaded, describe
 from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
@@ -119,5 +121,26 @@ def run_extract(checkpoint: Path, questions: Path, tmp_path: Path) -> Extract:
     def run(reporter: Any = None, **options: Any) -> Any:
         chosen = {"model": str(checkpoint), "questions": str(questions), "out": tmp_path / "run"}
         return extract(ExtractConfig.from_options(chosen | RUN_OPTIONS | options), reporter)
+
+    return run
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in this process: exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hallutrace", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return int(str(code or 0)), captured.out, captured.err
 
     return run

@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from checkpoints import edit_weights
+from conftest import Command
 from hallutrace import ExtractConfig, extract, labels
-from hallutrace.cli import main
 from hallutrace.commands.ask import settings_of
 from hallutrace.demo import MODEL_FOLDER, PROMPT_TEMPLATE
 from hallutrace.store import open_run
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hallutrace", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "500")
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return int(str(code or 0)), captured.out, captured.err
-
-    return run
 
 
 def test_another_model_in_the_folder_is_refused(command: Command, tmp_path: Path) -> None:

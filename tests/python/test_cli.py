@@ -5,34 +5,19 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hallutrace.cli import main
+from conftest import Command
 from hallutrace.config import ExtractConfig
 from tiny_models import save_tiny, tiny_t5
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def hallutrace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hallutrace", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return int(str(code or 0)), captured.out, captured.err
-
-    return run
+def hallutrace(command: Command) -> Command:
+    """Runs a command line."""
+    return command
 
 
 @pytest.fixture
@@ -45,7 +30,7 @@ def options(tmp_path: Path) -> list[str | Path]:
     return ["--model", model, "--questions", questions, "--max-new-tokens", "4"]
 
 
-def test_help_teaches_every_option(hallutrace: Run) -> None:
+def test_help_teaches_every_option(hallutrace: Command) -> None:
     code, out, _ = hallutrace("extract", "--help")
     assert code == 0
     for name in ExtractConfig.model_fields:
@@ -77,7 +62,7 @@ def test_importing_needs_numpy_alone() -> None:
 
 
 def test_extract_ends_with_a_summary(
-    hallutrace: Run, options: list[str | Path], tmp_path: Path
+    hallutrace: Command, options: list[str | Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     code, out, _ = hallutrace("extract", *options, "--out", run)
@@ -93,7 +78,7 @@ def test_extract_ends_with_a_summary(
 
 
 def test_inspect_shows_a_run_and_a_trace(
-    hallutrace: Run, options: list[str | Path], tmp_path: Path
+    hallutrace: Command, options: list[str | Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     hallutrace("extract", *options, "--out", run, "--shard-size", "2")
@@ -116,7 +101,7 @@ def test_inspect_shows_a_run_and_a_trace(
     assert json.loads(out)["question"] == "what is 3"
 
 
-def test_plan_tells_bytes_of_every_choice(hallutrace: Run) -> None:
+def test_plan_tells_bytes_of_every_choice(hallutrace: Command) -> None:
     code, out, _ = hallutrace("plan", "--preset", "triviaqa-qwen3-4b", "--device", "cpu")
     assert code == 0
     for choice in ("none", "pooled", "answer (chosen)", "all"):
@@ -125,7 +110,7 @@ def test_plan_tells_bytes_of_every_choice(hallutrace: Run) -> None:
     assert json.loads(out)["questions"] == 1000
 
 
-def test_plan_measures_a_batch(hallutrace: Run, options: list[str | Path]) -> None:
+def test_plan_measures_a_batch(hallutrace: Command, options: list[str | Path]) -> None:
     code, out, _ = hallutrace("plan", *options, "--measure", "--batch-size", "2")
     assert code == 0
     assert "Measured: 2 traces of 2 questions in" in out
@@ -133,7 +118,7 @@ def test_plan_measures_a_batch(hallutrace: Run, options: list[str | Path]) -> No
 
 
 def test_options_win_over_the_file(
-    hallutrace: Run, options: list[str | Path], tmp_path: Path
+    hallutrace: Command, options: list[str | Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("top-k: 3\nheads: each\nlimit: 2\n")
@@ -145,7 +130,7 @@ def test_options_win_over_the_file(
 
 
 def test_runs_are_verified_merged_and_taken_apart(
-    hallutrace: Run, options: list[str | Path], tmp_path: Path
+    hallutrace: Command, options: list[str | Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     hallutrace("extract", *options, "--out", run, "--shard-size", "2")
@@ -177,31 +162,31 @@ def test_runs_are_verified_merged_and_taken_apart(
 class TestMistakes:
     """Each ends with exit code 2 and one message; never with a traceback."""
 
-    def refuse(self, run: Run, *arguments: str | Path) -> str:
+    def refuse(self, run: Command, *arguments: str | Path) -> str:
         code, _, error = run(*arguments)
         assert code == 2
         assert "Traceback" not in error
         return error
 
-    def test_an_unknown_model(self, hallutrace: Run, tmp_path: Path) -> None:
+    def test_an_unknown_model(self, hallutrace: Command, tmp_path: Path) -> None:
         error = self.refuse(
             hallutrace, "extract", "--model", tmp_path / "none", "--out", tmp_path / "run"
         )
         assert "Expected a causal language model that transformers loads" in error
 
-    def test_an_encoder_decoder(self, hallutrace: Run, tmp_path: Path) -> None:
+    def test_an_encoder_decoder(self, hallutrace: Command, tmp_path: Path) -> None:
         tiny_t5(tmp_path / "t5")
         error = self.refuse(
             hallutrace, "extract", "--model", tmp_path / "t5", "--out", tmp_path / "run"
         )
         assert "Expected a decoder-only language model, got the encoder-decoder" in error
 
-    def test_an_empty_question_file(self, hallutrace: Run, tmp_path: Path) -> None:
+    def test_an_empty_question_file(self, hallutrace: Command, tmp_path: Path) -> None:
         (tmp_path / "empty.jsonl").touch()
         error = self.refuse(hallutrace, "extract", "--questions", tmp_path / "empty.jsonl")
         assert "empty.jsonl" in error
 
-    def test_a_folder_that_is_no_run(self, hallutrace: Run, tmp_path: Path) -> None:
+    def test_a_folder_that_is_no_run(self, hallutrace: Command, tmp_path: Path) -> None:
         error = self.refuse(hallutrace, "inspect", tmp_path)
         assert error == (
             f"Error: Expected a run in {tmp_path}, got no manifest.json in it - "
@@ -209,7 +194,7 @@ class TestMistakes:
         )
 
     def test_out_that_holds_another_run(
-        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+        self, hallutrace: Command, options: list[str | Path], tmp_path: Path
     ) -> None:
         run = tmp_path / "run"
         hallutrace("extract", *options, "--out", run)
@@ -221,19 +206,19 @@ class TestMistakes:
         )
 
     def test_out_that_is_something_else(
-        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+        self, hallutrace: Command, options: list[str | Path], tmp_path: Path
     ) -> None:
         error = self.refuse(hallutrace, "extract", *options, "--out", tmp_path)
         assert "Expected an empty folder or a run, got" in error
 
     def test_out_that_cannot_be_made(
-        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+        self, hallutrace: Command, options: list[str | Path], tmp_path: Path
     ) -> None:
         (tmp_path / "file").touch()
         error = self.refuse(hallutrace, "extract", *options, "--out", tmp_path / "file" / "run")
         assert "Expected to make the folder" in error
 
-    def test_a_shard_size_of_zero(self, hallutrace: Run) -> None:
+    def test_a_shard_size_of_zero(self, hallutrace: Command) -> None:
         error = self.refuse(hallutrace, "extract", "--shard-size", "0")
         assert error == (
             "Error: Expected `shard_size` to be greater than or equal to 1, got '0' - "
@@ -242,7 +227,7 @@ class TestMistakes:
 
     def test_a_missing_extra(
         self,
-        hallutrace: Run,
+        hallutrace: Command,
         options: list[str | Path],
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -264,7 +249,7 @@ class TestMistakes:
         )
 
     def test_a_disk_that_takes_no_more(
-        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+        self, hallutrace: Command, options: list[str | Path], tmp_path: Path
     ) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
@@ -276,7 +261,7 @@ class TestMistakes:
         assert "what is committed is safe" in error
         assert hallutrace("extract", *options, "--out", tmp_path / "run")[0] == 0
 
-    def test_values_of_a_wrong_kind(self, hallutrace: Run) -> None:
+    def test_values_of_a_wrong_kind(self, hallutrace: Command) -> None:
         for arguments, said in [
             (["--heads", "some"], "Expected `heads` to be 'mean', 'max' or 'each', got 'some'"),
             (["--top-k", "0"], "Expected `top_k` to be greater than or equal to 1, got '0'"),
@@ -288,7 +273,7 @@ class TestMistakes:
             assert said in self.refuse(hallutrace, "extract", *arguments)
 
     def test_a_trace_that_is_not_there(
-        self, hallutrace: Run, options: list[str | Path], tmp_path: Path
+        self, hallutrace: Command, options: list[str | Path], tmp_path: Path
     ) -> None:
         run = tmp_path / "run"
         hallutrace("extract", *options, "--out", run)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import hallutrace
+from conftest import Command
 from detect_runs import Made, causal_attention, write_run
 from hallutrace import ExtractConfig, extract, labels
 from hallutrace.cli import main
@@ -24,26 +25,7 @@ from hallutrace.detect.provenance import Learnt, Provenance
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.splits import fold, holdout
 
-Command = Callable[..., tuple[int, str, str]]
 COUNT = 90
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hallutrace", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return int(str(code or 0)), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

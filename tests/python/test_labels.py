@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hallutrace
-from conftest import RUN_OPTIONS, write_lines
+from conftest import RUN_OPTIONS, Command, write_lines
 from hallutrace import ExtractConfig, extract
 from hallutrace.cli import main
 from hallutrace.errors import DamagedError, InputError, StorageError
@@ -61,25 +62,10 @@ def run(original: Path, tmp_path: Path) -> Path:
     return shutil.copytree(original, tmp_path / "run")
 
 
-Command = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command) -> Command:
     """Runs `hallutrace label`: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hallutrace", "label", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return int(str(code or 0)), captured.out, captured.err
-
-    return call
+    return partial(command, "label")
 
 
 def labels_of(folder: Path, name: str) -> list[int | None]:

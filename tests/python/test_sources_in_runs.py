@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hallutrace
-from conftest import Extract, write_lines
+from conftest import Command, Extract, write_lines
 from hallutrace import ExtractConfig
-from hallutrace.cli import main
 from hallutrace.errors import InputError
 from hallutrace.labels import label_from, read
 from hallutrace.progress import Silent
@@ -29,27 +26,6 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hallutrace", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "400")
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return int(str(code or 0)), captured.out, captured.err
-
-    return run
 
 
 def test_extract_says_at_the_start_what_it_understood(

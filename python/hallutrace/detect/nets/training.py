@@ -30,8 +30,9 @@ from hallutrace.detect.nets import checkpoints, history
 from hallutrace.detect.nets.history import Epoch
 from hallutrace.detect.nets.moment import Held, Moment, copied, named
 from hallutrace.detect.nets.schedule import Schedule
-from hallutrace.detect.nets.task import NotFiniteError, Task, is_out_of_memory
+from hallutrace.detect.nets.task import NotFiniteError, Task
 from hallutrace.errors import InputError
+from hallutrace.memory import is_out_of_memory
 
 RETRIES = 3
 """How often a training goes back for numbers that are not finite."""
