@@ -54,10 +54,10 @@ bench: install  ## criterion, then all comparisons; appends to benches/record (a
 	$(BIN)/python benches/plot.py
 
 demo-model: install  ## train the small model anew (minutes) and measure it
-	PYTHONPATH=python $(BIN)/python -m hallutrace.demo.train
+	PYTHONPATH=tools $(BIN)/python -m demo_model.train
 
 demo-figures: install  ## measure the small model in the package
-	$(BIN)/python -m hallutrace.demo.measure
+	PYTHONPATH=tools $(BIN)/python -m demo_model.measure
 
 instructions:  ## count the instructions of the kernels, against the baseline (needs valgrind)
 	$(PYTHON) benches/instructions.py

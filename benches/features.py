@@ -57,7 +57,7 @@ def measure(folder: Path, name: str) -> tuple[float, float]:
 def write(folder: Path, options: argparse.Namespace) -> None:
     """A run of one shard of 500 after the other, through the writer of an extraction."""
     from hallutrace._core import ShardWriter
-    from hallutrace.run import CommitRecord, Manifest, Run
+    from hallutrace.store.folder import CommitRecord, Manifest, Run
 
     layers, heads = options.layers, options.heads
     identity = {"model": {"name": "made-up"}, "hidden": {"states": "none"}}
@@ -83,7 +83,7 @@ def write(folder: Path, options: argparse.Namespace) -> None:
 
 def made_up(number: int, options: argparse.Namespace) -> dict[str, Any]:
     """The arrays of a trace; every token looks at itself."""
-    from hallutrace.canonical import canonical
+    from hallutrace.canonical_json import canonical
 
     random = np.random.default_rng(number)
     layers, heads, tokens, answer = (

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import torch
 
-from hallutrace import few_rows
+from hallutrace.model import cpu_linear
 
 WEIGHTS = ((1024, 1024), (3072, 1024), (1024, 3072), (151_936, 1024))
-ROWS = (few_rows.FEWEST_ROWS, 40, 80, few_rows.MOST_ROWS)
+ROWS = (cpu_linear.FEWEST_ROWS, 40, 80, cpu_linear.MOST_ROWS)
 CALLS = 20
 
 
@@ -32,10 +32,10 @@ def main() -> None:
             with torch.inference_mode():
                 usual, faster = least(
                     lambda x=inputs, y=layer: y(x),
-                    lambda x=inputs, y=layer: few_rows.linear(y, x),
+                    lambda x=inputs, y=layer: cpu_linear.linear(y, x),
                     CALLS if layer.out_features < 100_000 else CALLS // 4,
                 )
-                same &= torch.equal(layer(inputs), few_rows.linear(layer, inputs))
+                same &= torch.equal(layer(inputs), cpu_linear.linear(layer, inputs))
             times[f"{layer.out_features} x {layer.in_features}"] = round(usual / faster, 2)
         print(json.dumps({"rows": rows, "times as long": times, "same bits": same}), flush=True)
 

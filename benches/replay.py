@@ -44,9 +44,9 @@ def ways(case: str) -> dict[str, Callable[[], Any]]:
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-    from hallutrace import capture
+    from hallutrace.capture import replay
     from hallutrace.demo import MODEL_FOLDER
-    from hallutrace.models import describe
+    from hallutrace.model.loading import describe
 
     tokens, batch, layers, shape, _ = CASES[case]
     torch.manual_seed(0)
@@ -55,19 +55,19 @@ def ways(case: str) -> dict[str, Callable[[], Any]]:
     loaded = describe(model, tokenizer, "qwen3", "random")
     prompt = tokens - ANSWER
     texts = [
-        capture.Text(torch.randint(0, 20_000, (tokens,)).tolist(), prompt, [1, prompt])
+        replay.Text(torch.randint(0, 20_000, (tokens,)).tolist(), prompt, [1, prompt])
         for _ in range(batch)
     ]
     ids = torch.tensor([text.tokens for text in texts])
 
     def forward(attention: str) -> Any:
         model.set_attn_implementation(attention)
-        with torch.inference_mode(), capture.answer_rows(model, texts):
+        with torch.inference_mode(), replay.answer_rows(model, texts):
             return model(input_ids=ids, use_cache=False, output_attentions=attention == "eager")
 
     return {
         "sdpa": lambda: forward("sdpa"),
-        "replay": lambda: capture.replay(loaded, texts, capture.Reduction()),
+        "replay": lambda: replay.replay(loaded, texts, replay.Reduction()),
         "eager": lambda: forward("eager"),
     }
 

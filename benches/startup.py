@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 REPEATS = 5
-MAIN = "from hallutrace.cli import main; main()"
+MAIN = "from hallutrace.commands.app import main; main()"
 COMMANDS = {
     "import numpy": ["import numpy"],
     "import hallutrace and its core": ["import hallutrace; hallutrace.sparsify"],

@@ -81,7 +81,7 @@ def measure(
     """Rows of the table for attention of one kind, size and dtype."""
     import torch
 
-    from hallutrace.reductions import sparsify
+    from hallutrace.attention.sparsify import sparsify
 
     weights = attention(kind, tokens).to(getattr(torch, dtype))
     tasks: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
@@ -114,7 +114,7 @@ def measure_small(sets: list[str], turns: Turns) -> list[dict[str, Any]]:
     """A call as question answering makes it."""
     import torch
 
-    from hallutrace.reductions import sparsify
+    from hallutrace.attention.sparsify import sparsify
 
     weights = attention("softmax", SMALL)
     functions: list[Callable[[], object]] = [lambda: torch.topk(weights, 8), lambda: read(weights)]
@@ -178,7 +178,7 @@ def read(weights: Any) -> Any:
 def all_in_one(weights: Any) -> object:
     """Head mean, top-16 and all marginals, in one pass."""
     from hallutrace import _core
-    from hallutrace.reductions import borrow
+    from hallutrace.attention.sparsify import borrow
 
     tokens = weights.shape[-1]
     reducer = _core.LayerReducer(

@@ -63,12 +63,14 @@ def new_way(
     name: str, tokens: int, questions: int, out: Path, hidden: str, batch: str
 ) -> tuple[Any, dict[str, float]]:
     """The summary of an extraction of the same, and the share of its time in each step."""
-    from hallutrace import ExtractConfig, capture, extract, generate
+    from hallutrace import ExtractConfig, extract
+    from hallutrace.capture import replay
+    from hallutrace.model import generate
 
     spent = {"generation": 0.0, "replay": 0.0}
-    whole = generate.generate, capture.replay
+    whole = generate.generate, replay.replay
     generate.generate = _timed(whole[0], spent, "generation")
-    capture.replay = _timed(whole[1], spent, "replay")
+    replay.replay = _timed(whole[1], spent, "replay")
     try:
         summary = extract(
             ExtractConfig.from_options(
@@ -86,7 +88,7 @@ def new_way(
             )
         )
     finally:
-        generate.generate, capture.replay = whole
+        generate.generate, replay.replay = whole
     return summary, {step: seconds / summary.seconds for step, seconds in spent.items()}
 
 

@@ -15,14 +15,14 @@ from hallutrace.errors import HallutraceError
 limit_spinning()
 
 if TYPE_CHECKING:
+    from hallutrace.attention.edges import EdgeList, Marginals
+    from hallutrace.attention.sparsify import marginals, sparsify
     from hallutrace.config import ExtractConfig
-    from hallutrace.edges import EdgeList, Marginals
-    from hallutrace.extraction import extract
-    from hallutrace.reductions import marginals, sparsify
-    from hallutrace.rework import merge, subset
-    from hallutrace.store import TraceStore
-    from hallutrace.store import open_run as open
-    from hallutrace.trace import Trace
+    from hallutrace.extraction.pipeline import extract
+    from hallutrace.store.merge import merge, subset
+    from hallutrace.store.reader import TraceStore
+    from hallutrace.store.reader import open_run as open
+    from hallutrace.store.trace import Trace
 
 __all__ = [
     "EdgeList",
@@ -41,17 +41,17 @@ __all__ = [
 
 # Where each name lives; it is imported when it is first asked for.
 _HOMES = {
-    "EdgeList": ("hallutrace.edges", "EdgeList"),
+    "EdgeList": ("hallutrace.attention.edges", "EdgeList"),
     "ExtractConfig": ("hallutrace.config", "ExtractConfig"),
-    "Marginals": ("hallutrace.edges", "Marginals"),
-    "Trace": ("hallutrace.trace", "Trace"),
-    "TraceStore": ("hallutrace.store", "TraceStore"),
-    "extract": ("hallutrace.extraction", "extract"),
-    "merge": ("hallutrace.rework", "merge"),
-    "subset": ("hallutrace.rework", "subset"),
-    "marginals": ("hallutrace.reductions", "marginals"),
-    "open": ("hallutrace.store", "open_run"),
-    "sparsify": ("hallutrace.reductions", "sparsify"),
+    "Marginals": ("hallutrace.attention.edges", "Marginals"),
+    "Trace": ("hallutrace.store.trace", "Trace"),
+    "TraceStore": ("hallutrace.store.reader", "TraceStore"),
+    "extract": ("hallutrace.extraction.pipeline", "extract"),
+    "merge": ("hallutrace.store.merge", "merge"),
+    "subset": ("hallutrace.store.merge", "subset"),
+    "marginals": ("hallutrace.attention.sparsify", "marginals"),
+    "open": ("hallutrace.store.reader", "open_run"),
+    "sparsify": ("hallutrace.attention.sparsify", "sparsify"),
 }
 
 

@@ -1,6 +1,6 @@
 """``python -m hallutrace``: the command line."""
 
-from hallutrace.cli import main
+from hallutrace.commands.app import main
 
 if __name__ == "__main__":
     main()

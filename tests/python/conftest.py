@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hallutrace import ExtractConfig, extract
-from hallutrace.cli import main
-from hallutrace.models import Loaded, describe
+from hallutrace.commands.app import main
+from hallutrace.model.loading import Loaded, describe
 from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 # Tiny models gain nothing from several threads, and lose much where cores are shared.

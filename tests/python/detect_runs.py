@@ -15,10 +15,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from hallutrace import _core, assemble
-from hallutrace.canonical import canonical
-from hallutrace.capture import Replayed
-from hallutrace.run import CommitRecord, Manifest, Run
+from hallutrace import _core
+from hallutrace.canonical_json import canonical
+from hallutrace.capture.replay import Replayed
+from hallutrace.extraction import trace_arrays
+from hallutrace.store.folder import CommitRecord, Manifest, Run
 
 RULES: dict[str, Any] = {"top_k": 4, "min_weight": 0.0, "top_mass": None, "combine": "mean"}
 
@@ -87,7 +88,7 @@ def write_run(
     """Writes a run of one shard, with labels; ``combine``: how heads are kept."""
     layers, heads = traces[0].attention.shape[:2]
     numbers = list(range(layers))
-    hidden = assemble.HiddenChoice(states, numbers if states != "none" else [], "float32")
+    hidden = trace_arrays.HiddenChoice(states, numbers if states != "none" else [], "float32")
     identity = {
         "model": {"name": "made-up"},
         "hidden": {"states": states, "layers": hidden.layers, "dtype": "float32"},
@@ -126,7 +127,7 @@ def write_run(
 
 
 def arrays_of(
-    made: Made, number: int, hidden: assemble.HiddenChoice, all_rows: bool, heads: str = "mean"
+    made: Made, number: int, hidden: trace_arrays.HiddenChoice, all_rows: bool, heads: str = "mean"
 ) -> dict[str, np.ndarray]:
     """The tensors of a trace, `meta` too."""
     answer = made.tokens - made.prompt
@@ -139,9 +140,9 @@ def arrays_of(
         hidden=None if states is None else torch.from_numpy(states.astype(np.float32)),
     )
     # Runs of others may hold what extraction refuses: numbers that are not finite.
-    with patch.object(assemble, "_check_finite"):
-        arrays = assemble.arrays_of(replayed, list(range(made.tokens)), made.eos, hidden)
-    kept: Any = assemble.POOLED
+    with patch.object(trace_arrays, "_check_finite"):
+        arrays = trace_arrays.arrays_of(replayed, list(range(made.tokens)), made.eos, hidden)
+    kept: Any = trace_arrays.POOLED
     if hidden.states == "answer":
         kept = [made.prompt - 1, made.tokens]
     meta = {

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hallutrace.capture import Reduction, Text, replay
+from hallutrace.capture.check import probe
+from hallutrace.capture.replay import Reduction, Text, replay
 from hallutrace.errors import ModelError
-from hallutrace.models import Loaded, describe
-from hallutrace.probe import probe
+from hallutrace.model.loading import Loaded, describe
 from small_architectures import OUTSIDE, small_model
 from tiny_models import tiny_tokenizer, tiny_tokens
 

@@ -30,14 +30,14 @@ from hallutrace.commands.faults import tell
 from hallutrace.errors import InputError
 from hallutrace.escaping import cell
 from hallutrace.escaping import plain as one_line
-from hallutrace.failures import Failure
+from hallutrace.extraction.estimate import Plan
+from hallutrace.extraction.summary import Summary
 from hallutrace.labels.agreement import Agreement, Disputed, Pair
 from hallutrace.labels.making import LabelSummary
-from hallutrace.plan import Plan
-from hallutrace.repair import Finding as Repaired
-from hallutrace.store import TraceStore
-from hallutrace.summary import Summary
-from hallutrace.verification import Finding
+from hallutrace.store.failures import Failure
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.repair import Finding as Repaired
+from hallutrace.store.verify import Finding
 
 ARGUMENT = 1 << 15  # characters, four bytes each: what Linux takes
 Patch = pytest.MonkeyPatch
@@ -112,7 +112,7 @@ def extraction(patch: Patch, texts: list[str]) -> list[str]:
         return summary
 
     patch.setattr(extract, "config_of", lambda *_: Made(model=texts[2], retry_failed=True))
-    patch.setattr("hallutrace.extraction.extract", extracted)
+    patch.setattr("hallutrace.extraction.pipeline.extract", extracted)
     extract.run_extract(None, None, {}, as_json=False)
     return [*map(cell, texts), one_line(texts[2]), one_line(str(folder))]
 
@@ -120,7 +120,7 @@ def extraction(patch: Patch, texts: list[str]) -> list[str]:
 @printer
 def extraction_stopped(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(extract, "config_of", lambda *_: Made(model=texts[0], retry_failed=False))
-    patch.setattr("hallutrace.extraction.extract", interrupted)
+    patch.setattr("hallutrace.extraction.pipeline.extract", interrupted)
     patch.setattr(sys, "argv", ["hallutrace", *(text[:ARGUMENT] for text in texts)])
     with ends(130):
         extract.run_extract(None, None, {}, as_json=False)
@@ -141,9 +141,11 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(plan, "_source_at_hand", lambda _: source)
     shape = Made(layers=1, heads=1, hidden_size=8, parameters=10)
     patch.setattr(plan, "config_of", lambda *_: config)
-    patch.setattr("hallutrace.plan.model_shape", lambda *_: shape)
-    patch.setattr("hallutrace.plan.plan", lambda *_: [Plan("none", 1, 1, 1, 3, None)])
-    patch.setattr("hallutrace.plan.memory", lambda *_: {"weights": 10})
+    patch.setattr("hallutrace.extraction.estimate.model_shape", lambda *_: shape)
+    patch.setattr(
+        "hallutrace.extraction.estimate.plan", lambda *_: [Plan("none", 1, 1, 1, 3, None)]
+    )
+    patch.setattr("hallutrace.extraction.estimate.memory", lambda *_: {"weights": 10})
     plan.run_plan(None, None, {}, 40, 12, measured=False, as_json=False)
     return [one_line(texts[0])]
 
@@ -161,8 +163,8 @@ def inspection(patch: Patch, texts: list[str]) -> list[str]:
     run = {**FIGURES, "folder": texts[6], "shards": 3, "bytes": 1, "identity": identity}
     between = {"right_share": {"least": 0.0, "greatest": 1.0, "deviation": 0.5}}
     found = {"run": {**run, "facts": facts}, "shards": shards, "between_shards": between}
-    patch.setattr("hallutrace.store.open_run", lambda _: Store(Path("run"), "model"))
-    patch.setattr("hallutrace.inspection.inspect_run", lambda *_: found)
+    patch.setattr("hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model"))
+    patch.setattr("hallutrace.store.inspect.inspect_run", lambda *_: found)
     inspect.run_inspect(Path("run"), None, None, read_all=False, as_json=False)
     return list(map(one_line, texts[3:7]))
 
@@ -176,10 +178,10 @@ def inspection_of_a_trace(patch: Patch, texts: list[str]) -> list[str]:
         logprob=np.zeros(count), token_entropy=np.zeros(count),
     )  # fmt: skip
     edges = [(0, 1, 0.5), (1, 2, 0.5)]
-    patch.setattr("hallutrace.store.open_run", lambda _: Store(Path("run"), "model"))
+    patch.setattr("hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model"))
     patch.setattr(inspect, "_find", lambda *_: trace)
     patch.setattr(inspect, "_words", lambda *_: texts)
-    patch.setattr("hallutrace.inspection.strongest_edges", lambda *_: edges)
+    patch.setattr("hallutrace.store.inspect.strongest_edges", lambda *_: edges)
     inspect.run_inspect(Path("run"), "0", None, read_all=False, as_json=False)
     return list(map(one_line, texts))
 
@@ -187,7 +189,7 @@ def inspection_of_a_trace(patch: Patch, texts: list[str]) -> list[str]:
 @printer
 def verification(patch: Patch, texts: list[str]) -> list[str]:
     found = [Finding(name, 1, damage) for name, damage in zip(texts, reversed(texts), strict=True)]
-    patch.setattr("hallutrace.verification.verify_run", lambda *_: iter(found))
+    patch.setattr("hallutrace.store.verify.verify_run", lambda *_: iter(found))
     run = path_of(texts[0])
     if any(texts):
         with ends(1):
@@ -201,7 +203,7 @@ def repairs(patch: Patch, texts: list[str]) -> list[str]:
         Repaired(name, problem, "done", at % 2 == 0)
         for at, (name, problem) in enumerate(zip(texts, reversed(texts), strict=True))
     ]
-    patch.setattr("hallutrace.repair.repair", lambda *_, **__: iter(found))
+    patch.setattr("hallutrace.store.repair.repair", lambda *_, **__: iter(found))
     with ends(1):
         repair.run_repair(path_of(texts[0]), False, None, as_json=False)
     return [*map(one_line, texts), one_line(str(path_of(texts[0])))]
@@ -210,15 +212,19 @@ def repairs(patch: Patch, texts: list[str]) -> list[str]:
 @printer
 def merging(patch: Patch, texts: list[str]) -> list[str]:
     merged = Store(path_of(texts[0]), texts[1])
-    patch.setattr("hallutrace.rework.merge", lambda *_, **__: merged)
-    patch.setattr("hallutrace.store.open_run", lambda _: Store(Path("run"), "model", texts[2:]))
+    patch.setattr("hallutrace.store.merge.merge", lambda *_, **__: merged)
+    patch.setattr(
+        "hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model", texts[2:])
+    )
     rework.run_merge([Path("run")], Path("out"), [])
     return [one_line(texts[1]), *map(one_line, texts[2:])]
 
 
 @printer
 def subsetting(patch: Patch, texts: list[str]) -> list[str]:
-    patch.setattr("hallutrace.rework.subset", lambda *_, **__: Store(path_of(texts[0]), texts[1]))
+    patch.setattr(
+        "hallutrace.store.merge.subset", lambda *_, **__: Store(path_of(texts[0]), texts[1])
+    )
     rework.run_subset(Path("run"), Path("out"), None, None, None, None, None, 0)
     return [one_line(texts[1])]
 

@@ -118,7 +118,7 @@ def scoring(patch: Patch, texts: list[str]) -> list[str]:
         for at, text in enumerate(texts)
     ]
     detector = Made(check=lambda _: None, name=texts[0])
-    patch.setattr("hallutrace.detect.Detector.load", lambda _: detector)
+    patch.setattr("hallutrace.detect.load", lambda _: detector)
     patch.setattr("hallutrace.detect.provenance.Provenance.read", lambda _: None)
     patch.setattr("hallutrace.detect.provenance.Learnt.read", lambda _: None)
     patch.setattr(score, "open_run", lambda _: Store(Path("run"), "model"))
@@ -127,10 +127,7 @@ def scoring(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(score, "_warning", lambda *_: texts[2])
     for out in (None, Path(os.devnull).with_name("scores.csv")):
         patch.setattr(score, "_write", score._write if out is None else lambda *_: None)
-        asked = score.Asked(
-            Path("r"), Path("d"), None, None, None, "cpu", False, out, None, True, False
-        )
-        score.run_score(asked)
+        score.run_score(score.Asked(Path("r"), Path("d"), out, None, True))
     return [one_line(texts[1])]
 
 

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from demo_model.ask import Answer, ask_all
+from demo_model.measure import outside
+from demo_model.relations import RELATIONS, Value
+from demo_model.world import build_world
 from hallutrace.demo import (
     FIGURES_FILE,
     MODEL_FOLDER,
@@ -17,11 +21,7 @@ from hallutrace.demo import (
     QUESTIONS_FILE,
     read_questions,
 )
-from hallutrace.demo.ask import Answer, ask_all
-from hallutrace.demo.measure import outside
-from hallutrace.demo.relations import RELATIONS, Value
-from hallutrace.demo.world import build_world
-from hallutrace.judges import contains
+from hallutrace.text_measures import contains
 
 FOUR_MEGABYTES = 4_000_000
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from hallutrace import ExtractConfig, extract
-from hallutrace.cli import app
+from hallutrace.commands.app import app
 
 README = Path(__file__).parents[2] / "README.md"
 

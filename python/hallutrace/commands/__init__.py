@@ -1,1 +1,1 @@
-"""What the commands do and print, a file each; :mod:`hallutrace.cli` only names them."""
+"""What the commands do and print, a file each; :mod:`hallutrace.commands.app` only names them."""

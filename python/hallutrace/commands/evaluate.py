@@ -26,7 +26,7 @@ from hallutrace.commands.text import (
 )
 from hallutrace.cpus import available_cpus
 from hallutrace.errors import InputError
-from hallutrace.store import open_run
+from hallutrace.store.reader import open_run
 
 if TYPE_CHECKING:
     from hallutrace.detect.evaluation import Evaluation, Material, Plan

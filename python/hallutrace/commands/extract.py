@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from hallutrace.commands.live import Live
+from hallutrace.commands.options import config_of
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -17,14 +19,11 @@ from hallutrace.commands.text import (
     command,
     plain,
     print_json,
-    quiet_libraries,
     same_command,
     styled,
 )
 from hallutrace.escaping import python_literal
-from hallutrace.options import config_of
-from hallutrace.progress import Live
-from hallutrace.summary import Summary
+from hallutrace.extraction.summary import Summary
 
 SYNCING = 0.03  # share of the time beyond which waiting for the disk is worth a line
 SHOWN = 20  # failures in the table of what still fails
@@ -36,7 +35,8 @@ def run_extract(
     """`hallutrace extract`."""
     config = config_of(preset, config_file, options)
     ERR.print(f"Loading torch, transformers and the model {plain(config.model)} ...")
-    from hallutrace.extraction import extract
+    from hallutrace.commands.library_notes import quiet_libraries
+    from hallutrace.extraction.pipeline import extract
 
     quiet_libraries(is_small=config.model == "demo")
     try:

@@ -19,15 +19,15 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
-from hallutrace.token_text import token_texts
+from hallutrace.model.token_text import token_texts
 
 
 def run_inspect(
     run: Path, trace: str | None, shard: int | None, read_all: bool, as_json: bool
 ) -> None:
     """`hallutrace inspect`."""
-    from hallutrace.inspection import inspect_run
-    from hallutrace.store import open_run
+    from hallutrace.store.inspect import inspect_run
+    from hallutrace.store.reader import open_run
 
     with open_run(run) as store:
         if trace is not None:
@@ -88,7 +88,7 @@ def _show_run(found: dict[str, Any]) -> None:
 
 def _show_trace(store: Any, which: str, as_json: bool) -> None:
     """One trace, readable, with its strongest edges by layer."""
-    from hallutrace.inspection import strongest_edges
+    from hallutrace.store.inspect import strongest_edges
 
     trace = _find(store, which)
     layers = {layer: strongest_edges(trace, layer, 5) for layer in trace.layers}

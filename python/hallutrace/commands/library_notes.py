@@ -9,14 +9,14 @@ from typing import TextIO
 
 from rich.console import Console
 
-from hallutrace.commands.text import styled
-from hallutrace.library_errors import essence
+from hallutrace.commands.text import ERR, styled
+from hallutrace.model.library_errors import essence
 
 LONGEST = 300  # characters of a line
 # For developers of libraries, not for those who use hallutrace.
 UNSAID = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
 NOISE = (
-    "LOAD REPORT",  # hallutrace.weights says what is in it
+    "LOAD REPORT",  # hallutrace.model.weights says what is in it
     "Found missing adapter keys",  # as above
     "is deprecated",
     # Every field of generation is set, whatever a checkpoint's own configuration says.
@@ -64,6 +64,11 @@ class LibraryNotes(logging.Handler):
             return
         self._said.add(text)
         self._console.print(styled((f"{source}: {text}", "dim")))
+
+
+def quiet_libraries(is_small: bool) -> None:
+    """Keeps other libraries from talking over the progress bar; what matters becomes a line."""
+    show_through(ERR, is_small)
 
 
 def show_through(console: Console, is_small: bool) -> None:

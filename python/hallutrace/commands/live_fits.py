@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from hallutrace.commands.live import PLAIN_SECONDS
 from hallutrace.commands.text import ERR, cell
-from hallutrace.progress import PLAIN_SECONDS
 
 
 class LiveFits:

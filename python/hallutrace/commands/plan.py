@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from hallutrace.commands.text import OUT, bytes_text, duration, plain, print_json, quiet_libraries
+from hallutrace.commands.options import config_of
+from hallutrace.commands.text import OUT, bytes_text, duration, plain, print_json
 from hallutrace.config import ExtractConfig
-from hallutrace.options import config_of
 from hallutrace.questions import QuestionSource
 
 
@@ -24,17 +24,18 @@ def run_plan(
 ) -> None:
     """`hallutrace plan`."""
     config = config_of(preset, config_file, options)
-    from hallutrace import plan as planning
+    from hallutrace.commands.library_notes import quiet_libraries
+    from hallutrace.extraction import estimate
 
     quiet_libraries(is_small=True)
-    shape = planning.model_shape(config.model, config.revision, config.trust_remote_code)
+    shape = estimate.model_shape(config.model, config.revision, config.trust_remote_code)
     source = _source_at_hand(config)
     questions = config.limit or (source.total if source else None)
     understood = source.understood() if source else []
     batch = config.batch_size if config.batch_size != "auto" else 8
-    plans = planning.plan(config, shape, prompt_tokens, answer_tokens, questions)
-    needs = planning.memory(config, shape, prompt_tokens, answer_tokens, batch)
-    timed = planning.measure(config, batch) if measured else None
+    plans = estimate.plan(config, shape, prompt_tokens, answer_tokens, questions)
+    needs = estimate.memory(config, shape, prompt_tokens, answer_tokens, batch)
+    timed = estimate.measure(config, batch) if measured else None
     if as_json:
         content: dict[str, Any] = {
             "prompt_tokens": prompt_tokens,
@@ -85,7 +86,7 @@ def run_plan(
 
 def _source_at_hand(config: ExtractConfig) -> QuestionSource | None:
     """The source of the questions, where opening it needs no network."""
-    from hallutrace.extraction import open_source
+    from hallutrace.extraction.pipeline import open_source
 
     if config.questions.startswith("hf:") and config.responses is None:
         return None

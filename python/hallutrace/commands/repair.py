@@ -10,8 +10,8 @@ from hallutrace.commands.text import ERR, OUT, plain, print_json, styled
 
 def run_repair(run: Path, dry_run: bool, questions: str | None, as_json: bool) -> None:
     """`hallutrace repair`."""
-    from hallutrace.patience import Patience
-    from hallutrace.repair import repair
+    from hallutrace.retry import Patience
+    from hallutrace.store.repair import repair
 
     patience = Patience(lambda text: ERR.print(plain(text)))
     findings = repair(run, dry_run=dry_run, questions=questions, patience=patience)

@@ -14,8 +14,8 @@ from hallutrace.paths import expanded
 
 def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
     """`hallutrace merge`."""
-    from hallutrace.rework import merge
-    from hallutrace.store import open_run
+    from hallutrace.store.merge import merge
+    from hallutrace.store.reader import open_run
 
     merged = merge(runs, out, force_differing=forced)
     OUT.print(plain(str(merged)))
@@ -38,7 +38,7 @@ def run_subset(
     seed: int,
 ) -> None:
     """`hallutrace subset`."""
-    from hallutrace.rework import subset
+    from hallutrace.store.merge import subset
 
     part = subset(
         run,

@@ -16,7 +16,6 @@ from rich.text import Text
 from hallutrace.commands.text import (
     ERR,
     OUT,
-    command,
     decimal,
     followed,
     plain,
@@ -25,7 +24,7 @@ from hallutrace.commands.text import (
 )
 from hallutrace.errors import InputError, NonFiniteError, StorageError
 from hallutrace.escaping import csv_cell
-from hallutrace.store import TraceStore, open_run
+from hallutrace.store.reader import TraceStore, open_run
 
 if TYPE_CHECKING:
     from hallutrace.detect import Detector, Examples
@@ -39,39 +38,18 @@ COLUMNS = ("id", "sample", "score", "risk", "label", "part")
 class Asked:
     """The command line; fields are named as its options."""
 
-    run: Path | None
+    run: Path
     detector: Path
-    question: str | None
-    context: str | None
-    model: str | None
-    device: str
-    trust_remote_code: bool
     out: Path | None
     label: str | None
     overwrite: bool
-    as_json: bool
 
     def check(self) -> None:
-        """Refuses options that do not go together.
+        """Refuses a file that cannot be written.
 
         Raises:
-            InputError: naming them.
+            InputError: naming it.
         """
-        if (self.run is None) == (self.question is None):
-            there = "both" if self.run is not None else "neither"
-            first = command("hallutrace", "score", "RUN", "--detector", self.detector)
-            raise InputError(f"Expected RUN or --question, got {there} - begin with `{first}`")
-        if self.question is not None:
-            unfit = {"--out": self.out, "--label": self.label, "--overwrite": self.overwrite}
-        else:
-            unfit = {"--context": self.context, "--model": self.model, "--json": self.as_json}
-        if names := [name for name, value in unfit.items() if value]:
-            mode = "--question" if self.question is not None else "RUN"
-            raise InputError(
-                f"Expected options that go with {mode}, got {', '.join(names)} - leave it out"
-            )
-        if self.question is not None and not self.question.strip():
-            raise InputError("Expected a question, got none - write it after --question")
         if self.out is None:
             return
         if self.out.suffix not in (".csv", ".jsonl"):
@@ -85,28 +63,13 @@ class Asked:
 
 def run_score(asked: Asked) -> None:
     """`hallutrace score`."""
-    from hallutrace.detect import Detector
+    from hallutrace.detect import load
     from hallutrace.detect.provenance import Learnt, Provenance
 
     asked.check()
-    detector = Detector.load(asked.detector)
-    provenance = Provenance.read(asked.detector)
-    if asked.question is not None:
-        from hallutrace.commands.ask import ask
-
-        ask(asked, detector, provenance)
-    elif asked.run is not None:
-        _score_run(asked, asked.run, detector, provenance, Learnt.read(asked.detector))
-
-
-def _score_run(
-    asked: Asked,
-    run: Path,
-    detector: Detector,
-    provenance: Provenance | None,
-    learnt: Learnt | None,
-) -> None:
-    store = open_run(run)
+    detector = load(asked.detector)
+    provenance, learnt = Provenance.read(asked.detector), Learnt.read(asked.detector)
+    store = open_run(asked.run)
     detector.check(store)
     name, labels = _labels(asked, store, provenance)
     rows = list(_rows(store, detector, provenance, learnt, labels))
@@ -213,7 +176,7 @@ def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
 
 def _without(rows: list[dict[str, Any]]) -> str | None:
     """Which traces have no score."""
-    from hallutrace.finite import MENDING
+    from hallutrace.store.finite import MENDING
 
     bare = [row for row in rows if row["score"] is None]
     if not bare:

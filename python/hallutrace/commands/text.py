@@ -113,13 +113,6 @@ def print_data(text: str) -> None:
     binary.flush()
 
 
-def quiet_libraries(is_small: bool) -> None:
-    """Keeps other libraries from talking over the progress bar; what matters becomes a line."""
-    from hallutrace.commands.library_notes import show_through
-
-    show_through(ERR, is_small)
-
-
 def bytes_text(count: float) -> str:
     """Bytes in the unit that reads best."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -21,7 +21,7 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
-from hallutrace.store import open_run
+from hallutrace.store.reader import open_run
 
 if TYPE_CHECKING:
     from hallutrace.detect import Detector, Examples
@@ -126,7 +126,7 @@ def _parts(asked: Asked, examples: Examples) -> tuple[Any, Any]:
 def _provenance(
     asked: Asked, detector: Detector, train: Examples, validation: Examples
 ) -> Provenance:
-    from hallutrace.canonical import canonical
+    from hallutrace.canonical_json import canonical
     from hallutrace.detect.evaluation.protocol import package_versions
     from hallutrace.detect.provenance import Provenance, label_parameters
 

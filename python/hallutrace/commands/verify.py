@@ -9,7 +9,7 @@ from hallutrace.commands.text import OUT, followed, plain, print_json, styled
 
 def run_verify(run: Path, fast: bool, as_json: bool) -> None:
     """`hallutrace verify`."""
-    from hallutrace.verification import verify_run
+    from hallutrace.store.verify import verify_run
 
     total = len(list((run / "shards").glob("*.json")))
     found = list(followed(verify_run(run, fast), "verifying", total))

@@ -2,7 +2,7 @@
 
 It knows one half of a made-up world and has never heard of the other, about which it answers
 just as fluently, and wrongly. `README.md` beside this file says how it was made and what its
-figures mean; `python -m hallutrace.demo.train` makes it again.
+figures mean; `make demo-model` in the repository makes it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUESTIONS_FILE: Path = Path(__file__).parent / "questions.jsonl"
 """All questions, one JSON object a line, in a fixed shuffled order."""
 
 FIGURES_FILE: Path = Path(__file__).parent / "figures.json"
-"""What `hallutrace.demo.measure` found for the model in the package."""
+"""What `make demo-figures` found for the model in the package."""
 
 PROMPT_TEMPLATE: str = "Q: {question}\nA:"
 """How the model was trained to be asked; its answer begins with a space, ends with <eos>."""

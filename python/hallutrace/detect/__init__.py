@@ -1,7 +1,7 @@
 """Detectors: anything that scores a trace for hallucination, by name, fitted, saved and loaded.
 
 ``make("lapeigvals")`` gives one, ``load_examples`` the labelled traces that it is fitted on, and
-``Detector.load(folder)`` one that was saved. Importing this package needs numpy alone; what a
+``load(folder)`` one that was saved. Importing this package needs numpy alone; what a
 detector learns with (extra ``detect``) loads when it is used.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hallutrace.detect.base import Detector, Progress, Silent
 from hallutrace.detect.examples import Examples, FeatureCache, load_examples
-from hallutrace.detect.registry import make, names
+from hallutrace.detect.registry import load, make, names
 
 __all__ = [
     "Detector",
@@ -17,6 +17,7 @@ __all__ = [
     "FeatureCache",
     "Progress",
     "Silent",
+    "load",
     "load_examples",
     "make",
     "names",

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from hallutrace.detect import saving
 from hallutrace.detect.examples import Examples
 from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
-from hallutrace.finite import MENDING
-from hallutrace.store import TraceStore
-from hallutrace.trace import Trace
+from hallutrace.store.finite import MENDING
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.trace import Trace
 
 
 class Progress(Protocol):
@@ -214,28 +214,3 @@ class Detector(ABC):
         arrays, facts = self.state()
         content = {"name": self.name, "seed": self.seed, "options": self.options, "facts": facts}
         saving.write(folder, content, arrays)
-
-    @classmethod
-    def load(cls, folder: str | PathLike[str]) -> Detector:
-        """Reads a detector that :meth:`save` wrote.
-
-        Args:
-            folder: that it was written to.
-
-        Raises:
-            InputError: no detector there, one that this version does not know, or another kind of
-                detector than the class it was asked of.
-            DamagedError: files that are not what was written.
-        """
-        from hallutrace.detect import registry
-
-        content, arrays = saving.read(folder)
-        detector = registry.make(content["name"], seed=content["seed"], **content["options"])
-        if not isinstance(detector, cls):
-            raise InputError(
-                f"Expected a detector `{cls.name}`, got `{detector.name}` in {folder} - "
-                "use Detector.load"
-            )
-        with saving.damage(folder):
-            detector.restore(arrays, content["facts"])
-        return detector

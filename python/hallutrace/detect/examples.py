@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hallutrace import labels as protocols
 from hallutrace.errors import InputError
-from hallutrace.finite import require_finite
-from hallutrace.store import TraceStore
-from hallutrace.trace import Trace
+from hallutrace.store.finite import require_finite
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.trace import Trace
 
 FeatureFunction = Callable[[Trace], NDArray[np.float32]]
 

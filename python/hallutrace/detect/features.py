@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
-from hallutrace.finite import require_finite
-from hallutrace.trace import Trace
+from hallutrace.store.finite import require_finite
+from hallutrace.store.trace import Trace
 
 Number = TypeVar("Number", bound=np.generic)
 

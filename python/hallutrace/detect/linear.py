@@ -23,7 +23,7 @@ from hallutrace.detect.logistic import (
     note_choice,
 )
 from hallutrace.errors import InputError
-from hallutrace.trace import Trace
+from hallutrace.store.trace import Trace
 
 
 class LinearDetector(Detector):

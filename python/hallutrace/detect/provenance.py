@@ -17,8 +17,8 @@ from typing import Any
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.metrics import Platt
 from hallutrace.errors import DamagedError, IdentityError, InputError, StorageError
-from hallutrace.labels.rows import read_parameters
-from hallutrace.run import differences
+from hallutrace.store.folder import differences
+from hallutrace.store.label_files import read_parameters
 
 SCHEMA = 1
 TRAINING, SPLIT = "training.json", "split.json"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from os import PathLike
 from typing import Any
 
+from hallutrace.detect import saving
 from hallutrace.detect.base import Detector
 from hallutrace.errors import InputError, MissingExtraError
 
@@ -51,7 +53,7 @@ def find(name: str) -> type[Detector]:
         raise InputError(f"Expected a detector ({', '.join(_HOMES)}), got {name!r}")
     module, kind = _HOMES[name]
     try:
-        home = importlib.import_module(f"hallutrace.detect.{module}")
+        home = importlib.import_module(f"hallutrace.detect.detectors.{module}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("hallutrace"):
             raise
@@ -74,3 +76,20 @@ def make(name: str, *, seed: int = 0, **options: Any) -> Detector:
     kind = find(name)
     kind.refuse_unknown(options)
     return kind(seed=seed, **options)
+
+
+def load(folder: str | PathLike[str]) -> Detector:
+    """A detector that :meth:`Detector.save` wrote, as it was.
+
+    Args:
+        folder: that it was saved in.
+
+    Raises:
+        InputError: no detector there, or one that this version does not know.
+        DamagedError: files that are not what was written.
+    """
+    content, arrays = saving.read(folder)
+    detector = make(content["name"], seed=content["seed"], **content["options"])
+    with saving.damage(folder):
+        detector.restore(arrays, content["facts"])
+    return detector

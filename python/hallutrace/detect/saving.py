@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical_json import canonical
 from hallutrace.errors import DamagedError, InputError, StorageError
 
 SCHEMA = 1

@@ -12,8 +12,8 @@ processes) and ``loader``. Imports flow in that order.
 
 from hallutrace.graphs.dataset import TraceGraphs, graph_of
 from hallutrace.graphs.loader import GraphLoader
-from hallutrace.graphs.order import ShardSampler
 from hallutrace.graphs.recipe import FEATURES
 from hallutrace.graphs.reduce import HiddenReducer
+from hallutrace.graphs.sampler import ShardSampler
 
 __all__ = ["FEATURES", "GraphLoader", "HiddenReducer", "ShardSampler", "TraceGraphs", "graph_of"]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.finite import require_finite
 from hallutrace.graphs.edges import Part, Rows, rows_of
 from hallutrace.graphs.features import fill
 from hallutrace.graphs.recipe import Plan
+from hallutrace.store.finite import require_finite
 
 Arrays = dict[str, NDArray[Any]]
 

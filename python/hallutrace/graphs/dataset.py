@@ -20,8 +20,8 @@ from hallutrace.graphs.order import Key, Traces, labelled, placed
 from hallutrace.graphs.recipe import Plan, Recipe
 from hallutrace.splits import FOLDS, PARTS
 from hallutrace.splits import fold as fold_of
-from hallutrace.store import TraceStore, open_run
-from hallutrace.trace import Trace
+from hallutrace.store.reader import TraceStore, open_run
+from hallutrace.store.trace import Trace
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data

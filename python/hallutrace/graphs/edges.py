@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hallutrace.graphs import controls
 from hallutrace.graphs.recipe import Plan
-from hallutrace.trace import Trace
+from hallutrace.store.trace import Trace
 
 Ints = NDArray[np.int64]
 
@@ -111,10 +111,10 @@ def _stored(parts: Sequence[Part], plan: Plan) -> Rows:
     indptrs, keys, weights = [], [], []
     graphs = np.zeros(len(parts), np.int64)
     for number, part in enumerate(parts):
-        indptr = part.trace._array("edges.indptr")
-        offsets = part.trace._array("edges.offset")
-        stored_keys = part.trace._array("edges.key")
-        stored_weights = part.trace._array("edges.weight")
+        indptr = part.trace.stored("edges.indptr")
+        offsets = part.trace.stored("edges.offset")
+        stored_keys = part.trace.stored("edges.key")
+        stored_weights = part.trace.stored("edges.weight")
         per_layer = len(indptr) // plan.captured
         graphs[number] = len(part.at) * per_layer
         for begin, end in _spans(plan.places[list(part.at)].tolist()):

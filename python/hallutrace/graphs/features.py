@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hallutrace.graphs.edges import Part
 from hallutrace.graphs.recipe import Plan
-from hallutrace.trace import Trace
+from hallutrace.store.trace import Trace
 
 Floats = NDArray[np.float32]
 
@@ -102,13 +102,13 @@ def _marginals(part: Part, plan: Plan, nodes: Floats) -> None:
 
     def read(name: str, skipped: int) -> NDArray[np.float16]:
         """[layers, tokens, heads, ...] of the tokens that are not skipped."""
-        stored: NDArray[np.float16] = trace._array(f"marginals.{name}")[which, :, skipped:]
+        stored: NDArray[np.float16] = trace.stored(f"marginals.{name}")[which, :, skipped:]
         swapped: NDArray[np.float16] = stored.swapaxes(1, 2)
         return swapped
 
     nodes[..., :heads] = read("diagonal", first)
     nodes[..., heads : 2 * heads] = read("received_mean", first)
-    rows = trace._array("marginals.entropy").shape[2]
+    rows = trace.stored("marginals.entropy").shape[2]
     begin = part.tokens - rows
     skipped = max(0, first - begin)
     answer = nodes[:, begin + skipped - first :]

@@ -12,7 +12,7 @@ from hallutrace.errors import InputError
 from hallutrace.graphs.build import Graphs
 from hallutrace.graphs.collate import to_batch
 from hallutrace.graphs.dataset import TraceGraphs
-from hallutrace.graphs.order import ShardSampler
+from hallutrace.graphs.sampler import ShardSampler
 from hallutrace.graphs.transport import Packed, Slots
 
 if TYPE_CHECKING:

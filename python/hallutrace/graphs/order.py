@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from collections.abc import Mapping, Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import Sampler
 
 from hallutrace.errors import InputError
-from hallutrace.store import TraceStore
-from hallutrace.trace import Trace
-
-if TYPE_CHECKING:
-    from hallutrace.graphs.dataset import TraceGraphs
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.trace import Trace
 
 Key = tuple[str, int]
 
@@ -42,53 +38,6 @@ class Traces(Sequence[Trace]):
         if isinstance(which, slice):
             return Traces(self._store, self._places[which])
         return self._store[int(self._places[which])]
-
-
-class ShardSampler(Sampler[int]):
-    """All graphs of a dataset once, in an order that the seed decides, a few shards at a time.
-
-    Shards come in random order, ``buffer`` of them together, and the graphs of those are mixed, so
-    that no more shards are open than that. Each time it is gone through is another epoch, with
-    another order.
-
-    Args:
-        graphs: the dataset.
-        seed: of the order.
-        buffer: shards that are mixed at a time.
-
-    Attributes:
-        epoch: of the next order, from 0; set it to go on where an earlier process stopped.
-
-    Raises:
-        InputError: a buffer below 1.
-    """
-
-    def __init__(self, graphs: TraceGraphs, seed: int = 0, *, buffer: int = 4) -> None:
-        if buffer < 1:
-            raise InputError(f"Expected `buffer` >= 1, got {buffer}")
-        self.epoch = 0
-        self._seed = seed
-        self._buffer = buffer
-        self._per_trace = len(graphs) // max(len(graphs.places), 1)
-        shard_of = {
-            (str(key), int(sample)): shard
-            for shard, record in enumerate(graphs.store.records)
-            for key, sample in record.keys
-        }
-        keys = graphs.store.keys()
-        self._shards = np.array([shard_of[keys[place]] for place in graphs.places], np.int64)
-
-    def __len__(self) -> int:
-        return len(self._shards) * self._per_trace
-
-    def __iter__(self) -> Iterator[int]:
-        dice = np.random.default_rng([self._seed, self.epoch])
-        self.epoch += 1
-        shards = dice.permutation(np.unique(self._shards))
-        for begin in range(0, len(shards), self._buffer):
-            traces = np.flatnonzero(np.isin(self._shards, shards[begin : begin + self._buffer]))
-            graphs = traces[:, None] * self._per_trace + np.arange(self._per_trace)
-            yield from dice.permutation(graphs.reshape(-1)).tolist()
 
 
 def placed(places: ArrayLike | None, traces: int) -> NDArray[np.int64]:

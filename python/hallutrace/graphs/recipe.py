@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
-from hallutrace.run import Manifest
+from hallutrace.store.folder import Manifest
 
 FEATURES = ("hidden", "marginals", "position", "role", "logprob")
 """Names of node features."""

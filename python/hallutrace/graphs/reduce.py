@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
 from hallutrace.graphs.features import hidden_rows
-from hallutrace.trace import Trace
+from hallutrace.store.trace import Trace
 
 # Memory for the sums of one pass; layers that do not fit take further passes.
 _SUMS_BYTES = 512 * 2**20

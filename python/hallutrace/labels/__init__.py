@@ -8,16 +8,14 @@
 could not be judged. ``labels/NAME.json`` beside it says how they came about. Both come from whoever
 gave away the run, so nothing in them is believed before it is checked.
 
-Rooms: ``rows`` (what lies in the folder), ``given`` (files of a person or a judge), ``protocol``
-(judge and threshold), ``making`` (labels of a run), ``agreement`` (protocols beside each other),
-``carrying`` (into a subset or a merge). Imports flow rows ◄ given, protocol ◄ making, and rows ◄
-agreement, carrying.
+Files: ``given`` (labels of a person or a judge), ``protocol`` (text measure and threshold),
+``making`` (labels of a run), ``agreement`` (protocols beside each other). The files of labels
+themselves are read and written by ``hallutrace.store.label_files``.
 """
 
 from hallutrace.labels.agreement import Agreement, agreement
-from hallutrace.labels.carrying import carry_merged, carry_part
 from hallutrace.labels.making import LabelSummary, label, label_from
-from hallutrace.labels.rows import Key, Row, read, read_rows
+from hallutrace.store.label_files import Key, Row, read, read_rows
 
 __all__ = [
     "Agreement",
@@ -25,8 +23,6 @@ __all__ = [
     "LabelSummary",
     "Row",
     "agreement",
-    "carry_merged",
-    "carry_part",
     "label",
     "label_from",
     "read",

@@ -10,8 +10,8 @@ from typing import Any
 
 from hallutrace.errors import InputError
 from hallutrace.escaping import command
-from hallutrace.labels.rows import Key, Row, counts_of, read_rows
-from hallutrace.store import TraceStore, open_run
+from hallutrace.store.label_files import Key, Row, counts_of, read_rows
+from hallutrace.store.reader import TraceStore, open_run
 
 SHOWN = 20  # traces of those that protocols disagree on
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import InputError, StorageError
-from hallutrace.labels.rows import Key, Row, finite
+from hallutrace.store.label_files import Key, Row, finite
 
 MEANINGS: dict[str, int | None] = {
     "1": 1,

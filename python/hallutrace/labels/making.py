@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import DamagedError, InputError
-from hallutrace.judges import Judge
 from hallutrace.labels.given import digest_of, read_given
 from hallutrace.labels.protocol import check_threshold, judge_of
-from hallutrace.labels.rows import (
+from hallutrace.normalization import DEFAULT
+from hallutrace.store.label_files import (
     Key,
     Row,
     counts_of,
@@ -21,9 +21,9 @@ from hallutrace.labels.rows import (
     read_rows,
     write_labels,
 )
-from hallutrace.normalization import DEFAULT
-from hallutrace.store import TraceStore, open_run
-from hallutrace.trace import Trace
+from hallutrace.store.reader import TraceStore, open_run
+from hallutrace.store.trace import Trace
+from hallutrace.text_measures import Judge
 
 Follow = Callable[[Iterator[Trace], int], Iterable[Trace]]
 """Passes traces on, told how many there are: where a progress bar comes in."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from hallutrace.errors import InputError
-from hallutrace.judges import JUDGES, Judge, find_judge
 from hallutrace.normalization import DEFAULT
+from hallutrace.text_measures import JUDGES, Judge, find_judge
 
 
 def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:

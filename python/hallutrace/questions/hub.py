@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import InputError, MissingExtraError
-from hallutrace.patience import Patience
 from hallutrace.questions.classes import class_names, with_class_names
 from hallutrace.questions.rows import RawRow, UnplacedError
 from hallutrace.questions.values import shortened
+from hallutrace.retry import Patience
 
 PREFIX = "hf:"
 FORMS = "hf:OWNER/NAME/CONFIG/SPLIT, hf:OWNER/NAME/SPLIT or hf:/FOLDER/CONFIG/SPLIT"

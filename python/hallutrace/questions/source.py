@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 from hallutrace.errors import InputError
-from hallutrace.patience import Patience
 from hallutrace.questions import hub
 from hallutrace.questions.files import open_file
 from hallutrace.questions.gather import Answered, gather
@@ -24,6 +23,7 @@ from hallutrace.questions.rows import (
 )
 from hallutrace.questions.schema import Row
 from hallutrace.questions.understanding import understand
+from hallutrace.retry import Patience
 
 FIRST_ROWS = 100
 """Rows looked at before anything runs: they decide the schema."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical_json import canonical
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.plan import Job
 from hallutrace.detect.examples import Examples

@@ -12,7 +12,7 @@ from hallutrace.detect.evaluation.outcomes import basis_of, digest_of
 from hallutrace.detect.evaluation.plan import Row
 from hallutrace.detect.evaluation.protocol import Evaluation
 from hallutrace.detect.examples import Examples
-from hallutrace.labels.rows import read_parameters
+from hallutrace.store.label_files import read_parameters
 
 SCHEMA = 1
 

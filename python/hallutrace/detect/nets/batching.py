@@ -24,7 +24,7 @@ from hallutrace.detect.examples import Examples
 from hallutrace.graphs.build import Graphs, build
 from hallutrace.graphs.edges import Part
 from hallutrace.graphs.recipe import Plan
-from hallutrace.trace import Trace
+from hallutrace.store.trace import Trace
 
 Ints = NDArray[np.int64]
 Moments = tuple[NDArray[np.float32], NDArray[np.float32]]

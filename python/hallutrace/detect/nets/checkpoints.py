@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical_json import canonical
 from hallutrace.errors import DamagedError, StorageError
 
 LAST, BEST = "last.safetensors", "best.safetensors"

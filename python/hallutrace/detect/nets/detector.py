@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import nn
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical_json import canonical
 from hallutrace.detect.base import Detector, Progress
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.metrics import auroc

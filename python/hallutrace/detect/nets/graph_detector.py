@@ -26,9 +26,9 @@ from hallutrace.detect.nets.detector import NetDetector, arrays_of, take_back
 from hallutrace.errors import InputError
 from hallutrace.graphs.recipe import Plan, Recipe
 from hallutrace.graphs.reduce import HiddenReducer
-from hallutrace.run import Manifest
-from hallutrace.store import TraceStore
-from hallutrace.trace import Trace
+from hallutrace.store.folder import Manifest
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.trace import Trace
 
 GRAPHS: dict[str, Any] = {
     "features": ["marginals", "position", "role", "logprob"],

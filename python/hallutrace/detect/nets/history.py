@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical_json import canonical
 from hallutrace.detect.nets.checkpoints import write_bytes
 
 # Below this AUROC on the validation part, a training is said to have learnt nothing.

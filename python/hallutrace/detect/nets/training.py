@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hallutrace.canonical import canonical
+from hallutrace.canonical_json import canonical
 from hallutrace.detect.base import Progress, Silent
 from hallutrace.detect.nets import checkpoints, history
 from hallutrace.detect.nets.history import Epoch
@@ -32,7 +32,7 @@ from hallutrace.detect.nets.moment import Held, Moment, copied, named
 from hallutrace.detect.nets.schedule import Schedule
 from hallutrace.detect.nets.task import NotFiniteError, Task
 from hallutrace.errors import InputError
-from hallutrace.memory import is_out_of_memory
+from hallutrace.model.free_memory import is_out_of_memory
 
 RETRIES = 3
 """How often a training goes back for numbers that are not finite."""

@@ -1,0 +1,1 @@
+"""Arrays in, edges and summaries out: what is kept of an attention matrix."""

@@ -1,0 +1,1 @@
+"""A model's attention, layer by layer, in one forward pass."""

@@ -1,0 +1,267 @@
+"""Is what is captured what the model itself computes? Asked before a run, with two short passes.
+
+```text
+pass 1: the model's own eager attention, on a text and on its first half, padded, in one batch
+    each layer: blocks of rows = whole rows, on the same queries and keys
+                no weight on later tokens; the half text attends as the whole text did
+    the model's own list of attentions = what was captured, layer by layer
+pass 2: the text alone, with the implementation that the model was loaded with
+    logits of pass 1, taken at answer rows = these
+```
+
+The text is longer than the windows, chunks and indices of the model, up to 512 tokens and
+less for large models (`check_text`), so that the check stays cheap. Beyond that length the masks
+are those that the model itself makes for its eager attention, and blocks of rows slice them alike.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from hallutrace.capture.attention_hook import Capture, capturing
+from hallutrace.capture.check_text import text_of
+from hallutrace.capture.eager_functions import Eager
+from hallutrace.capture.replay import Text, forward
+from hallutrace.capture.tolerance import Tolerance, logits_apart
+from hallutrace.errors import ModelError
+from hallutrace.model.loading import Loaded
+
+# Query rows of a block: several blocks, the last one shorter.
+ROWS = 7
+
+OTHERS = "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What the check saw.
+
+    Attributes:
+        tokens: ids of the text.
+        weights: of each layer that was captured, by number: float32 [heads, tokens, tokens].
+        value_heads: of each.
+        logits: float32 [answer, vocabulary] of the second half of the text, of all rows that
+            produced a token, as the model was loaded.
+    """
+
+    tokens: list[int]
+    weights: dict[int, torch.Tensor] = field(default_factory=dict)
+    value_heads: dict[int, int] = field(default_factory=dict)
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def check_native(loaded: Loaded, hidden: bool = True) -> Native:
+    """Compares a capture with the model's own attention and logits.
+
+    Args:
+        loaded: the model.
+        hidden: whether its hidden states will be asked for.
+
+    Raises:
+        ModelError: they differ, or the model cannot be captured; the message says what and where.
+    """
+    whole = text_of(loaded)
+    half = whole[: (len(whole) + 1) // 2]
+    texts = [Text(whole, len(whole) // 2, []), Text(half, len(half) // 2, [])]
+    comparison = _Comparison(loaded, Native(whole), len(half))
+    try:
+        with (
+            torch.inference_mode(),
+            capturing(loaded.model, comparison.keep, ROWS, comparison.watched()) as capture,
+        ):
+            output, logits = forward(
+                loaded, texts, output_attentions=True, output_hidden_states=hidden
+            )
+        comparison.check_layers(getattr(output, "attentions", None) or (), capture.unnumbered)
+        if hidden:
+            check_hidden(loaded, output, len(whole))
+        del output
+        own = _own_logits(loaded, texts[0])
+    except ModelError:
+        raise
+    except Exception as error:  # a model's own code raises what it likes
+        reason = " ".join(str(error).split())[:300]
+        raise refused(
+            loaded, f"its forward pass failed with {type(error).__name__} ({reason})"
+        ) from error
+    _check_logits(loaded, logits[: len(own)], own)
+    return replace(comparison.native, logits=own.float().cpu())
+
+
+def refused(loaded: Loaded, why: str) -> ModelError:
+    """The error of a model that cannot be traced exactly."""
+    return ModelError(
+        f"Expected a model whose attention can be captured, got {loaded.name} "
+        f"({loaded.model.config.model_type}): {why} - {OTHERS}"
+    )
+
+
+class _Comparison:
+    """Each call of attention against the model's own function on whole tensors.
+
+    Args:
+        loaded: the model.
+        native: filled with what is seen.
+        half: tokens of the second text of the batch, which are the first ones of the first text.
+    """
+
+    def __init__(self, loaded: Loaded, native: Native, half: int) -> None:
+        self.native = native
+        self._loaded = loaded
+        self._half = half
+        self._tolerance = Tolerance.of(loaded.model)
+        self._blocks: list[torch.Tensor] = []
+
+    def keep(self, layer: int, weights: torch.Tensor, value: torch.Tensor, _: int) -> None:
+        """Takes a block of rows; the consumer of the capture."""
+        missing = value.shape[2] - weights.shape[-1]
+        self._blocks.append(torch.nn.functional.pad(weights[0].float(), (0, missing)))
+        self.native.value_heads[layer] = value.shape[1]
+
+    def watched(self) -> type[Capture]:
+        """A capture that compares, and goes on with the model's own output."""
+        comparison = self
+
+        class Watched(Capture):
+            def attend(
+                self, eager: Eager, module: torch.nn.Module, *given: Any
+            ) -> tuple[torch.Tensor, torch.Tensor | None]:
+                layer, (query, key) = self.number(module), given[:2]
+                if key.shape[2] != query.shape[2]:
+                    raise refused(
+                        comparison._loaded,
+                        f"layer {layer} attends to {key.shape[2]} keys where there are "
+                        f"{query.shape[2]} tokens",
+                    )
+                comparison._blocks.clear()
+                output, _ = super().attend(eager, module, *given)
+                *states, kwargs = given
+                own, weights = eager(module, *states, **kwargs)
+                comparison.compare(layer, weights, output, own)
+                return own, weights
+
+        return Watched
+
+    def compare(
+        self, layer: int, weights: torch.Tensor, output: torch.Tensor, own: torch.Tensor
+    ) -> None:
+        """What blocks of rows gave of a layer, against whole rows; keeps the text's weights."""
+        half, text = self._half, weights[0].float()
+        later = float(text.triu(1).max())
+        if later > 0:
+            raise refused(
+                self._loaded, f"layer {layer} attends to later tokens, with weights up to {later:g}"
+            )
+        self._check(layer, torch.cat(self._blocks, 1), text, "in blocks of rows, in whole rows")
+        self._check(
+            layer,
+            output[0].transpose(0, 1).float(),
+            own[0].transpose(0, 1).float(),
+            "outputs of blocks of rows, of whole rows",
+        )
+        self._check(
+            layer,
+            weights[1, :, :half, :half].float(),
+            text[:, :half, :half],
+            "with padding, without",
+            times=10.0,  # layers before it add to this difference
+        )
+        self.native.weights[layer] = text.cpu()
+
+    def _check(
+        self, layer: int, found: torch.Tensor, due: torch.Tensor, what: str, times: float = 1.0
+    ) -> None:
+        """Refuses tensors [heads, rows, anything] that are too far apart."""
+        difference = (found - due).abs()
+        if not self._tolerance.apart(difference, due) <= self._tolerance.weight * times:
+            head = int(difference.flatten(1).amax(1).argmax())
+            raise refused(
+                self._loaded,
+                f"attention of layer {layer}, head {head} differs by up to "
+                f"{float(difference.max()):.3g} ({what})",
+            )
+
+    def check_layers(self, attentions: Sequence[torch.Tensor | None], unnumbered: int = 0) -> None:
+        """What was captured, against the model's own list."""
+        tokens = len(self.native.tokens)
+        own = [
+            weights[0].float().cpu()
+            for weights in attentions
+            # Layers of linear attention list something else.
+            if weights is not None and weights.shape[-2:] == (tokens, tokens)
+        ]
+        found = list(self.native.weights.values())
+        if not found:
+            why = "which gives no attention"
+            if unnumbered:
+                why = "whose attention has no layer number, as where layers share a module"
+            elif own:
+                why = "which does not use transformers' attention interface"
+            raise ModelError(
+                f"Expected a model whose attention can be captured, got {self._loaded.name} "
+                f"({self._loaded.model.config.model_type}), {why} - {OTHERS}"
+            )
+        if own and len(own) != len(found):
+            raise refused(
+                self._loaded, f"it has {len(own)} layers of attention, {len(found)} are captured"
+            )
+        for layer, weights, due in zip(self.native.weights, found, own, strict=False):
+            if weights.shape != due.shape or not torch.equal(weights, due):
+                raise refused(
+                    self._loaded,
+                    f"layer {layer} gives weights {tuple(due.shape)} that are not those of its "
+                    f"attention function {tuple(weights.shape)}",
+                )
+
+
+def check_hidden(loaded: Loaded, output: Any, tokens: int) -> None:
+    """Refuses hidden states that are not one vector a token for each block.
+
+    Args:
+        loaded: the model.
+        output: of a forward pass with ``output_hidden_states``.
+        tokens: of the batch, padding included.
+    """
+    states = getattr(output, "hidden_states", None) or ()
+    shapes = {tuple(state.shape[1:]) for state in states}
+    if len(states) != loaded.layers + 1 or shapes != {(tokens, loaded.hidden_size)}:
+        raise ModelError(
+            f"Expected {loaded.layers + 1} hidden states [tokens, {loaded.hidden_size}] of "
+            f"{loaded.name} ({loaded.model.config.model_type}), got {len(states)} of shapes "
+            f"{sorted(shapes)} for {tokens} tokens - choose --hidden-states none"
+        )
+
+
+def _own_logits(loaded: Loaded, text: Text) -> torch.Tensor:
+    """Logits [answer, vocabulary] of one text, as the model was loaded and without any hook."""
+    ids = torch.tensor([text.tokens], device=loaded.device)
+    kept = len(text.tokens) - text.prompt_tokens + 1
+    accepted = inspect.signature(loaded.model.forward).parameters
+    with torch.inference_mode():
+        output = loaded.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+            **({"logits_to_keep": kept} if "logits_to_keep" in accepted else {}),
+        )
+    logits: torch.Tensor = output.logits[0, -kept:-1]
+    return logits
+
+
+def _check_logits(loaded: Loaded, logits: torch.Tensor, own: torch.Tensor) -> None:
+    """Logits [answer, vocabulary] of the captured batch against the model's own."""
+    if logits.shape != own.shape:
+        raise refused(loaded, f"it gives logits {tuple(logits.shape)}, not {tuple(own.shape)}")
+    apart = logits_apart(logits, own)
+    if not apart <= Tolerance.of(loaded.model).logits:
+        most = float((logits.float() - own.float()).abs().max())
+        raise refused(
+            loaded,
+            f"logits of its eager attention and of {loaded.attention}, in which it generates, "
+            f"differ by up to {most:.3g} (in three rows of four by {apart:.2g} of their spread)",
+        )

@@ -1,0 +1,92 @@
+"""`attention-score`: how much tokens look at themselves (LLM-Check)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.errors import InputError
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.trace import Trace
+
+
+def attention_score(
+    log_diagonal: NDArray[np.float32], layer: int, prompt: int, answer: int, tokens: str
+) -> float:
+    """Log determinant of one layer's attention, over the tokens, summed over heads.
+
+    Args:
+        log_diagonal: float32 [layers, heads, 2], mean ln A_ii over the prompt and over the answer.
+        layer: number on the first axis.
+        prompt: tokens of the prompt, P.
+        answer: tokens of the answer, A.
+        tokens: ``answer`` for rows P .. N-1, ``all`` for all N.
+
+    Returns:
+        sum_h 1/|rows| sum_i ln A_ii.
+    """
+    sums = log_diagonal[layer].sum(axis=0, dtype=np.float64)
+    if tokens == "answer":
+        return float(sums[1])
+    return float((prompt * sums[0] + answer * sums[1]) / (prompt + answer))
+
+
+class AttentionScore(Scorer):
+    """Minus the log determinant of one layer's attention over the answer.
+
+    Formula: - sum_h 1/A sum_{i=P}^{N-1} ln A^{(l,h)}_ii. A causal attention matrix is lower
+    triangular, so its eigenvalues are its diagonal, and the mean log eigenvalue is what is written
+    here. It is defined on a forward pass over the finished text: the last row counts.
+
+    Options: ``layer``, number in the model, by default the middle one (15 of 32, the default of the
+    authors' code; the paper compares all); ``tokens``, ``answer`` as the authors' runs have it or
+    ``all``; ``sign``, -1 (less attention to oneself is riskier) or 1.
+
+    Source: Sriramanan et al. 2024, LLM-Check, Attention Score; public code
+    GaurangSriramanan/LLM_Check_Hallucination_Detection, ``get_attn_eig_prod``, read; the paper's
+    text was not. Departures: the authors' code leaves the sign to the analysis, the code of
+    Binkowski et al. 2025 and of Vazhentsev et al. 2025 takes the minus, and so does this; diagonals
+    below 2^-126 count as that, where the authors' logarithm is minus infinity.
+    """
+
+    name = "attention-score"
+    defaults: ClassVar[Mapping[str, Any]] = {"layer": None, "tokens": "answer", "sign": -1}
+
+    def check_options(self) -> None:
+        """Refuses options that mean nothing."""
+        layer = self.options["layer"]
+        good = layer is None or (type(layer) is int and layer >= 0)
+        self.require_option("layer", good, "a layer's number, from 0, or None")
+        self.require_option("tokens", self.options["tokens"] in ("answer", "all"), "answer or all")
+        self.require_option("sign", self.options["sign"] in (-1, 1), "-1 or 1")
+
+    def check(self, store: TraceStore) -> None:
+        """Refuses a layer whose attention the run does not have."""
+        super().check(store)
+        self._place(list(store.manifest.facts["captured_layers"]))
+
+    def score(self, trace: Trace) -> float:
+        """Minus the mean log diagonal, summed over heads."""
+        place = self._place(trace.layers)
+        answer = len(trace.logprob)
+        log_diagonal = trace.marginals.log_diagonal
+        found = attention_score(
+            log_diagonal, place, trace.prompt_length, answer, self.options["tokens"]
+        )
+        return float(self.options["sign"] * found)
+
+    def _place(self, layers: list[int]) -> int:
+        """Where the chosen layer is among those captured."""
+        layer = self.options["layer"]
+        if layer is None:
+            return (len(layers) - 1) // 2
+        if layer not in layers:
+            raise InputError(
+                f"Expected `layer` of `{self.name}` to be one whose attention was captured, got "
+                f"{layer} for {layers} - choose one of those"
+            )
+        return layers.index(layer)

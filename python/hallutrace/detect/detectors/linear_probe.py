@@ -1,0 +1,178 @@
+"""`linear-probe`: a direction in the hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hallutrace.detect.base import Progress
+from hallutrace.detect.choosing import inner_aurocs, is_few
+from hallutrace.detect.examples import Examples
+from hallutrace.detect.features import TOKENS, answer_states, hidden_vector
+from hallutrace.detect.linear import LinearDetector
+from hallutrace.detect.logistic import Recipe, auroc, fit_best, fit_logistic, note_choice
+from hallutrace.errors import InputError
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.trace import Trace
+
+
+class LinearProbe(LinearDetector):
+    """Logistic regression on one hidden vector of one layer.
+
+    Formula: w . h^(l)_token + b. The layer is chosen on the validation part, with standardised
+    features and ``C`` 1 unless these are given: the one with the largest AUROC there, the first of
+    equal ones. Then scaling and penalty are chosen in that layer. Where the validation part has
+    few answers of a class, layer and penalty are chosen together by inner folds, with standardised
+    features, see :mod:`hallutrace.detect.choosing`.
+
+    Options: ``token``, which vector: ``last_answer`` (the last answer token that is not
+    end-of-sequence), ``last_prompt`` (before anything is said), ``last`` or ``mean_answer``;
+    ``layers``, numbers to choose among, by default all that the run kept; and those of
+    :class:`~hallutrace.detect.linear.LinearDetector`.
+
+    Source: after Alain and Bengio 2016 (linear probes) and Azaria and Mitchell 2023 (SAPLMA, which
+    has a small network in its place); positions after Kossen et al. 2024, Semantic Entropy Probes
+    (last prompt token, last answer token), whose targets are semantic entropies and not labels.
+    Not checked against their texts.
+    """
+
+    name = "linear-probe"
+    needs_hidden = True
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **LinearDetector.recipe,
+        "token": "last_answer",
+        "layers": None,
+    }
+    layer: int | None = None
+
+    def check_options(self) -> None:
+        """Refuses a vector that there is not, or an empty choice of layers."""
+        super().check_options()
+        self.require_option("token", self.options["token"] in TOKENS, f"one of {', '.join(TOKENS)}")
+        layers = self.options["layers"]
+        good = layers is None or (
+            isinstance(layers, (list, tuple))
+            and len(layers) > 0
+            and all(type(layer) is int for layer in layers)
+        )
+        self.require_option("layers", good, "a list of numbers of layers, or None")
+
+    def check(self, store: TraceStore) -> None:
+        """Refuses a run without the hidden states that it needs."""
+        super().check(store)
+        if len(store):
+            first = store[0]
+            for layer in self._candidates(first)[:1]:
+                hidden_vector(first, layer, self.options["token"])
+
+    def fit(
+        self,
+        train: Examples,
+        validation: Examples,
+        *,
+        progress: Progress | None = None,
+        workspace: Path | None = None,
+    ) -> None:
+        """Fits a probe in every layer, keeps the best, and refines it."""
+        if not len(train):
+            raise InputError("Expected traces to learn from, got none - take more traces")
+        recipes = self._chosen_by_folds(train, validation, progress)
+        if recipes is None:
+            self._choose_layer(train, validation, progress)
+            recipes = self.recipes()
+        chosen = self._chosen()
+        self._linear, self._chosen_recipe = fit_best(
+            (self._vectors(train, chosen), train.labels),
+            (self._vectors(validation, chosen), validation.labels),
+            recipes,
+            progress,
+        )
+
+    def _chosen_by_folds(
+        self, train: Examples, validation: Examples, progress: Progress | None
+    ) -> list[Recipe] | None:
+        """Layer and recipe together by inner folds; None where the validation part is enough."""
+        if not is_few(validation.labels):
+            return None
+        labels = np.concatenate([train.labels, validation.labels])
+        groups = [*train.groups, *validation.groups]
+        every = self.recipes()
+        recipes = [recipe for recipe in every if recipe.standardize] or every
+        best, chosen = -1.0, None
+        for layer in self._candidates(train[0]):
+            vectors = [self._vectors(part, layer) for part in (train, validation)]
+            reached = inner_aurocs(np.concatenate(vectors), labels, groups, recipes)
+            if reached is None:
+                return None
+            if progress is not None:
+                progress.note(f"layer {layer}: inner folds AUROC {reached.max():.4f}")
+            if reached.max() > best:
+                best, self.layer = float(reached.max()), layer
+                chosen = recipes[int(reached.argmax())]
+        if chosen is None:
+            return None
+        note_choice(chosen, best, "inner folds", progress)
+        return [chosen]
+
+    def _choose_layer(
+        self, train: Examples, validation: Examples, progress: Progress | None
+    ) -> None:
+        """The layer that is best on the validation part with one recipe."""
+        recipes = self.recipes()
+        first = Recipe(components=self.options["components"], balanced=self.options["balanced"])
+        first = first if first in recipes else recipes[0]
+        best = -1.0
+        for layer in self._candidates(train[0]):
+            made = fit_logistic(self._vectors(train, layer), train.labels, first, progress)
+            reached = auroc(made(self._vectors(validation, layer)), validation.labels)
+            if progress is not None:
+                progress.note(f"layer {layer}: validation AUROC {reached:.4f}")
+            if reached > best:
+                best, self.layer = reached, layer
+
+    def feature(self, trace: Trace) -> NDArray[np.float32]:
+        """The vector in the layer that was chosen, float32 [width]."""
+        return hidden_vector(trace, self._chosen(), self.options["token"])
+
+    def scores(self, examples: Examples) -> NDArray[np.float64]:
+        """Log odds of each, float64 [examples]; hidden states are too large to be cached."""
+        return self.linear(self._vectors(examples, self._chosen()))
+
+    def token_scores(self, trace: Trace) -> NDArray[np.float64] | None:
+        """The probe on each answer token, float64 [A]; None where states were pooled."""
+        states = answer_states(trace, self._chosen())
+        return None if states is None else self.linear(states)
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Weight and bias, how they were fitted, and the layer."""
+        arrays, facts = super().state()
+        return arrays, {**facts, "layer": self.layer}
+
+    def restore(self, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
+        """Takes them back."""
+        super().restore(arrays, facts)
+        self.layer = int(facts["layer"])
+
+    def _chosen(self) -> int:
+        if self.layer is None:
+            raise InputError(f"Expected a fitted `{self.name}`, got a new one - call fit first")
+        return self.layer
+
+    def _candidates(self, trace: Trace) -> list[int]:
+        """The layers to choose among, in order."""
+        kept, asked = trace.hidden_layers, self.options["layers"]
+        missing = [layer for layer in asked or () if layer not in kept]
+        if missing:
+            raise InputError(
+                f"Expected layers with hidden states ({kept}) for `{self.name}`, got {missing} - "
+                "choose among those, or extract with --hidden-layers all"
+            )
+        return sorted(asked) if asked else kept
+
+    def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
+        vectors = [hidden_vector(trace, layer, self.options["token"]) for trace in examples]
+        return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)

@@ -1,0 +1,1 @@
+"""The pipeline: from questions to the committed shards of a run."""

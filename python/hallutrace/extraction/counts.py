@@ -1,0 +1,66 @@
+"""What a shard counts while it is made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from hallutrace.canonical_json import canonical
+
+INPUT_STAGES = ("prompt", "response")  # where a failure is the input's fault
+COUNTS = ("traces", "failures", "judged", "right", "answer_tokens")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one shard, or one batch of it, counted.
+
+    Attributes:
+        traces: that were written.
+        failures: questions, or samples, that gave no trace.
+        broken: of those, failures that are not the input's fault.
+        judged: answers of questions with references.
+        right: of those, answers that contain one.
+        answer_tokens: of all traces.
+        keys: number in the shard, question id, sample and index in the source of each trace.
+        halvings: ``[batch, size]`` of batches that were halved.
+        first_error: for the case that nothing works.
+    """
+
+    traces: int = 0
+    failures: int = 0
+    broken: int = 0
+    judged: int = 0
+    right: int = 0
+    answer_tokens: int = 0
+    keys: list[tuple[int, str, int, int]] = field(default_factory=list)
+    halvings: list[list[int]] = field(default_factory=list)
+    first_error: str = ""
+
+    def add(self, other: Tally) -> None:
+        """Adds what another counted later."""
+        first_error = self.first_error or other.first_error
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.first_error = first_error
+
+    def failed(self, stage: str, reason: str) -> None:
+        """Counts a failure."""
+        self.failures += 1
+        self.broken += stage not in INPUT_STAGES
+        self.first_error = self.first_error or reason
+
+    def counts(self) -> dict[str, int]:
+        """The numbers, as a commit record has them."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+    def to_note(self) -> str:
+        """One batch, as the journal keeps it."""
+        return canonical({name: getattr(self, name) for name in self.__slots__}).decode()
+
+    @classmethod
+    def from_note(cls, note: str) -> Tally:
+        """A batch that the journal kept."""
+        content = json.loads(note)
+        content["keys"] = [tuple(key) for key in content["keys"]]
+        return cls(**content)

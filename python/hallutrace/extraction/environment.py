@@ -1,0 +1,56 @@
+"""Where a shard was made: what its last bits may depend on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from hallutrace.cpus import available_cpus
+from hallutrace.store.folder import CommitRecord
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and threads, as JSON."""
+    found: dict[str, Any] = {
+        name: _version(name)
+        for name in ("hallutrace", "torch", "transformers", "numpy", "bitsandbytes")
+    }
+    found["python"] = platform.python_version()
+    found["platform"] = f"{platform.system()}-{platform.machine()}"
+    found["device"] = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    )
+    found["threads"] = torch.get_num_threads()
+    found["cpus"] = available_cpus()
+    return found
+
+
+def changes(here: dict[str, Any], records: Sequence[CommitRecord]) -> str:
+    """A warning where shards were made in another environment than this one; else empty."""
+    # A record that was rebuilt may not know its environment.
+    others = (record.environment for record in reversed(records))
+    there = next((other for other in others if other not in (here, {})), here)
+    changed = [
+        f"{name}: {there.get(name)} -> {here.get(name)}"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if not changed:
+        return ""
+    return (
+        "Warning: shards of this run were made in another environment, so the last bits "
+        f"may differ ({'; '.join(changed)})"
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,246 @@
+"""What a configuration comes to once the model is known, and the manifest that records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from hallutrace.capture.check import AttentionFacts
+from hallutrace.capture.replay import Reduction
+from hallutrace.config import ExtractConfig, select_layers
+from hallutrace.errors import InputError
+from hallutrace.extraction import batching
+from hallutrace.extraction.trace_arrays import HiddenChoice
+from hallutrace.model.answer_ends import can_be_said, response_end, vocabulary_of
+from hallutrace.model.free_memory import free_memory
+from hallutrace.model.generate import Decoding
+from hallutrace.model.loading import Loaded
+from hallutrace.model.padding_check import sees_padding
+from hallutrace.model.prompts import PromptBuilder
+from hallutrace.questions import QuestionSource
+from hallutrace.store.folder import Manifest
+
+PLANTED = (
+    "The world of the small model is made up, and the signal in its traces is planted: it is "
+    "familiarity with the entity asked about, not truth."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The choices of a run, resolved.
+
+    Attributes:
+        decoding: how answers are generated; None where they exist already.
+        response_eos: whether an end-of-sequence token is added to those.
+        response_end: the token that is added; None where answers are generated.
+        stop: strings that end an answer, generated or given.
+        reduction: how attention is reduced.
+        hidden: which hidden states are kept.
+        edge_dtype: of stored weights.
+        batch_size: questions a batch.
+        seed: of sampling.
+    """
+
+    decoding: Decoding | None
+    response_eos: str
+    response_end: int | None
+    stop: tuple[str, ...]
+    reduction: Reduction
+    hidden: HiddenChoice
+    edge_dtype: str
+    batch_size: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        config: ExtractConfig,
+        loaded: Loaded,
+        prompts: PromptBuilder,
+        earlier: Manifest | None,
+    ) -> Settings:
+        """Resolves a configuration for a model.
+
+        Args:
+            config: what was asked.
+            loaded: the model.
+            prompts: what it is asked with.
+            earlier: the manifest of the run that goes on, if it exists.
+
+        Raises:
+            InputError: hidden layers that the model does not have, or a decoding that it cannot do.
+        """
+        if config.responses is None:
+            _check_decoding(config, loaded, prompts)
+        return cls(
+            decoding=Decoding.of(config) if config.responses is None else None,
+            response_eos=config.response_eos,
+            response_end=_response_end(config, loaded, prompts),
+            stop=config.stop,
+            reduction=Reduction(
+                top_k=config.top_k,
+                min_weight=config.min_weight,
+                top_mass=config.top_mass,
+                heads=config.heads,
+                answer_edges=config.edge_rows == "answer",
+                all_marginal_rows=config.marginal_rows == "all",
+            ),
+            hidden=_hidden(config, loaded),
+            edge_dtype=config.edge_dtype,
+            batch_size=_batch_size(config, loaded, earlier),
+            seed=config.seed,
+        )
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that an answer may add to its prompt, as far as that is known beforehand."""
+        return self.decoding.max_new_tokens if self.decoding else 1
+
+
+def template_day(config: ExtractConfig, earlier: Manifest | None) -> date | None:
+    """The date that a chat template is told which reads the clock; None for today.
+
+    It is resolved at the start of a run: a run that goes on tells the date that it began with.
+    """
+    recorded = earlier.identity["prompt"].get("date") if earlier else None
+    day = config.template_date or recorded
+    return date.fromisoformat(day) if day else None
+
+
+def manifest_of(
+    config: ExtractConfig,
+    settings: Settings,
+    source: QuestionSource,
+    prompts: PromptBuilder,
+    loaded: Loaded,
+    attention: AttentionFacts,
+) -> Manifest:
+    """The manifest: an identity of all that decides the bytes, and facts that follow from it."""
+    identity = {
+        "model": loaded.identity(),
+        "source": source.identity(),
+        "prompt": prompts.identity(),
+        "decoding": _decoding(settings, loaded),
+        "sparsification": {
+            "top_k": config.top_k,
+            "min_weight": config.min_weight,
+            "top_mass": config.top_mass,
+            "heads": config.heads,
+            "edge_rows": config.edge_rows,
+            "edge_dtype": config.edge_dtype,
+        },
+        "marginal_rows": config.marginal_rows,
+        "hidden": {
+            "states": settings.hidden.states,
+            "layers": settings.hidden.layers,
+            "dtype": settings.hidden.dtype,
+        },
+        "shard_size": config.shard_size,
+        "batch_size": settings.batch_size,
+        "seed": config.seed,
+    }
+    facts: dict[str, Any] = {
+        "layers": loaded.layers,
+        "hidden_size": loaded.hidden_size,
+        "generation_attention": loaded.attention,
+        "captured_layers": attention.layers,
+        "heads": attention.heads,
+        "value_heads": attention.value_heads,
+        "windows": attention.windows,
+        "replay_deviation": attention.deviation,
+    }
+    if loaded.is_dequantized:
+        facts["dequantized"] = True
+    if loaded.name == "demo":
+        facts["note"] = PLANTED
+    return Manifest(identity, facts)
+
+
+def _decoding(settings: Settings, loaded: Loaded) -> dict[str, Any]:
+    if settings.decoding is None:
+        return {
+            "responses": True,
+            "end_of_sequence": settings.response_eos,
+            "end_of_sequence_token": settings.response_end,
+            "stop": list(settings.stop),
+        }
+    return {**settings.decoding.identity(), "eos_token_id": list(loaded.eos_ids)}
+
+
+def _response_end(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilder) -> int | None:
+    """The token that ends responses to which one is added."""
+    if config.responses is None or config.response_eos == "off":
+        return None
+    after = prompts.turn_end()
+    return response_end(loaded, next((token for token in after if token in loaded.eos_ids), None))
+
+
+def _check_decoding(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilder) -> None:
+    """Refuses what no question could be answered with; says what has no effect.
+
+    Raises:
+        InputError: more beams than tokens, or answers longer than what the model takes.
+    """
+    vocabulary = vocabulary_of(loaded)
+    if config.num_beams > vocabulary:
+        raise InputError(
+            f"Expected `num_beams` of at most {vocabulary} (the vocabulary of {loaded.name}), got "
+            f"{config.num_beams} - change --num-beams"
+        )
+    longest = loaded.longest
+    if longest is not None and config.max_new_tokens >= longest:
+        raise InputError(
+            f"Expected `max_new_tokens` below {longest} (the most tokens that {loaded.name} takes, "
+            f"prompt included), got {config.max_new_tokens} - change --max-new-tokens"
+        )
+    for word in config.stop:
+        if not can_be_said(loaded, word):
+            prompts.notices.add(
+                f"stop {word}",
+                f"the tokenizer of {loaded.name} cannot write {word!r}, so --stop {word!r} ends no "
+                "answer.",
+            )
+
+
+def _hidden(config: ExtractConfig, loaded: Loaded) -> HiddenChoice:
+    try:
+        layers = select_layers(config.hidden_layers, loaded.layers)
+    except ValueError as error:
+        raise InputError(
+            f"Expected `hidden_layers` to be {error}, got {config.hidden_layers!r} for "
+            f"{loaded.name} - change --hidden-layers"
+        ) from None
+    dtype = loaded.dtype if config.hidden_dtype == "native" else config.hidden_dtype
+    return HiddenChoice(config.hidden_states, layers, dtype)
+
+
+def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None) -> int:
+    if config.batch_size != "auto":
+        size = config.batch_size
+    elif earlier is not None:
+        # Resolved once, at the start of the run; the machine that goes on may have other memory.
+        size = int(earlier.identity["batch_size"])
+    else:
+        size = _largest_batch(config, loaded)
+    if size > 1 and config.responses is None and sees_padding(loaded):
+        if config.batch_size == "auto" and earlier is None:
+            return 1
+        raise InputError(
+            f"Expected a batch size of 1 for {loaded.name}, whose answers depend on the padding of "
+            f"its batch, got {size} - use --batch-size 1"
+        )
+    return size
+
+
+def _largest_batch(config: ExtractConfig, loaded: Loaded) -> int:
+    device = loaded.device.type
+    return batching.auto_batch_size(
+        loaded.model.config.get_text_config(),
+        beams=max(config.num_beams, config.samples),
+        new_tokens=config.max_new_tokens,
+        bytes_per_element=loaded.model.dtype.itemsize,
+        device=device,
+        free=free_memory({str(weight.device) for weight in loaded.model.parameters()}),
+    )

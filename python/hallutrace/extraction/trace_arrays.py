@@ -1,0 +1,184 @@
+"""From one replayed answer to the arrays and the text that a shard stores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hallutrace.canonical_json import canonical
+from hallutrace.capture.replay import Replayed
+from hallutrace.errors import InputError
+from hallutrace.model.answer_ends import Answer
+from hallutrace.model.prompts import Prompt
+from hallutrace.questions import Question
+
+Arrays = dict[str, NDArray[Any]]
+
+MARGINALS = ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")
+POOLED = ["last_prompt", "last_answer", "last", "mean_answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenChoice:
+    """Which hidden states are kept, and how.
+
+    Attributes:
+        states: ``none``, ``pooled``, ``answer`` or ``all``.
+        layers: numbers of the blocks whose output is kept.
+        dtype: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
+    """
+
+    states: str
+    layers: list[int]
+    dtype: str
+
+    @property
+    def rows(self) -> str:
+        """The rows that the replay has to keep."""
+        return "all" if self.states == "all" else "answer"
+
+
+def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenChoice) -> Arrays:
+    """The tensors of a trace by their names in the format; ``meta`` is added by :func:`meta_of`.
+
+    Args:
+        replayed: what the replay gave.
+        tokens: ids of prompt and answer.
+        eos: whether the answer ends with an end-of-sequence token.
+        hidden: which hidden states to keep.
+
+    Raises:
+        InputError: numbers that are not finite; it says which, and of which layer.
+    """
+    _check_finite(replayed, hidden)
+    arrays: Arrays = {
+        "tokens": np.asarray(tokens, np.int32),
+        "logprob": replayed.logprob,
+        "token_entropy": replayed.token_entropy,
+        "marginals.value_norm": _stack_heads(replayed.value_norms),
+        **_edges(replayed.layers),
+    }
+    for name in MARGINALS:
+        per_layer = [getattr(layer, name) for layer in replayed.layers]
+        arrays[f"marginals.{name}"] = _stack_heads(per_layer)
+    if replayed.hidden is not None:
+        states = replayed.hidden
+        if hidden.states == "pooled":
+            states = _pool(states, eos)
+        arrays.update(_hidden(states, hidden.dtype))
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _check_finite(replayed: Replayed, hidden: HiddenChoice) -> None:
+    """Refuses a replay with numbers that cannot be stored, before any of it is narrowed."""
+    for name in ("logprob", "token_entropy"):
+        values = getattr(replayed, name)
+        _check(values, f"`{name}`, the first of answer token {{}}")
+    for at, (layer, norms) in enumerate(zip(replayed.layers, replayed.value_norms, strict=True)):
+        place = f"layer {at} of those with attention"
+        _check(norms, f"`value_norm` of {place}")
+        for name in MARGINALS:
+            values = getattr(layer, name)
+            _check(values, f"`{name}` of {place}")
+        _check(layer.weights, f"the attention of {place}")
+    if replayed.hidden is not None:
+        for layer, states in zip(hidden.layers, replayed.hidden, strict=True):
+            if states.numel() and not all(map(math.isfinite, torch.aminmax(states))):
+                wide = states.float().numpy()
+                _check(wide, f"the hidden states of layer {layer}")
+
+
+def _check(values: NDArray[Any], what: str) -> None:
+    is_finite = np.isfinite(values)
+    if is_finite.all():
+        return
+    bad = values[~is_finite]
+    first = int(np.flatnonzero(~is_finite.reshape(-1))[0])
+    raise InputError(
+        f"Expected finite numbers from the model, got {bad.size:,} of {values.size:,} that are "
+        f"not ({bad[0]}) in {what.format(first)} - the model overflowed, most likely in float16: "
+        "use --dtype bfloat16 or float32"
+    )
+
+
+def meta_of(
+    question: Question, prompt: Prompt, answer: Answer, sample: int, hidden: HiddenChoice
+) -> NDArray[np.uint8]:
+    """The text of a trace as the bytes of its JSON."""
+    prompt_length = len(prompt.tokens)
+    tokens = prompt_length + len(answer.tokens)
+    kept: Any = POOLED
+    if hidden.states in ("answer", "all"):
+        kept = [prompt_length - 1 if hidden.states == "answer" else 0, tokens]
+    content = {
+        "id": question.id,
+        "sample": sample,
+        "group": question.group,
+        "index": question.index,
+        "question": question.question,
+        "context": question.context,
+        "prompt": prompt.text,
+        "answer": answer.text,
+        "references": list(question.references),
+        "prompt_length": prompt_length,
+        "segments": prompt.boundaries,
+        "finish_reason": answer.finish_reason,
+        "hidden": None if hidden.states == "none" else {"layers": hidden.layers, "tokens": kept},
+    }
+    return np.frombuffer(canonical(content), np.uint8)
+
+
+def _edges(layers: list[Any]) -> Arrays:
+    """Graphs of all layers after each other; layers with fewer heads get empty graphs."""
+    graphs = max(layer.indptr.shape[0] for layer in layers)
+    indptr = _stack_heads([layer.indptr for layer in layers])
+    offsets = np.zeros(indptr.shape[0] * graphs + 1, np.int64)
+    np.cumsum(indptr[:, :, -1].reshape(-1), out=offsets[1:])
+    return {
+        "edges.offset": offsets,
+        "edges.indptr": indptr.reshape(-1, indptr.shape[2]),
+        "edges.key": np.concatenate([layer.keys for layer in layers]),
+        "edges.weight": np.concatenate([layer.weights for layer in layers]),
+    }
+
+
+def _stack_heads(layers: list[NDArray[Any]]) -> NDArray[Any]:
+    """[layers, heads, ...]; layers with fewer heads are padded with zeros."""
+    heads = max(layer.shape[0] for layer in layers)
+    stacked = np.zeros((len(layers), heads, *layers[0].shape[1:]), layers[0].dtype)
+    for at, layer in enumerate(layers):
+        stacked[at, : layer.shape[0]] = layer
+    return stacked
+
+
+def _pool(states: torch.Tensor, eos: bool) -> torch.Tensor:
+    """[layers, 4, width] from the answer rows [layers, P-1..N-1, width], in the order of POOLED."""
+    rows = states.shape[1]
+    end = rows - 1 if eos else rows  # the first row is the last prompt token
+    mean = states[:, 1:end] if end > 1 else states[:, :1]
+    return torch.stack(
+        [
+            states[:, 0],
+            states[:, end - 1],
+            states[:, rows - 1],
+            mean.float().mean(dim=1).to(states.dtype),
+        ],
+        dim=1,
+    )
+
+
+def _hidden(states: torch.Tensor, dtype: str) -> Arrays:
+    if dtype == "bfloat16":
+        return {"hidden": states.to(torch.bfloat16).view(torch.uint16).numpy()}
+    wide = states.float().numpy()
+    if dtype != "int8":
+        # float32 as it is; float16 is narrowed by the writer, which refuses what would overflow.
+        return {"hidden": wide}
+    scale = np.abs(wide).max(axis=-1) / np.float32(127)
+    steps = np.divide(wide, scale[..., None], out=np.zeros_like(wide), where=scale[..., None] > 0)
+    return {"hidden": np.rint(steps).astype(np.int8), "hidden.scale": scale}

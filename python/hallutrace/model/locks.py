@@ -1,0 +1,41 @@
+"""Locks for threads that share a process: of what changes the process, and of a model."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_MODELS: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+_MODELS_LOCK = threading.Lock()
+
+
+def one_at_a_time(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A function that other threads wait for until it is done."""
+    lock = threading.RLock()
+
+    @functools.wraps(function)
+    def locked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with lock:
+            return function(*args, **kwargs)
+
+    return locked
+
+
+@contextmanager
+def exclusive(model: Any) -> Iterator[None]:
+    """Within it, no other thread captures or generates with ``model``; others wait.
+
+    A capture changes the model's attention implementation, which generation in another thread
+    would follow.
+    """
+    with _MODELS_LOCK:
+        lock = _MODELS.setdefault(model, threading.RLock())
+    with lock:
+        yield

@@ -1,0 +1,271 @@
+"""What lies in a run's ``labels``: rows, and beside them how they came about."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hallutrace.errors import DamagedError, InputError, StorageError
+from hallutrace.escaping import command
+from hallutrace.text_measures import how_to_make
+
+SCHEMA = 1
+_NAME = re.compile(r"\w[\w.+-]{0,99}")
+
+Key = tuple[str, int]
+"""Question id and sample."""
+
+
+class Row(NamedTuple):
+    """What a protocol says of one trace.
+
+    Attributes:
+        label: 1 hallucinated, 0 right, None neither.
+        score: higher means more likely right; None where there is none.
+    """
+
+    label: int | None
+    score: float | None
+
+
+def path_of(folder: Path, name: str, suffix: str = ".jsonl") -> Path:
+    """Where the labels of a protocol lie in a run.
+
+    Raises:
+        InputError: a name that is none, or a link that leads out of the run.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"Expected a name of up to 100 letters, digits and . _ + -, got {name!r} as the name "
+            "of labels - choose another"
+        )
+    path = folder / "labels" / f"{name}{suffix}"
+    if path.resolve() != folder.resolve() / "labels" / path.name:
+        raise InputError(
+            f"Expected labels within the run, got {path}, a link to somewhere else - "
+            "put the file itself there"
+        )
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    """The protocols that a run has labels of; files whose names are none are passed over."""
+    stems = (path.stem for path in (folder / "labels").glob("*.jsonl"))
+    return sorted(stem for stem in stems if _NAME.fullmatch(stem))
+
+
+def read(folder: str | os.PathLike[str], name: str) -> dict[Key, int | None]:
+    """The labels of one protocol.
+
+    Args:
+        folder: of the run.
+        name: of the protocol.
+
+    Returns:
+        By question id and sample: 1 hallucinated, 0 right, None neither; in the file's order.
+
+    Raises:
+        InputError: the run has no labels of that name.
+        DamagedError: a row that is none; file and line are named.
+    """
+    return {key: row.label for key, row in read_rows(Path(folder), name).items()}
+
+
+def read_rows(folder: Path, name: str) -> dict[Key, Row]:
+    """The rows of one protocol, as :func:`read`."""
+    path = path_of(folder, name)
+    if not path.is_file():
+        there = ", ".join(names(folder)) or "none"
+        how = (how_to_make(name) or "--from FILE --name").split()
+        how += [] if how_to_make(name) else [name]
+        raise InputError(
+            f"Expected the labels `{name}` in {folder}, got {there} - make them with "
+            f"`{command('hallutrace', 'label', folder, *how)}`"
+        )
+    rows: dict[Key, Row] = {}
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    key, row = _parsed(line)
+                    if key in rows:
+                        raise ValueError(f"{key[0]!r}, sample {key[1]}, again")
+                except (ValueError, RecursionError) as error:
+                    raise DamagedError(
+                        'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": '
+                        f"number or null}} once a trace, got {_got(error)} in {path}, line "
+                        f"{number} - mend the line, or make the labels again with --overwrite"
+                    ) from None
+                rows[key] = row
+    except OSError as error:
+        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
+    return rows
+
+
+def _got(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError | json.JSONDecodeError | RecursionError):
+        return "what is no JSON"
+    return str(error)
+
+
+def _parsed(line: bytes) -> tuple[Key, Row]:
+    """A line as key and row; ValueError says what is wrong with it."""
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    id_, sample = found.get("id"), found.get("sample")
+    label, score = found.get("label", ...), found.get("score")
+    if not isinstance(id_, str):
+        raise ValueError("another `id`")
+    if type(sample) is not int or sample < 0:
+        raise ValueError("another `sample`")
+    if label is not None and (type(label) is not int or label not in (0, 1)):
+        raise ValueError("another `label`")
+    if score is not None:
+        score = finite(score)
+    return (id_, sample), Row(label, score)
+
+
+def finite(value: Any) -> float:
+    """A number from a file.
+
+    Raises:
+        ValueError: not a number, or one that is not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("another `score`")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("a `score` that is not finite")
+    return number
+
+
+def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
+    """How the labels of a protocol came about; None where nothing says so.
+
+    Raises:
+        DamagedError: a file that says it in another way.
+    """
+    path = path_of(folder, name, ".json")
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema"] != SCHEMA or not isinstance(content["parameters"], dict):
+            raise ValueError
+    except OSError as error:
+        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedError(
+            f"Expected the parameters of labels, of schema {SCHEMA}, got something else in {path} "
+            "- delete the file, or make the labels again with --overwrite"
+        ) from None
+    parameters: dict[str, Any] = content["parameters"]
+    return parameters
+
+
+def counts_of(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows there are of each kind."""
+    counts = {"traces": 0, "hallucinated": 0, "right": 0, "dropped": 0, "unjudged": 0}
+    for row in rows:
+        counts["traces"] += 1
+        if row.label is not None:
+            counts["hallucinated" if row.label else "right"] += 1
+        else:
+            counts["unjudged" if row.score is None else "dropped"] += 1
+    return counts
+
+
+def write_labels(
+    folder: Path,
+    name: str,
+    rows: Mapping[Key, Row],
+    parameters: dict[str, Any] | None,
+    origin: dict[str, Any] | None = None,
+) -> bool:
+    """Writes the labels of a protocol, each file whole or not at all.
+
+    A kill between the two leaves labels that nothing says the origin of, never with a wrong one.
+
+    Args:
+        folder: of the run.
+        name: of the protocol.
+        rows: in the order in which they are to lie.
+        parameters: what decides them; labels of runs with the same may be merged. None where that
+            is not known: nothing is written beside the rows.
+        origin: what else there is to say of where they come from.
+
+    Returns:
+        Whether anything is other than it was.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    lines = "".join(
+        json.dumps({"id": id_, "sample": sample, "label": row.label, "score": row.score}) + "\n"
+        for (id_, sample), row in rows.items()
+    ).encode()
+    beside = None if parameters is None else _about(rows, parameters, origin)
+    path, told = path_of(folder, name), path_of(folder, name, ".json")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        if _content(path) == lines and _content(told) == beside:
+            return False
+        if _content(path) != lines:
+            told.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+            _replace(path, lines)
+        if beside is None:
+            told.unlink(missing_ok=True)
+        else:
+            _replace(told, beside)
+    except OSError as error:
+        raise StorageError(
+            f"Expected to write the labels {path}, got: {error.strerror} - what was there before "
+            "is whole; make the folder writable, or copy the run to where it is"
+        ) from None
+    return True
+
+
+def _about(
+    rows: Mapping[Key, Row], parameters: dict[str, Any], origin: dict[str, Any] | None
+) -> bytes:
+    about = {"schema": SCHEMA, "parameters": parameters, "counts": counts_of(rows.values())}
+    if origin is not None:
+        about["origin"] = origin
+    return json.dumps(about, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Puts a file in the place of another, durably."""
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with scratch.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

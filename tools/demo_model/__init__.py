@@ -1,0 +1,1 @@
+"""How the small model in the package was made, and its figures."""
