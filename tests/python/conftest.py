@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from hallutrace import ExtractConfig, extract
 from hallutrace.commands.app import main
 from hallutrace.model.loading import Loaded, describe
+from hallutrace.progress import Silent
 from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 # Tiny models gain nothing from several threads, and lose much where cores are shared.
@@ -97,6 +98,31 @@ def question_rows(count: int) -> list[dict[str, Any]]:
         {"id": f"q{at}", "question": " ".join(words[: 2 + 5 * at % 11]) + "?", "answers": ["an"]}
         for at in range(count)
     ]
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.advanced = [0, 0, 0]
+        self.answers = 0  # of all that were done or passed over
+        self.begun: tuple[int | None, int] | None = None
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def begin(self, total: int | None, done: int) -> None:
+        self.begun = (total, done)
+        self.answers += done
+
+    def skip(self, answers: int) -> None:
+        self.answers += answers
+
+    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
+        self.answers += answers
+        news = (traces, tokens, failures)
+        self.advanced = [before + new for before, new in zip(self.advanced, news, strict=True)]
 
 
 @pytest.fixture(scope="session")

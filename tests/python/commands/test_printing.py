@@ -1,6 +1,6 @@
 """Nobody's text steers a terminal, is read as markup, or is lost, whichever command prints it.
 
-``HALLUTRACE_TEXTS=10000 pytest tests/python/test_printing.py`` tries that many texts.
+``HALLUTRACE_TEXTS=10000 pytest tests/python/commands/test_printing.py`` tries that many texts.
 """
 
 from __future__ import annotations

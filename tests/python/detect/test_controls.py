@@ -1,6 +1,6 @@
 """Detectors on signals that only some of them can see, and on labels that nothing tells.
 
-HALLUTRACE_CONTROLS=1 pytest -s tests/python/test_controls.py
+HALLUTRACE_CONTROLS=1 pytest -s tests/python/detect/test_controls.py
 
 goes through all detectors, seeds too, and prints a table; without the variable a few that are
 quick go through the same.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_detect_linear import plant
 
 import hallutrace
 from detect_runs import write_run
@@ -21,7 +22,6 @@ from edge_runs import planted_edges
 from hallutrace.detect import Examples
 from hallutrace.detect.evaluation import Evaluation, Material, Plan, evaluate, table_rows
 from hallutrace.splits import Split
-from test_detect_linear import plant
 
 IS_LONG = bool(os.environ.get("HALLUTRACE_CONTROLS"))
 COUNT, SEEDS = (1600, 3) if IS_LONG else (800, 1)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from test_detect_linear import hidden, parts  # noqa: F401 - the fixture is used by its name
 
 import hallutrace
 from detect_runs import Made, causal_attention, write_run
 from hallutrace.detect import Detector, Examples, load, load_examples, make, names
 from hallutrace.errors import DamagedError, InputError, MissingExtraError
-from test_detect_linear import hidden, parts  # noqa: F401 - the fixture is used by its name
 
 OURS = [
     "length", "question-only", "perplexity", "min-logprob", "token-entropy", "scalars",

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 import hallutrace
-from conftest import RUN_OPTIONS, Extract, load_tiny, question_rows, write_lines
+from conftest import RUN_OPTIONS, Extract, Notes, load_tiny, question_rows, write_lines
 from hallutrace import extract
 from hallutrace.capture import replay
 from hallutrace.commands.app import main
@@ -35,7 +35,6 @@ from hallutrace.extraction.environment import environment
 from hallutrace.extraction.summary import Summary
 from hallutrace.model import generate
 from hallutrace.model.answer_ends import Answer, AnswerEnds, given
-from hallutrace.progress import Silent
 from hallutrace.questions import open_questions
 from hallutrace.store.failures import Failure, FailureLog
 from hallutrace.store.folder import CommitRecord, Run
@@ -43,31 +42,6 @@ from tiny_models import EOS, tiny_config, tiny_tokenizer
 
 PIPELINE = sys.modules[extract.__module__]
 IDS = [f"q{at}" for at in range(7)]
-
-
-class Notes(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.advanced = [0, 0, 0]
-        self.answers = 0  # of all that were done or passed over
-        self.begun: tuple[int | None, int] | None = None
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def begin(self, total: int | None, done: int) -> None:
-        self.begun = (total, done)
-        self.answers += done
-
-    def skip(self, answers: int) -> None:
-        self.answers += answers
-
-    def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
-        self.answers += answers
-        news = (traces, tokens, failures)
-        self.advanced = [before + new for before, new in zip(self.advanced, news, strict=True)]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import RUN_OPTIONS, Extract
+from conftest import RUN_OPTIONS, Extract, Notes
 from hallutrace.store import claims, processes
 from hallutrace.store.claims import Claim, claim, last_holder
 
@@ -114,8 +114,6 @@ def test_what_is_held_by_a_silent_process_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After a restart of a container, its claims are those of a process that nobody sees."""
-    from test_extraction import Notes
-
     monkeypatch.setattr(claims, "SILENCE", 3.0)
     monkeypatch.setattr(claims, "TOUCH", 0.5)
     path, holder = last_holder(tmp_path / "run" / "partial", "00000") or (tmp_path, None)
