@@ -135,6 +135,8 @@ def test_a_long_message_keeps_its_end() -> None:
 
 INTERRUPTED = """
 import os, signal, {module}
+# Where the tests themselves run in the background, a shell has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def stop(*_, **__):
     os.kill(os.getpid(), signal.SIGINT)
     signal.pause()
