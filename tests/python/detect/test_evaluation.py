@@ -113,9 +113,9 @@ class Toy(Detector):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
     """The registry with one detector more."""
-    module: Any = ModuleType("hallutrace.detect.toy")
+    module: Any = ModuleType("hallutrace.detect.detectors.toy")
     module.Toy = Toy
-    monkeypatch.setitem(sys.modules, "hallutrace.detect.toy", module)
+    monkeypatch.setitem(sys.modules, "hallutrace.detect.detectors.toy", module)
     monkeypatch.setitem(registry._HOMES, "toy", ("toy", "Toy"))
     monkeypatch.setattr(Toy, "seen", [])
     return Toy

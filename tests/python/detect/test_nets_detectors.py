@@ -12,7 +12,7 @@ import pytest
 import hallutrace
 from detect_runs import Made, causal_attention, plain_auroc, write_run
 from edge_runs import is_chance, parts, planted_edges
-from hallutrace.detect import Detector, Examples, Silent, make
+from hallutrace.detect import Examples, Silent, load, make
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.errors import InputError
 
@@ -109,7 +109,7 @@ def test_saved_detectors_score_the_same(
     detector.fit(train, validation)
     scores = detector.scores(test)
     detector.save(tmp_path / "detector")
-    again = Detector.load(tmp_path / "detector")
+    again = load(tmp_path / "detector")
     assert np.array_equal(again.scores(test), scores)
     alone = np.array([again.score(trace) for trace in test])
     assert np.allclose(alone, scores, rtol=1e-4, atol=1e-5)
