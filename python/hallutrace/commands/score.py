@@ -9,10 +9,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
+from hallutrace.canonical_json import in_utf8
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -22,7 +25,7 @@ from hallutrace.commands.text import (
     print_data,
     styled,
 )
-from hallutrace.errors import InputError, NonFiniteError, StorageError
+from hallutrace.errors import InputError, NonFiniteError
 from hallutrace.escaping import csv_cell
 from hallutrace.store.reader import TraceStore, open_run
 
@@ -146,32 +149,24 @@ def _part(learnt: Learnt, key: tuple[str, int], group: str, is_same_run: bool) -
 
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
     if out is None:
-        table = io.StringIO()
-        _write_csv(table, rows)
-        print_data(table.getvalue())
+        print_data(_csv(rows))
         return
-    scratch = out.with_name(f"{out.name}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # What UTF-8 lacks, halves of surrogate pairs, is written as JSON and Python escape it.
-        with scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            if out.suffix == ".csv":
-                _write_csv(file, rows)
-            else:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        scratch.replace(out)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write {out}, got: {error.strerror} - choose another --out"
-        ) from None
-    finally:
-        scratch.unlink(missing_ok=True)
+    is_csv = out.suffix == ".csv"
+    text = (
+        _csv(rows)
+        if is_csv
+        else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
+    with storage_errors(f"write {out}", "choose another --out"):
+        atomic_files.write(out, in_utf8(text))
 
 
-def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def _without(rows: list[dict[str, Any]]) -> str | None:

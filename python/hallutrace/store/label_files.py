@@ -6,11 +6,12 @@ import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
 from hallutrace.errors import DamagedError, InputError, StorageError
 from hallutrace.escaping import command
 from hallutrace.text_measures import how_to_make
@@ -216,23 +217,21 @@ def write_labels(
     ).encode()
     beside = None if parameters is None else _about(rows, parameters, origin)
     path, told = path_of(folder, name), path_of(folder, name, ".json")
-    try:
-        path.parent.mkdir(exist_ok=True)
+    with storage_errors(
+        f"write the labels {path}",
+        "what was there before is whole; make the folder writable, or copy the run to where it is",
+    ):
         if _content(path) == lines and _content(told) == beside:
             return False
         if _content(path) != lines:
-            told.unlink(missing_ok=True)
-            _sync_folder(path.parent)
-            _replace(path, lines)
+            if told.is_file():
+                told.unlink()
+                atomic_files.sync_folder(path.parent)
+            atomic_files.write(path, lines)
         if beside is None:
             told.unlink(missing_ok=True)
         else:
-            _replace(told, beside)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write the labels {path}, got: {error.strerror} - what was there before "
-            "is whole; make the folder writable, or copy the run to where it is"
-        ) from None
+            atomic_files.write(told, beside)
     return True
 
 
@@ -247,25 +246,3 @@ def _about(
 
 def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Puts a file in the place of another, durably."""
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with scratch.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import canonical
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.plan import Job
 from hallutrace.detect.examples import Examples
-from hallutrace.errors import StorageError
 
 SCHEMA = 1
 
@@ -86,15 +86,9 @@ class Outcomes:
             StorageError: the folder cannot be written.
         """
         path = self._path(job)
-        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(canonical({**asdict(outcome), "basis": self._digest(job)}))
-            scratch.replace(path)
-        except OSError as error:
-            raise StorageError(
-                f"Expected to write {path}, got: {error.strerror} - choose another --out"
-            ) from None
+        content = canonical({**asdict(outcome), "basis": self._digest(job)})
+        with storage_errors(f"write {path}", "choose another --out"):
+            atomic_files.write(path, content)
 
     def _digest(self, job: Job) -> str:
         basis = {
