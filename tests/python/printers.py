@@ -137,7 +137,7 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
         batch_size=1,
         hidden_states="none",
     )
-    source = Made(total=3, understood=lambda: texts[1:])
+    source = Made(total=3, describe=lambda: texts[1:])
     patch.setattr(plan, "_source_at_hand", lambda _: source)
     shape = Made(layers=1, heads=1, hidden_size=8, parameters=10)
     patch.setattr(plan, "config_of", lambda *_: config)

@@ -31,7 +31,7 @@ def run_plan(
     shape = estimate.model_shape(config.model, config.revision, config.trust_remote_code)
     source = _source_at_hand(config)
     questions = config.limit or (source.total if source else None)
-    understood = source.understood() if source else []
+    understood = source.describe() if source else []
     batch = config.batch_size if config.batch_size != "auto" else 8
     plans = estimate.plan(config, shape, prompt_tokens, answer_tokens, questions)
     needs = estimate.memory(config, shape, prompt_tokens, answer_tokens, batch)

@@ -10,11 +10,11 @@ from hallutrace.commands.text import ERR, OUT, plain, print_json, styled
 
 def run_repair(run: Path, dry_run: bool, questions: str | None, as_json: bool) -> None:
     """`hallutrace repair`."""
-    from hallutrace.retry import Patience
+    from hallutrace.retry import Retry
     from hallutrace.store.repair import repair
 
-    patience = Patience(lambda text: ERR.print(plain(text)))
-    findings = repair(run, dry_run=dry_run, questions=questions, patience=patience)
+    retry = Retry(lambda text: ERR.print(plain(text)))
+    findings = repair(run, dry_run=dry_run, questions=questions, retry=retry)
     verb = "to repair" if dry_run else "repaired"
     found = []
     with ERR.status(

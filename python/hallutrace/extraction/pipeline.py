@@ -28,7 +28,7 @@ from hallutrace.questions import (
     open_questions,
     open_responses,
 )
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store import overwriting
 from hallutrace.store.claims import UNTOLD, Holder, claim, living, wait_for_sign
 from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
@@ -57,16 +57,16 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
     """
     config = config or ExtractConfig()
     reporter = reporter or Silent()
-    patience = Patience(reporter.note)
-    source = open_source(config, patience)
-    for line in source.understood():
+    retry = Retry(reporter.note)
+    source = open_source(config, retry)
+    for line in source.describe():
         reporter.note(line)
     run = Run(config.out or Path("runs") / source.name)
     run.check_ours()
     overwriting.clear_remains(run)
     if config.overwrite:
         overwriting.check_may_go(run)
-    loaded = load(config, patience)
+    loaded = load(config, retry)
     # Only now: an existing run is kept if the model does not load.
     if config.overwrite and run.folder.exists():
         run.check_ours()
@@ -84,7 +84,7 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         ) from error
 
 
-def open_source(config: ExtractConfig, patience: Patience | None = None) -> QuestionSource:
+def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSource:
     """The questions, or the responses, that a configuration names."""
     columns = Columns(
         id=config.id_column,
@@ -96,7 +96,7 @@ def open_source(config: ExtractConfig, patience: Patience | None = None) -> Ques
     )
     if config.responses is not None:
         return open_responses(str(config.responses), columns)
-    return open_questions(config.questions, columns, patience)
+    return open_questions(config.questions, columns, retry)
 
 
 class Extraction:

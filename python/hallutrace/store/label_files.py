@@ -23,7 +23,7 @@ Key = tuple[str, int]
 """Question id and sample."""
 
 
-class Row(NamedTuple):
+class TraceLabel(NamedTuple):
     """What a protocol says of one trace.
 
     Attributes:
@@ -78,7 +78,7 @@ def read(folder: str | os.PathLike[str], name: str) -> dict[Key, int | None]:
     return {key: row.label for key, row in read_rows(Path(folder), name).items()}
 
 
-def read_rows(folder: Path, name: str) -> dict[Key, Row]:
+def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
     """The rows of one protocol, as :func:`read`."""
     path = path_of(folder, name)
     if not path.is_file():
@@ -89,7 +89,7 @@ def read_rows(folder: Path, name: str) -> dict[Key, Row]:
             f"Expected the labels `{name}` in {folder}, got {there} - make them with "
             f"`{command('hallutrace', 'label', folder, *how)}`"
         )
-    rows: dict[Key, Row] = {}
+    rows: dict[Key, TraceLabel] = {}
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -115,7 +115,7 @@ def _got(error: Exception) -> str:
     return str(error)
 
 
-def _parsed(line: bytes) -> tuple[Key, Row]:
+def _parsed(line: bytes) -> tuple[Key, TraceLabel]:
     """A line as key and row; ValueError says what is wrong with it."""
     found = json.loads(line)
     if not isinstance(found, dict):
@@ -130,7 +130,7 @@ def _parsed(line: bytes) -> tuple[Key, Row]:
         raise ValueError("another `label`")
     if score is not None:
         score = finite(score)
-    return (id_, sample), Row(label, score)
+    return (id_, sample), TraceLabel(label, score)
 
 
 def finite(value: Any) -> float:
@@ -174,7 +174,7 @@ def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
     return parameters
 
 
-def counts_of(rows: Iterable[Row]) -> dict[str, int]:
+def counts_of(rows: Iterable[TraceLabel]) -> dict[str, int]:
     """How many rows there are of each kind."""
     counts = {"traces": 0, "hallucinated": 0, "right": 0, "dropped": 0, "unjudged": 0}
     for row in rows:
@@ -189,7 +189,7 @@ def counts_of(rows: Iterable[Row]) -> dict[str, int]:
 def write_labels(
     folder: Path,
     name: str,
-    rows: Mapping[Key, Row],
+    rows: Mapping[Key, TraceLabel],
     parameters: dict[str, Any] | None,
     origin: dict[str, Any] | None = None,
 ) -> bool:
@@ -236,7 +236,7 @@ def write_labels(
 
 
 def _about(
-    rows: Mapping[Key, Row], parameters: dict[str, Any], origin: dict[str, Any] | None
+    rows: Mapping[Key, TraceLabel], parameters: dict[str, Any], origin: dict[str, Any] | None
 ) -> bytes:
     about = {"schema": SCHEMA, "parameters": parameters, "counts": counts_of(rows.values())}
     if origin is not None:

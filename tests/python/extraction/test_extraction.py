@@ -121,7 +121,7 @@ def test_a_run_has_its_traces_and_says_so(
     assert keys_of(summary.folder) == [(name, 0) for name in IDS]
     tokens = sum(len(trace.answer_tokens) for trace in hallutrace.open(summary.folder))
     assert (notes.begun, notes.advanced) == ((7, 0), [7, tokens, 0])
-    assert notes.notes == open_questions(str(questions)).understood()
+    assert notes.notes == open_questions(str(questions)).describe()
     assert not list((summary.folder / "partial").iterdir())
 
 
@@ -557,8 +557,8 @@ def test_one_question_without_memory_is_recorded(
 def broken_embedding(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs with a model in which `~` has no embedding that is a number."""
 
-    def load(config: Any, patience: Any) -> Any:
-        loaded = whole(config, patience)
+    def load(config: Any, retry: Any) -> Any:
+        loaded = whole(config, retry)
         token = loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
         loaded.model.get_input_embeddings().weight.data[token] = torch.nan
         return loaded

@@ -25,9 +25,9 @@ from hallutrace.questions import (
     open_questions,
     open_responses,
 )
-from hallutrace.questions.hub import parse
+from hallutrace.questions.hub_datasets import parse_spec
+from hallutrace.questions.row_parsing import default_id
 from hallutrace.questions.rows import BY_SCHEMA
-from hallutrace.questions.schema import default_id
 
 GOOD = {"id": "good", "question": "who?", "answers": ["me"]}
 
@@ -882,7 +882,7 @@ def test_hub_folder_by_its_path(tmp_path: Path) -> None:
     ],
 )
 def test_hub_specs(spec: str, parts: tuple[str, str | None, str]) -> None:
-    assert parse(spec) == parts
+    assert parse_spec(spec) == parts
 
 
 @pytest.mark.parametrize(

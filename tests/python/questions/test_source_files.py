@@ -12,7 +12,7 @@ import pytest
 
 from hallutrace.errors import InputError
 from hallutrace.questions import BadRow, Question, open_questions, open_responses
-from hallutrace.questions.files import open_file
+from hallutrace.questions.file_formats import open_file
 
 QUOTES_FIX = 'close the quote, and write quotes within a cell twice ("")'
 
@@ -92,7 +92,7 @@ def test_a_quote_that_is_wrong_within_one_line_costs_that_line_alone() -> None:
 
 def test_a_cell_without_end_is_an_open_quote(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = csv.field_size_limit()
-    monkeypatch.setattr("hallutrace.questions.delimited.LONGEST_CELL", limit)
+    monkeypatch.setattr("hallutrace.questions.csv_files.LONGEST_CELL", limit)
     asked, bad = read('question,answer\na,x\nb,"' + "y\n" * limit + 'z"\nc,w\n')
     assert asked == ["a"]
     assert [line for line, _ in bad] == [3]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hallutrace._core import Shard, publish
 from hallutrace.errors import HallutraceError, StorageError
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store.claims import (
     UNTOLD,
     Claim,
@@ -54,14 +54,14 @@ class Repairer:
         run: to be repaired.
         dry_run: change nothing.
         questions: as for :func:`hallutrace.store.repair.repair`.
-        patience: likewise.
+        retry: likewise.
     """
 
-    def __init__(self, run: Run, dry_run: bool, questions: str | None, patience: Patience) -> None:
+    def __init__(self, run: Run, dry_run: bool, questions: str | None, retry: Retry) -> None:
         self._run, self._dry_run = run, dry_run
         manifest = run.manifest()
         self._fingerprint = manifest.fingerprint
-        self._rebuilder = Rebuilder(run, manifest, questions, patience)
+        self._rebuilder = Rebuilder(run, manifest, questions, retry)
         self._records: dict[str, CommitRecord] = {}
         self._unreadable: set[str] = set()
 
