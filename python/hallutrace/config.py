@@ -297,7 +297,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"Expected YAML in {path}, got {reason} - mend the file") from None
+        raise InputError(f"Expected YAML in {path}, got {reason} - fix the file") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):

@@ -28,7 +28,7 @@ TEMPORARY_ERRORS = frozenset(
         "TransportError",
     }
 )
-# Their subclasses that another attempt does not mend: offline mode, or a wrong address.
+# Their subclasses that another attempt does not fix: offline mode, or a wrong address.
 PERMANENT_ERRORS = frozenset(
     {"OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL", "DatasetNotFoundError"}
 )

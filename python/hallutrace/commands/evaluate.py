@@ -24,7 +24,7 @@ from hallutrace.commands.text import (
     same_command,
     styled,
 )
-from hallutrace.cpus import available_cpus
+from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import InputError
 from hallutrace.store.reader import open_run
 

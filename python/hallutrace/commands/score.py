@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.canonical_json import in_utf8
+from hallutrace.canonical_json import to_utf8
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -158,7 +158,7 @@ def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
         else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     )
     with storage_errors(f"write {out}", "choose another --out"):
-        atomic_files.write(out, in_utf8(text))
+        atomic_files.write(out, to_utf8(text))
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
@@ -171,7 +171,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _without(rows: list[dict[str, Any]]) -> str | None:
     """Which traces have no score."""
-    from hallutrace.store.finite import MENDING
+    from hallutrace.store.finite import NON_FINITE_FIX
 
     bare = [row for row in rows if row["score"] is None]
     if not bare:
@@ -179,7 +179,7 @@ def _without(rows: list[dict[str, Any]]) -> str | None:
     named = "; ".join(f"{row['id']!r}, sample {row['sample']}" for row in bare[:3])
     return (
         f"{len(bare):,} of {len(rows):,} traces have no score, for numbers in them are NaN or "
-        f"infinite, first {named} - {MENDING}"
+        f"infinite, first {named} - {NON_FINITE_FIX}"
     )
 
 

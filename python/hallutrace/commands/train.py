@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import shutil
 import time
@@ -126,7 +125,7 @@ def _parts(asked: Asked, examples: Examples) -> tuple[Any, Any]:
 def _provenance(
     asked: Asked, detector: Detector, train: Examples, validation: Examples
 ) -> Provenance:
-    from hallutrace.canonical_json import canonical
+    from hallutrace.canonical_json import digest
     from hallutrace.detect.evaluation.protocol import package_versions
     from hallutrace.detect.provenance import Provenance, label_parameters
 
@@ -141,7 +140,7 @@ def _provenance(
         label_parameters=label_parameters(train, asked.label),
         detector={"name": detector.name, "options": detector.options, "seed": asked.seed},
         limit=asked.limit,
-        split=hashlib.sha256(canonical(parts)).hexdigest()[:16],
+        split=digest(parts).hex()[:16],
         versions=package_versions(),
     )
 

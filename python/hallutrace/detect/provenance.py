@@ -15,7 +15,7 @@ from typing import Any
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.canonical_json import in_utf8
+from hallutrace.canonical_json import to_utf8
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.metrics import Platt
 from hallutrace.errors import DamagedError, IdentityError, InputError
@@ -178,7 +178,7 @@ def _plain(value: Any) -> Any:
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     with storage_errors(f"write {path}", "choose another --out"):
-        atomic_files.write(path, in_utf8(text))
+        atomic_files.write(path, to_utf8(text))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hallutrace.capture.check import probe
 from hallutrace.config import ExtractConfig
-from hallutrace.cpu_threads import as_many_as_torch
+from hallutrace.cpu_threads import core_threads_like_torch
 from hallutrace.errors import HallutraceError, InputError, ModelError, StorageError
 from hallutrace.extraction.answer_checks import AnswerChecks
 from hallutrace.extraction.environment import changes, environment
@@ -72,7 +72,7 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         run.check_ours()
         overwriting.clear(run)
     try:
-        with as_many_as_torch():
+        with core_threads_like_torch():
             return Extraction(config, source, run, loaded, reporter).run_all()
     except OSError as error:
         if isinstance(error, HallutraceError):
@@ -80,7 +80,7 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         where = f" at {error.filename}" if error.filename else ""
         raise StorageError(
             f"Expected to read and write the run {run.folder}, got: {error.strerror or error}"
-            f"{where} - mend that; the same command goes on with the run"
+            f"{where} - fix that; the same command goes on with the run"
         ) from error
 
 

@@ -236,7 +236,7 @@ def _decided(score: float | None, limit: float, drop: tuple[float, float] | None
     if score is None:
         return TraceLabel(None, None)
     if not math.isfinite(score):
-        raise InputError(f"Expected a finite score from the judge, got {score} - mend the judge")
+        raise InputError(f"Expected a finite score from the judge, got {score} - fix the judge")
     if drop is not None and drop[0] <= score <= drop[1]:
         return TraceLabel(None, float(score))
     return TraceLabel(int(score < limit), float(score))

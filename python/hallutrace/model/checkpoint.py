@@ -220,7 +220,7 @@ def _adapter(where: str, revision: str | None) -> dict[str, Any] | None:
             raise ValueError("no fields by name")
     except ValueError as error:
         raise ModelError(
-            f"Expected the configuration of an adapter in {path}, got {error} - mend the file"
+            f"Expected the configuration of an adapter in {path}, got {error} - fix the file"
         ) from None
     if any(_weights(Path(path).parent)):
         raise ModelError(

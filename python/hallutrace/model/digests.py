@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace import atomic_files
-from hallutrace.cpus import available_cpus
+from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import ModelError
 
 PART = 64 * 2**20  # bytes that one thread hashes

@@ -67,7 +67,7 @@ def check_utf8(text: str, column: str) -> str:
         raise MismatchError(
             f"text in UTF-8 in column `{shown_name(column)}`",
             f"a character or byte that is none at position {error.start}",
-            "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend the row",
+            "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix the row",
         ) from None
     return text
 
@@ -144,7 +144,7 @@ def reference_text(item: object, column: str) -> str:
     raise MismatchError(
         f"answers in column `{column}` as text, a number, true, false, or a list of those",
         described(item),
-        "mend the row, map another column with --answers-column, or leave the answers out with "
+        "fix the row, map another column with --answers-column, or leave the answers out with "
         "--answers-column none",
     )
 

@@ -39,7 +39,7 @@ def with_class_names(
             for column, value in values.items()
         }
     except IndexError as error:
-        return MismatchError("a class that the data set names", str(error), "mend the row")
+        return MismatchError("a class that the data set names", str(error), "fix the row")
 
 
 def _named(value: object, names: list[str]) -> object:

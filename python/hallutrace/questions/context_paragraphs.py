@@ -27,7 +27,7 @@ def context_text(value: object, column: str) -> str:
         raise MismatchError(
             f"text, or paragraphs of text, as context in column `{column}`",
             described(value),
-            "mend the row, map another column with --context-column, or leave the context out "
+            "fix the row, map another column with --context-column, or leave the context out "
             "with --context-column none",
         )
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph.strip())

@@ -143,7 +143,7 @@ def first_line(error: BaseException) -> str:
 
 
 def hint(error: Exception, hub: HubReader) -> str:
-    """How to mend a failure to open."""
+    """How to fix a failure to open."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if "gated" in str(error).lower():
         return "accept its terms on the hub, then log in with `hf auth login`"

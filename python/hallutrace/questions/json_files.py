@@ -15,7 +15,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some editors on Windows put before UTF-8."""
 
 BLANK = b" \t\r\n" + BYTE_ORDER_MARK
-ENCODING_FIX = "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend the line"
+ENCODING_FIX = "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix the line"
 
 
 class JsonLines:
@@ -67,7 +67,7 @@ class JsonFile:
             if isinstance(item, dict):
                 yield RawRow(index, None, item)
             else:
-                problem = MismatchError("an object", described(item), "mend or remove it")
+                problem = MismatchError("an object", described(item), "fix or remove it")
                 yield RawRow(index, None, problem)
 
     def _is_list(self) -> bool:
@@ -105,11 +105,11 @@ class JsonFile:
             problem = MismatchError(expected, got, ENCODING_FIX.replace("line", "text"))
         except json.JSONDecodeError as error:
             got = f"invalid JSON ({error.msg} at line {error.lineno}, column {error.colno})"
-            problem = MismatchError(expected, got, "mend the file")
+            problem = MismatchError(expected, got, "fix the file")
         except KeyTwiceError as error:
             problem = MismatchError(expected, str(error), "remove one of the two")
         except (ValueError, RecursionError):
-            problem = MismatchError(expected, "JSON beyond what can be read", "mend the file")
+            problem = MismatchError(expected, "JSON beyond what can be read", "fix the file")
         raise problem.at(self.location)
 
 
@@ -134,7 +134,7 @@ def decoded(content: bytes) -> object:
 
 def parsed(line: bytes) -> dict[str, object] | MismatchError:
     """The object on a line, or why there is none."""
-    expected, fix = "one JSON object on the line", "mend or remove the line"
+    expected, fix = "one JSON object on the line", "fix or remove the line"
     try:
         value = decoded(line)
     except UnicodeDecodeError as error:

@@ -87,6 +87,4 @@ def rows_of(batch: Any) -> Iterator[dict[str, object] | MismatchError]:
             try:
                 yield from batch.slice(position, 1).to_pylist()
             except UnicodeDecodeError:
-                yield MismatchError(
-                    "text in UTF-8", "bytes that are none", "mend or remove the row"
-                )
+                yield MismatchError("text in UTF-8", "bytes that are none", "fix or remove the row")

@@ -78,7 +78,7 @@ def choices_marked_right(texts: object, labels: object, column: str) -> list[obj
     raise MismatchError(
         f"as many labels as choices in column `{column}`",
         f"{described(texts)} and {described(labels)}",
-        "mend the row, or leave the answers out with --answers-column none",
+        "fix the row, or leave the answers out with --answers-column none",
     )
 
 
@@ -179,6 +179,6 @@ def choice_error(column: str, choices_column: str, answer: object, got: str) -> 
         f"the label, the index (from 0) or the text of one choice of column `{choices_column}` in "
         f"column `{column}`",
         f"{described(answer)}, which is {got}",
-        "mend the row, map another column with --answers-column, or leave the answers out with "
+        "fix the row, map another column with --answers-column, or leave the answers out with "
         "--answers-column none",
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from hallutrace.canonical_json import digest
 from hallutrace.questions.cell_values import (
     LONGEST_ID,
     WHOLE,
@@ -24,7 +25,6 @@ from hallutrace.questions.rows import (
     Question,
     RawRow,
     Response,
-    canonical_digest,
 )
 
 NUMBERED = ("id", "group")
@@ -46,7 +46,7 @@ def default_id(question: str, context: str | None) -> str:
     It depends on the question and its context single_row, so it is the same in every file, whatever
     else is there; equal questions have equal ids.
     """
-    return "q" + canonical_digest([question, context]).hex()[:16]
+    return "q" + digest([question, context]).hex()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Schema:
             raise MismatchError(
                 f"text as question in column `{column}`",
                 described(value),
-                "mend the row, or map another column with --question-column",
+                "fix the row, or map another column with --question-column",
             )
         if value is None or not value.strip():
             raise MismatchError(
@@ -142,7 +142,7 @@ class Schema:
             raise MismatchError(
                 f"text or a whole number as {field} in column `{column}`",
                 described(value),
-                f"mend the row, map another column with --{field}-column, {leave}",
+                f"fix the row, map another column with --{field}-column, {leave}",
             ) from None
         if name is not None and len(name) > LONGEST_ID:
             raise MismatchError(

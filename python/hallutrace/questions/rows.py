@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
+from hallutrace.canonical_json import digest
 from hallutrace.errors import InputError
 
 Response = str | tuple[int, ...]
@@ -40,7 +40,7 @@ class Question:
         """SHA-256 of the content as canonical JSON: every field but the index (32 bytes)."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         del content["index"]
-        return canonical_digest(content)
+        return digest(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +158,10 @@ def row_location(location: str, index: int, line: int | None) -> str:
     return f"{location}, row {index}" if line is None else f"{location}, line {line}"
 
 
-def canonical_digest(content: object) -> bytes:
-    """SHA-256 of a JSON-able value in canonical form: sorted keys, no spaces, ASCII."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).digest()
-
-
 def digest_of(digests: Iterable[bytes]) -> str:
-    """Stands for the questions of a shard, given their digests in order; 32 hexadecimal digits."""
-    whole = hashlib.sha256()
-    for digest in digests:
-        whole.update(digest)
-    return whole.hexdigest()[:32]
+    """One digest for the questions of a shard, 32 hexadecimal digits.
+
+    Args:
+        digests: of its questions, in their order.
+    """
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:32]

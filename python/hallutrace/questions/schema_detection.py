@@ -124,7 +124,7 @@ def detect_schema(
 def _all_bad(count: int, location: str, error: str) -> str:
     return (
         f"Expected questions, got {count} bad rows and no good one at the beginning, "
-        f"in {location} - mend the file; the first says: {error}"
+        f"in {location} - fix the file; the first says: {error}"
     )
 
 

@@ -101,7 +101,7 @@ def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
                     raise DamagedError(
                         'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": '
                         f"number or null}} once a trace, got {_got(error)} in {path}, line "
-                        f"{number} - mend the line, or make the labels again with --overwrite"
+                        f"{number} - fix the line, or make the labels again with --overwrite"
                     ) from None
                 rows[key] = row
     except OSError as error:

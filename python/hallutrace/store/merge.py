@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace._core import Shard, ShardWriter, publish
-from hallutrace.canonical_json import canonical
+from hallutrace.canonical_json import digest
 from hallutrace.errors import (
     HallutraceError,
     IdentityError,
@@ -204,7 +203,7 @@ def _told(run: Run) -> Iterator[None]:
         if isinstance(error, HallutraceError):
             raise
         raise StorageError(
-            f"Expected to write the run {run.folder}, got: {error.strerror or error} - mend that; "
+            f"Expected to write the run {run.folder}, got: {error.strerror or error} - fix that; "
             "the same command goes on with it"
         ) from None
 
@@ -316,7 +315,7 @@ def _copy(
     types = whole.manifest.identity
     hidden: Any = types["hidden"]["dtype"]
     # What was begun of other traces is begun anew.
-    held = hashlib.sha256(canonical([record.keys, record.indices])).hexdigest()[:16]
+    held = digest([record.keys, record.indices]).hex()[:16]
     writer = ShardWriter(
         part.folder,
         record.name,

@@ -921,7 +921,7 @@ def test_trying_again_writes_no_sample_twice(
 
         def append(self, number: int, id: str, sample: int, arrays: Any) -> None:
             if (id, sample) == ("q4", 1):
-                raise InputError("Expected less, got more - mend it")
+                raise InputError("Expected less, got more - fix it")
             self._writer.append(number, id, sample, arrays)
 
         def __getattr__(self, name: str) -> Any:

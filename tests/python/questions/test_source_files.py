@@ -239,7 +239,7 @@ def test_json(content: str) -> None:
         (
             '[{"question": "a"},\n {"question" "b"}]',
             "Expected a list of JSON objects, got invalid JSON (Expecting ':' delimiter at line 2, "
-            "column 14), in q.json - mend the file",
+            "column 14), in q.json - fix the file",
         ),
         (
             '{\n"data": [{"question": "a"}]\n}',
@@ -254,8 +254,8 @@ def test_json(content: str) -> None:
         (
             '["a"]',
             "Expected questions, got 1 bad rows and no good one at the beginning, in q.json - "
-            "mend the file; the first says: Expected an object, got the text 'a', in q.json, "
-            "row 0 - mend or remove it",
+            "fix the file; the first says: Expected an object, got the text 'a', in q.json, "
+            "row 0 - fix or remove it",
         ),
         (
             "[]",
@@ -273,7 +273,7 @@ def test_a_key_twice_on_a_line_is_named() -> None:
         (
             2,
             "Expected one JSON object on the line, got `answer` twice in one object, in q.jsonl, "
-            "line 2 - mend or remove the line",
+            "line 2 - fix or remove the line",
         )
     ]
 

@@ -188,7 +188,7 @@ def test_answers_that_choose_nothing_are_named(row: dict[str, Any], got: str) ->
     assert isinstance(second, BadRow)
     assert second.error == (
         "Expected the label, the index (from 0) or the text of one choice of column `choices` in "
-        f"column `answer`, got {got}, in q.jsonl, line 2 - mend the row, map another column with "
+        f"column `answer`, got {got}, in q.jsonl, line 2 - fix the row, map another column with "
         "--answers-column, or leave the answers out with --answers-column none"
     )
 

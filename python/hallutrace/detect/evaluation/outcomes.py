@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.canonical_json import canonical
+from hallutrace.canonical_json import canonical, digest
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.plan import Job
 from hallutrace.detect.examples import Examples
@@ -98,7 +98,7 @@ class Outcomes:
             "options": job.row.options,
             "seed": job.seed,
         }
-        return hashlib.sha256(canonical(basis)).hexdigest()
+        return digest(basis).hex()
 
     def _path(self, job: Job) -> Path:
         text = re.sub(r"[^\w.=-]+", "_", job.row.label)
@@ -108,14 +108,12 @@ class Outcomes:
 
 def basis_of(examples: Examples) -> dict[str, str]:
     """What stands for a run and its labels: fingerprint, and digest of keys and labels."""
-    text = canonical([examples.keys, examples.labels.tolist()])
     return {
         "fingerprint": examples.store.manifest.fingerprint,
-        "traces": hashlib.sha256(text).hexdigest()[:16],
+        "traces": digest([examples.keys, examples.labels.tolist()]).hex()[:16],
     }
 
 
 def digest_of(*parts: NDArray[np.int64]) -> str:
     """16 hexadecimal digits that stand for index arrays."""
-    text = canonical([part.tolist() for part in parts])
-    return hashlib.sha256(text).hexdigest()[:16]
+    return digest([part.tolist() for part in parts]).hex()[:16]

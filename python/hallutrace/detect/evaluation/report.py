@@ -10,7 +10,7 @@ from typing import Any
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.canonical_json import in_utf8
+from hallutrace.canonical_json import to_utf8
 from hallutrace.detect.evaluation.bootstrap import Interval
 from hallutrace.detect.evaluation.comparison import PairTest
 from hallutrace.detect.evaluation.plan import Row
@@ -44,7 +44,7 @@ def write_report(evaluation: Evaluation, label: str, folder: Path) -> None:
     }
     with storage_errors(f"write {folder}", "choose another --out"):
         for name, text in files.items():
-            atomic_files.write(folder / name, in_utf8(text))
+            atomic_files.write(folder / name, to_utf8(text))
 
 
 # Table --------------------------------------------------------------------------------------------

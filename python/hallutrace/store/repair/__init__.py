@@ -69,5 +69,5 @@ def repair(
             raise
         raise StorageError(
             f"Expected to repair {run.folder}, got: {error.strerror or error} - nothing committed "
-            "was touched; mend the file system and repair again"
+            "was touched; fix the file system and repair again"
         ) from None

@@ -77,7 +77,7 @@ class Repairer:
             except StorageError as error:
                 # Nobody knows what it says: it may well be good.
                 names.remove(name)
-                yield Finding(name, str(error), "mend the disk and repair again", is_left=True)
+                yield Finding(name, str(error), "fix the disk and repair again", is_left=True)
             except HallutraceError:
                 self._unreadable.add(name)
             else:
@@ -287,6 +287,6 @@ def _schema_of(path: Path) -> int | None:
 
 
 def _in_two(message: str) -> tuple[str, str]:
-    """What is wrong, and how to mend it."""
+    """What is wrong, and how to fix it."""
     problem, dash, fix = message.rpartition(" - ")
     return (problem, fix) if dash else (message, "restore it from a copy")
