@@ -32,6 +32,11 @@ class ExtractConfig(BaseModel):
 
     Unknown fields and values out of range raise :class:`InputError` when made by
     :meth:`from_options`, and pydantic's own error when made directly.
+
+    Example:
+        >>> config = ExtractConfig(model="demo", questions="demo:8", top_k=16)
+        >>> config.hidden_states
+        'answer'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

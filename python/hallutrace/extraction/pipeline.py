@@ -54,6 +54,11 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         IdentityError: the folder holds a run with other settings.
         ModelError: a model that cannot be loaded or captured.
         StorageError: the file system refused.
+
+    Example:
+        >>> config = hallutrace.ExtractConfig(model="demo", questions="demo:4", out=folder / "run")
+        >>> extract(config).traces
+        4
     """
     config = config or ExtractConfig()
     reporter = reporter or Silent()

@@ -35,7 +35,7 @@ from hallutrace.text_measures import contains
 def merge(
     runs: Sequence[str | Path], out: str | Path, *, force_differing: Iterable[str] = ()
 ) -> TraceStore:
-    """One run out of several that differ in nothing but their questions.
+    r"""One run out of several that differ in nothing but their questions.
 
     Shards are linked where the file system can, and copied elsewhere; the runs stay as they are.
     Labels that all of them have, made in the same way, go along; the others do not.
@@ -55,6 +55,13 @@ def merge(
         IdentityError: runs that differ in another field; it is named.
         DamagedError: a shard whose size is not what its commit record says.
         StorageError: the file system refused.
+
+    Example:
+        >>> for name in ("one", "two"):
+        ...     _ = Path(f"{name}.csv").write_text(f"question\nWho is {name}?\n")
+        ...     _ = hallutrace.extract(hallutrace.ExtractConfig(questions=f"{name}.csv", out=name))
+        >>> len(merge(["one", "two"], "both"))
+        2
     """
     stores = [open_run(run) for run in runs]
     if len(stores) < 2:
@@ -136,6 +143,10 @@ def subset(
     Raises:
         InputError: nothing is left, or an id, an index or labels that the run does not have.
         DamagedError: a trace that is not what its checksums say, or labels that cannot be trusted.
+
+    Example:
+        >>> len(subset(run, "short", where=lambda trace: len(trace.answer_tokens) < 100))
+        8
     """
     whole = open_run(run)
     chosen = _select(whole, ids, indices, label, where)
