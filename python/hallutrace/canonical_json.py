@@ -1,19 +1,35 @@
-"""One form for each JSON value, so that equal things have equal bytes."""
+"""Canonical JSON: equal values have equal bytes, so that digests of them can be compared."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 
 def canonical(value: Any) -> bytes:
-    """Canonical JSON: sorted names, no spaces, UTF-8."""
-    return in_utf8(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    r"""A value as canonical JSON: sorted names, no spaces, UTF-8.
+
+    Example:
+        >>> canonical({"b": 1, "a": ["é", None]})
+        b'{"a":["\xc3\xa9",null],"b":1}'
+    """
+    return to_utf8(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
 
 
-def in_utf8(text: str) -> bytes:
-    """JSON as UTF-8; what UTF-8 cannot say is escaped, and read back as it was.
+def digest(value: Any) -> bytes:
+    """SHA-256 of a value's canonical JSON (32 bytes).
 
-    Such are bytes of file names that are no UTF-8: Python has lone surrogates for them.
+    Example:
+        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(canonical(value)).digest()
+
+
+def to_utf8(text: str) -> bytes:
+    """JSON as UTF-8; lone surrogates are written as JSON escapes, so they can be read back.
+
+    Python uses lone surrogates for bytes of file names that are not UTF-8.
     """
     return text.encode("utf-8", "backslashreplace")

@@ -32,6 +32,11 @@ class ExtractConfig(BaseModel):
 
     Unknown fields and values out of range raise :class:`InputError` when made by
     :meth:`from_options`, and pydantic's own error when made directly.
+
+    Example:
+        >>> config = ExtractConfig(model="demo", questions="demo:8", top_k=16)
+        >>> config.hidden_states
+        'answer'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -39,113 +44,167 @@ class ExtractConfig(BaseModel):
     questions: str = _option(
         "Questions",
         "demo",
-        "demo (400 questions of the small model), demo:all, demo:N, a .jsonl, .json, .csv, .tsv "
-        "or .parquet file, or hf:REPO/CONFIG/SPLIT",
+        "source of the questions: demo (400 questions of the small model), demo:all, "
+        "demo:N, a .jsonl, .json, .csv, .tsv or .parquet file, or hf:REPO/CONFIG/SPLIT",
     )
     responses: Path | None = _option(
         "Questions",
         None,
-        "file of questions with answers that exist; they are replayed, not generated",
+        "file of questions that are answered already; the answers are replayed, not generated",
     )
     response_eos: Literal["auto", "on", "off"] = _option(
         "Questions",
         "auto",
-        "end responses with an end-of-sequence token: auto does so for text, not for token ids",
+        "whether responses end with an end-of-sequence token; auto adds it to text, not to "
+        "token ids",
     )
     id_column: str | None = _option(
-        "Questions", None, "column of the question's id; none makes ids of question and context"
+        "Questions",
+        None,
+        "column of the ids (default: found by its name); none makes ids of question and context",
     )
-    question_column: str | None = _option("Questions", None, "column of the question")
+    question_column: str | None = _option(
+        "Questions", None, "column of the questions (default: found by its name)"
+    )
     answers_column: str | None = _option(
-        "Questions", None, "column of the right answers; none leaves them out"
+        "Questions",
+        None,
+        "column of the right answers (default: found by its name); none leaves them out",
     )
     context_column: str | None = _option(
-        "Questions", None, "column of the context; none leaves it out"
+        "Questions",
+        None,
+        "column of the contexts (default: found by its name); none leaves them out",
     )
     group_column: str | None = _option(
-        "Questions", None, "column that splits go by; none takes the id"
+        "Questions",
+        None,
+        "column of the groups that splits go by (default: found by its name); none takes the ids",
     )
-    response_column: str | None = _option("Questions", None, "column of the responses")
-    limit: Count | None = _option("Questions", None, "stop after so many questions; may grow later")
+    response_column: str | None = _option(
+        "Questions", None, "column of the responses (default: found by its name)"
+    )
+    limit: Count | None = _option(
+        "Questions", None, "number of questions to stop after; it may grow later (default: all)"
+    )
 
     model: str = _option(
         "Model", "demo", "name on the hub, folder, or demo; an adapter of peft too"
     )
-    revision: str | None = _option("Model", None, "commit, branch or tag on the hub")
+    revision: str | None = _option(
+        "Model", None, "commit, branch or tag of the model on the hub (default: the newest)"
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = _option(
-        "Model", "auto", "auto is float32 on a CPU; on a GPU, or of a quantised checkpoint, its own"
+        "Model",
+        "auto",
+        "type of the weights; auto is float32 on a CPU; on a GPU, or of a quantised "
+        "checkpoint, its own",
     )
     quantization: Literal["none", "int8", "nf4"] = _option(
         "Model",
         "none",
-        "on the fly, through bitsandbytes; none leaves a quantised checkpoint as is",
+        "quantise the weights with bitsandbytes; none leaves a quantised checkpoint as it is",
     )
     device: str = _option("Model", "auto", "auto, cpu, cuda, cuda:1")
     device_map: str | None = _option(
-        "Model", None, "spread over devices by accelerate: auto, balanced, sequential"
+        "Model", None, "spread the model over devices with accelerate: auto, balanced or sequential"
     )
     trust_remote_code: bool = _option(
         "Model", False, "run code that comes with the model; read it first"
     )
 
     prompt: str | None = _option(
-        "Prompt and decoding", None, "template with {question} and, if wanted, {context}"
+        "Prompt and decoding",
+        None,
+        "template of a prompt, with {question} and optionally {context}",
     )
     chat: Literal["auto", "on", "off"] = _option(
-        "Prompt and decoding", "auto", "auto uses the chat template if the tokenizer has one"
+        "Prompt and decoding",
+        "auto",
+        "whether prompts go through the chat template; auto does so if the tokenizer has one",
     )
     chat_template_kwargs: dict[str, Any] = _option(
-        "Prompt and decoding", {}, "for the chat template, as YAML: '{enable_thinking: false}'"
+        "Prompt and decoding",
+        {},
+        "arguments for the chat template, as YAML: '{enable_thinking: false}'",
     )
     template_date: str | None = _option(
         "Prompt and decoding",
         None,
-        "date as 2024-07-26 for a chat template that reads the clock; default: of the run's start",
+        "date as 2024-07-26 for a chat template that reads the clock (default: the day "
+        "when the run began)",
     )
     stop: tuple[str, ...] = _option(
         "Prompt and decoding", (), "text that ends an answer; may be given several times"
     )
-    max_new_tokens: Count = _option("Prompt and decoding", 64, "longest answer")
-    num_beams: Count = _option("Prompt and decoding", 1, "beams; 1 is greedy or sampling")
+    max_new_tokens: Count = _option(
+        "Prompt and decoding", 64, "largest number of tokens of an answer"
+    )
+    num_beams: Count = _option(
+        "Prompt and decoding", 1, "number of beams; 1 is greedy decoding or sampling"
+    )
     temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
         "Prompt and decoding", 0.0, "above 0 samples from the whole distribution"
     )
-    samples: Count = _option("Prompt and decoding", 1, "answers of each question")
-    seed: int = _option("Prompt and decoding", 0, "of sampling")
+    samples: Count = _option("Prompt and decoding", 1, "number of answers to each question")
+    seed: int = _option("Prompt and decoding", 0, "seed of sampling")
     batch_size: Count | Literal["auto"] = _option(
-        "Prompt and decoding", "auto", "questions a batch; auto is resolved once, from free memory"
+        "Prompt and decoding",
+        "auto",
+        "number of questions per batch; auto chooses it once, from free memory",
     )
 
-    top_k: Count | None = _option("Attention", 16, "largest weights kept of each row, or none")
+    top_k: Count | None = _option(
+        "Attention",
+        16,
+        "number of largest weights kept in each row of attention; none sets no limit",
+    )
     min_weight: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
-        "Attention", 0.0, "least weight kept"
+        "Attention", 0.0, "least weight of attention kept, from 0 to 1"
     )
     top_mass: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
-        "Attention", None, "keep the fewest weights that hold this share of a row"
+        "Attention",
+        None,
+        "keep the fewest weights of a row that hold this share of its sum, from 0 to 1",
     )
     heads: Literal["mean", "max", "each"] = _option(
-        "Attention", "mean", "combine heads before pruning, or keep each"
+        "Attention",
+        "mean",
+        "how heads are combined before weights are dropped; each keeps them apart",
     )
-    edge_rows: Literal["all", "answer"] = _option("Attention", "all", "rows whose edges are kept")
-    edge_dtype: Literal["float16", "float32"] = _option("Attention", "float16", "of stored weights")
+    edge_rows: Literal["all", "answer"] = _option(
+        "Attention", "all", "rows of attention (queries) whose edges are kept"
+    )
+    edge_dtype: Literal["float16", "float32"] = _option(
+        "Attention", "float16", "type of the stored weights of edges"
+    )
     marginal_rows: Literal["answer", "all"] = _option(
-        "Attention", "answer", "rows of previous, entropy and mass"
+        "Attention",
+        "answer",
+        "rows of attention (queries) whose previous, entropy and mass are kept",
     )
 
     hidden_states: Literal["none", "pooled", "answer", "all"] = _option(
-        "Hidden states", "answer", "which tokens; they set the size of a run"
+        "Hidden states",
+        "answer",
+        "tokens whose hidden states are kept; they decide the size of a run",
     )
-    hidden_layers: str = _option("Hidden states", "all", "all, every:N, or 0,9,18")
+    hidden_layers: str = _option(
+        "Hidden states",
+        "all",
+        "layers whose hidden states are kept: all, every:N, or numbers such as 0,9,18",
+    )
     hidden_dtype: Literal["native", "float16", "bfloat16", "int8"] = _option(
-        "Hidden states", "native", "native is the model's"
+        "Hidden states", "native", "type of the stored hidden states; native is the model's"
     )
 
-    out: Path | None = _option("Run", None, "folder of the run; default runs/NAME-OF-THE-SOURCE")
-    shard_size: Count = _option("Run", 500, "questions a shard")
+    out: Path | None = _option("Run", None, "folder of the run (default: runs/NAME-OF-THE-SOURCE)")
+    shard_size: Count = _option("Run", 500, "number of questions per shard")
     worker: str | None = _option(
         "Run",
         None,
-        "i/n: only every n-th shard, from the i-th (counted from 0) on; the run is shared",
+        "process only every n-th shard, from the i-th (counted from 0) on, given as i/n; "
+        "workers share a run",
     )
     overwrite: bool = _option("Run", False, "delete the run in --out first")
     retry_failed: bool = _option("Run", False, "try failed questions again, one at a time")
@@ -297,7 +356,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"Expected YAML in {path}, got {reason} - mend the file") from None
+        raise InputError(f"Expected YAML in {path}, got {reason} - fix the file") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):

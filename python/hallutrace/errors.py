@@ -1,7 +1,7 @@
 """Errors of hallutrace: one tree, so that ``except HallutraceError`` catches all of it.
 
 HallutraceError
-├── InputError (ValueError)            an argument, option or row that the caller can mend
+├── InputError (ValueError)            an argument, option or row that the caller can fix
 │   ├── IdentityError                  a run that exists and was asked for differently
 │   └── NonFiniteError                 a trace with numbers that are NaN or infinite
 ├── ModelError (ValueError)            a model that cannot be loaded or traced
@@ -13,7 +13,7 @@ HallutraceError
 ├── InternalError (RuntimeError)       a fault of hallutrace's own, to be reported
 └── MissingExtraError (ImportError)    an optional package that is not installed
 
-Every message says what was expected, what came, where, and how to mend it.
+Every message says what was expected, what came, where, and how to fix it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class HallutraceError(Exception):
 
 
 class InputError(HallutraceError, ValueError):
-    """An argument, option or row of input that the caller can mend."""
+    """An argument, option or row of input that the caller can fix."""
 
 
 class IdentityError(InputError):

@@ -82,7 +82,7 @@ def refusing(expected: str, fix: str, kind: type[HallutraceError] = InputError) 
 
     Args:
         expected: what was expected of them, as in ``Expected {expected}, got ...``.
-        fix: how to mend it.
+        fix: how to fix it.
         kind: the class of the error.
     """
     try:

@@ -123,7 +123,7 @@ def extraction_stopped(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr("hallutrace.extraction.pipeline.extract", interrupted)
     patch.setattr(sys, "argv", ["hallutrace", *(text[:ARGUMENT] for text in texts)])
     with ends(130):
-        extract.run_extract(None, None, {}, as_json=False)
+        extract.run_extract()
     return [one_line(texts[0])]
 
 
@@ -137,7 +137,7 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
         batch_size=1,
         hidden_states="none",
     )
-    source = Made(total=3, understood=lambda: texts[1:])
+    source = Made(total=3, describe=lambda: texts[1:])
     patch.setattr(plan, "_source_at_hand", lambda _: source)
     shape = Made(layers=1, heads=1, hidden_size=8, parameters=10)
     patch.setattr(plan, "config_of", lambda *_: config)
@@ -146,7 +146,7 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
         "hallutrace.extraction.estimate.plan", lambda *_: [Plan("none", 1, 1, 1, 3, None)]
     )
     patch.setattr("hallutrace.extraction.estimate.memory", lambda *_: {"weights": 10})
-    plan.run_plan(None, None, {}, 40, 12, measured=False, as_json=False)
+    plan.run_plan(prompt_tokens=40, answer_tokens=12)
     return [one_line(texts[0])]
 
 
@@ -165,7 +165,7 @@ def inspection(patch: Patch, texts: list[str]) -> list[str]:
     found = {"run": {**run, "facts": facts}, "shards": shards, "between_shards": between}
     patch.setattr("hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model"))
     patch.setattr("hallutrace.store.inspect.inspect_run", lambda *_: found)
-    inspect.run_inspect(Path("run"), None, None, read_all=False, as_json=False)
+    inspect.run_inspect(Path("run"))
     return list(map(one_line, texts[3:7]))
 
 
@@ -182,7 +182,7 @@ def inspection_of_a_trace(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(inspect, "_find", lambda *_: trace)
     patch.setattr(inspect, "_words", lambda *_: texts)
     patch.setattr("hallutrace.store.inspect.strongest_edges", lambda *_: edges)
-    inspect.run_inspect(Path("run"), "0", None, read_all=False, as_json=False)
+    inspect.run_inspect(Path("run"), trace="0")
     return list(map(one_line, texts))
 
 
@@ -193,7 +193,7 @@ def verification(patch: Patch, texts: list[str]) -> list[str]:
     run = path_of(texts[0])
     if any(texts):
         with ends(1):
-            verify.run_verify(run, fast=False, as_json=False)
+            verify.run_verify(run)
     return [one_line(name) for name, damage in zip(texts, reversed(texts), strict=True) if damage]
 
 
@@ -205,7 +205,7 @@ def repairs(patch: Patch, texts: list[str]) -> list[str]:
     ]
     patch.setattr("hallutrace.store.repair.repair", lambda *_, **__: iter(found))
     with ends(1):
-        repair.run_repair(path_of(texts[0]), False, None, as_json=False)
+        repair.run_repair(path_of(texts[0]))
     return [*map(one_line, texts), one_line(str(path_of(texts[0])))]
 
 
@@ -216,7 +216,7 @@ def merging(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(
         "hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model", texts[2:])
     )
-    rework.run_merge([Path("run")], Path("out"), [])
+    rework.run_merge([Path("run")], Path("out"))
     return [one_line(texts[1]), *map(one_line, texts[2:])]
 
 
@@ -225,7 +225,7 @@ def subsetting(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(
         "hallutrace.store.merge.subset", lambda *_, **__: Store(path_of(texts[0]), texts[1])
     )
-    rework.run_subset(Path("run"), Path("out"), None, None, None, None, None, 0)
+    rework.run_subset(Path("run"), Path("out"))
     return [one_line(texts[1])]
 
 
@@ -234,7 +234,7 @@ def labelling(patch: Patch, texts: list[str]) -> list[str]:
     path = path_of(texts[0])
     summary = LabelSummary(texts[1], path, {}, 3, 1, 1, 1, 0, 0, 3, True)
     patch.setattr("hallutrace.labels.label", lambda *_, **__: summary)
-    label.run_label(label.Asked(path, [], "f1", None, False, None, None, None, None, False, False))
+    label.run_label(path, by="f1")
     return [one_line(str(path))]
 
 
@@ -249,9 +249,7 @@ def agreeing(patch: Patch, texts: list[str]) -> list[str]:
     )
     found = Agreement(3, counts, pairs, 1, [disputed])
     patch.setattr("hallutrace.labels.agreement", lambda *_: found)
-    label.run_label(
-        label.Asked(Path("r"), [], None, None, True, None, None, None, None, False, False)
-    )
+    label.run_label(Path("r"), agreement=True)
     return [*map(cell, texts[:6]), *(cell(text, label.SHOWN) for text in texts[8:11])]
 
 

@@ -36,20 +36,17 @@ def evaluation(patch: Patch, texts: list[str]) -> list[str]:
         observer.end(texts[3], 1.0, texts[4])
         return made
 
-    asked = evaluate.Asked(
-        Path("run"), None, None, "all", texts[0], 5, 1, "all", True, path_of(texts[1]), None, 1, 0,
-        0.95, 10, None, False, False,
-    )  # fmt: skip
-    patch.setattr(evaluate, "_plan", lambda _: Made(rows=rows, level=0.95))
+    patch.setattr(f"{home}.Plan", lambda **_: Made(rows=rows, level=0.95))
+    patch.setattr(f"{home}.table_rows", lambda *_: rows)
     patch.setattr(evaluate, "_check_out", lambda *_: None)
-    patch.setattr(evaluate, "_material", lambda _: None)
+    patch.setattr(evaluate, "_material", lambda *_: None)
     patch.setattr(f"{home}.inapplicable", lambda *_: {})
     patch.setattr(f"{home}.evaluate", evaluated)
     patch.setattr(f"{home}.write_report", lambda *_: None)
     patch.setattr(f"{home}.title", lambda *_: texts[5])
     patch.setattr(f"{home}.remarks", lambda _: texts[6:9])
     patch.setattr(f"{home}.table_cells", lambda _, row: cells[row.label])
-    evaluate.run_evaluate(asked)
+    evaluate.run_evaluate(texts[0], Path("run"), out=path_of(texts[1]))
     return [*map(cell, texts), *(cell(text, 1000) for text in texts[5:9])]
 
 
@@ -57,25 +54,12 @@ def evaluation(patch: Patch, texts: list[str]) -> list[str]:
 def evaluation_stopped(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(sys, "argv", ["hallutrace", *(text[:ARGUMENT] for text in texts)])
     with patch.context() as inner, ends(130):
-        inner.setattr("hallutrace.commands.evaluate.LiveFits", interrupted)
+        inner.setattr("hallutrace.commands.evaluate.FitsDisplay", interrupted)
         evaluation(inner, texts)
     return []
 
 
 def _trained(patch: Patch, texts: list[str], fit: Callable[..., None]) -> None:
-    asked = train.Asked(
-        path_of(texts[0]),
-        texts[1],
-        texts[2],
-        path_of(texts[3]),
-        [],
-        None,
-        0,
-        None,
-        False,
-        False,
-        False,
-    )
     written = Made(write=lambda _: None, validation_auroc=0.5)
     detector = Made(check=lambda _: None, save=lambda _: None)
     examples = Mock(take=lambda part: part, __len__=lambda _: 3)
@@ -84,12 +68,12 @@ def _trained(patch: Patch, texts: list[str], fit: Callable[..., None]) -> None:
     patch.setattr("hallutrace.detect.load_examples", lambda *_, **__: examples)
     patch.setattr(train, "_parts", lambda *_: ([1], [2]))
     patch.setattr("hallutrace.detect.provenance.Learnt.of", lambda *_: written)
-    patch.setattr(train, "open_run", lambda _: None)
+    patch.setattr("hallutrace.store.reader.open_run", lambda _: None)
     patch.setattr(train, "_provenance", lambda *_: written)
     patch.setattr(train, "_check_out", lambda *_: None)
     patch.setattr(train, "_fit", fit)
     patch.setattr(train, "_finish", lambda *_: written)
-    train.run_train(asked)
+    train.run_train(path_of(texts[0]), texts[1], texts[2], path_of(texts[3]))
 
 
 @printer
@@ -121,13 +105,13 @@ def scoring(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr("hallutrace.detect.load", lambda _: detector)
     patch.setattr("hallutrace.detect.provenance.Provenance.read", lambda _: None)
     patch.setattr("hallutrace.detect.provenance.Learnt.read", lambda _: None)
-    patch.setattr(score, "open_run", lambda _: Store(Path("run"), "model"))
+    patch.setattr("hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model"))
     patch.setattr(score, "_labels", lambda *_: (texts[1], {}))
     patch.setattr(score, "_rows", lambda *_: rows)
     patch.setattr(score, "_warning", lambda *_: texts[2])
     for out in (None, Path(os.devnull).with_name("scores.csv")):
         patch.setattr(score, "_write", score._write if out is None else lambda *_: None)
-        score.run_score(score.Asked(Path("r"), Path("d"), out, None, True))
+        score.run_score(Path("r"), Path("d"), out, overwrite=True)
     return [one_line(texts[1])]
 
 

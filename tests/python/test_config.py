@@ -287,7 +287,7 @@ def test_a_file_that_is_no_yaml_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, "model: [\n")
     message = refusal(config=path)
     assert message.startswith(f"Expected YAML in {path}, got while parsing a flow node")
-    assert message.endswith(" - mend the file")
+    assert message.endswith(" - fix the file")
 
 
 # Layers -----------------------------------------------------------------------------------------

@@ -14,11 +14,21 @@ PACKAGE = Path(hallutrace.__file__).parent
 # Each room imports only rooms of rows above its own, and of its row where it has a number of files.
 ORDER = (
     ("errors",),
-    ("demo", "paths", "escaping", "progress", "retry", "splits", "canonical_json", "cpus"),
+    (
+        "atomic_files",
+        "demo",
+        "paths",
+        "escaping",
+        "progress",
+        "retry",
+        "splits",
+        "canonical_json",
+        "cpu_threads",
+        "package_versions",
+    ),
     ("normalization", "text_measures", "third_party", "chat_arguments", "transformers_compat"),
     ("presets",),
     ("config",),
-    ("cpu_threads",),
     ("attention",),
     ("questions",),
     ("model",),

@@ -14,7 +14,7 @@ from hallutrace.errors import InputError, ModelError
 from hallutrace.model.loading import load
 from hallutrace.progress import Silent
 from hallutrace.questions import open_questions
-from hallutrace.retry import Patience, is_passing
+from hallutrace.retry import Retry, is_temporary
 from hallutrace.store.folder import Run
 
 
@@ -46,8 +46,8 @@ class Waits:
         self.seconds: list[float] = []
         self.notes: list[str] = []
 
-    def patience(self, **options: Any) -> Patience:
-        return Patience(self.notes.append, self.seconds.append, **options)
+    def retry(self, **options: Any) -> Retry:
+        return Retry(self.notes.append, self.seconds.append, **options)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def wrapped(cause: BaseException, error: BaseException) -> BaseException:
 
 
 @pytest.mark.parametrize(
-    ("error", "passes"),
+    ("error", "expected"),
     [
         (HfHubHTTPError(429), True),
         (HfHubHTTPError(503), True),
@@ -92,13 +92,13 @@ def wrapped(cause: BaseException, error: BaseException) -> BaseException:
         (FileNotFoundError("no such file"), False),
     ],
 )
-def test_what_is_passing_is_told_by_status_and_kind(error: BaseException, passes: bool) -> None:
-    assert is_passing(error) == passes
+def test_what_is_temporary_is_told_by_status_and_kind(error: BaseException, expected: bool) -> None:
+    assert is_temporary(error) == expected
 
 
 def test_waits_double_up_to_a_cap(waits: Waits) -> None:
     act = failing_first([ReadTimeout("slow")] * 5, lambda: 7)
-    assert waits.patience(longest=12).call(act, "Loading it") == 7
+    assert waits.retry(longest_wait=12).call(act, "Loading it") == 7
     assert waits.seconds == [2, 4, 8, 12, 12]
     assert waits.notes[0] == (
         "Loading it: ReadTimeout: slow - trying again in 2 s (attempt 2 of 6; Ctrl-C ends the wait)"
@@ -106,17 +106,17 @@ def test_waits_double_up_to_a_cap(waits: Waits) -> None:
     assert len(waits.notes) == 5
 
 
-def test_patience_ends_with_the_last_error(waits: Waits) -> None:
+def test_it_ends_with_the_last_error(waits: Waits) -> None:
     errors: list[BaseException] = [HfHubHTTPError(503) for _ in range(9)]
     with pytest.raises(HfHubHTTPError) as raised:
-        waits.patience(attempts=3).call(failing_first(errors, lambda: 7), "Loading it")
+        waits.retry(attempts=3).call(failing_first(errors, lambda: 7), "Loading it")
     assert raised.value is errors[2]
     assert waits.seconds == [2, 4]
 
 
-def test_what_lasts_is_not_waited_for(waits: Waits) -> None:
+def test_permanent_errors_are_raised_at_once(waits: Waits) -> None:
     with pytest.raises(HfHubHTTPError):
-        waits.patience().call(failing_first([HfHubHTTPError(404)], lambda: 7), "Loading it")
+        waits.retry().call(failing_first([HfHubHTTPError(404)], lambda: 7), "Loading it")
     assert waits.seconds == []
 
 
@@ -125,7 +125,7 @@ def test_what_lasts_is_not_waited_for(waits: Waits) -> None:
 )
 def test_a_server_may_ask_for_longer(waits: Waits, asked: str, waited: float) -> None:
     busy = HfHubHTTPError(429, Retry_After=asked)
-    assert waits.patience().call(failing_first([busy], lambda: 7), "Loading it") == 7
+    assert waits.retry().call(failing_first([busy], lambda: 7), "Loading it") == 7
     assert waits.seconds == [waited]
 
 
@@ -133,9 +133,9 @@ def test_an_interrupt_ends_a_wait(waits: Waits) -> None:
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    patience = Patience(waits.notes.append, interrupted)
+    retry = Retry(waits.notes.append, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        patience.call(failing_first([ReadTimeout("slow")], lambda: 7), "Loading it")
+        retry.call(failing_first([ReadTimeout("slow")], lambda: 7), "Loading it")
     assert len(waits.notes) == 1
 
 
@@ -174,7 +174,7 @@ def broken(waits: Waits, monkeypatch: pytest.MonkeyPatch, *breaks: Any) -> list[
         "load_dataset",
         failing_first([HfHubHTTPError(429), ConnectionError("gone")], lambda *_, **__: data),
     )
-    return list(open_questions("hf:owner/name/train", patience=waits.patience()))
+    return list(open_questions("hf:owner/name/train", retry=waits.retry()))
 
 
 def test_a_stream_goes_on_at_the_row_it_broke_at(
@@ -207,7 +207,7 @@ def test_a_model_is_waited_for(
         lost = wrapped(ReadTimeout("slow"), OSError("cannot load"))
         slow = failing_first([lost], kind.from_pretrained)
         monkeypatch.setattr(kind, "from_pretrained", slow)
-    loaded = load(ExtractConfig(model=str(checkpoint)), waits.patience())
+    loaded = load(ExtractConfig(model=str(checkpoint)), waits.retry())
     assert loaded.layers > 0
     assert [note.partition(":")[0] for note in waits.notes] == [
         f"Loading {what} {checkpoint}"
@@ -224,7 +224,7 @@ def test_a_model_that_does_not_come_is_told_at_the_end(
         AutoConfig, "from_pretrained", failing_first([ConnectionError("gone")] * 9, lambda: None)
     )
     with pytest.raises(ModelError, match="got ConnectionError for 'owner/name'"):
-        load(ExtractConfig(model="owner/name"), waits.patience())
+        load(ExtractConfig(model="owner/name"), waits.retry())
     assert waits.seconds == [2, 4, 8, 16, 32]
 
 

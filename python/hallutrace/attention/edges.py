@@ -42,6 +42,12 @@ class EdgeList:
         InputError: arrays of another dtype or of shapes that do not agree.
 
     Source: ours.
+
+    Example:
+        >>> import numpy as np
+        >>> edges = hallutrace.sparsify(np.float32([[1, 0], [0.25, 0.75]]), top_k=1)
+        >>> edges.queries.tolist(), edges.keys.tolist(), edges.weights.tolist()
+        ([0, 1], [0, 1], [1.0, 0.75])
     """
 
     indptr: npt.NDArray[np.int64]
@@ -205,6 +211,12 @@ class Marginals:
         mass: [heads, queries, segments], sum of the weights on each segment of the keys.
 
     Source: ours; what published detectors read from each is told in the documentation of those.
+
+    Example:
+        >>> import numpy as np
+        >>> found = hallutrace.marginals(np.float32([[1, 0], [0.25, 0.75]]))
+        >>> found.diagonal.tolist(), found.received.tolist()
+        ([[1.0, 0.75]], [[0.25, 0.0]])
     """
 
     diagonal: npt.NDArray[np.float32]

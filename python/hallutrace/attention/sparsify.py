@@ -62,6 +62,12 @@ def sparsify(
         InputError: an array, a weight or an argument other than told above.
 
     Source: ours.
+
+    Example:
+        >>> import numpy as np
+        >>> attention = np.float32([[[1, 0, 0], [0.25, 0.75, 0], [0.5, 0.25, 0.25]]])
+        >>> sparsify(attention, min_weight=0.5).keys.tolist()
+        [0, 1, 0]
     """
     array, bfloat16 = borrow(attention)
     indptr, keys, weights, retained, shape, first = _core.sparsify(
@@ -102,6 +108,11 @@ def marginals(
         InputError: an array, a weight or an argument other than told above.
 
     Source: ours.
+
+    Example:
+        >>> import numpy as np
+        >>> marginals(np.float32([[1, 0], [0.5, 0.5]])).entropy.round(3)
+        array([[0.   , 0.693]], dtype=float32)
     """
     array, bfloat16 = borrow(attention)
     diagonal, previous, received, entropy, mass = _core.marginals(

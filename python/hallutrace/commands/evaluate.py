@@ -6,123 +6,161 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.table import Table
+import typer
 
-from hallutrace.commands.live_fits import LiveFits
-from hallutrace.commands.text import (
-    ERR,
-    OUT,
-    cell,
-    duration,
-    plain,
-    print_json,
-    same_command,
-    styled,
+from hallutrace.commands.arguments import (
+    AsJson,
+    LabelName,
+    Limit,
+    choices,
+    completes,
+    detector_names,
 )
-from hallutrace.cpus import available_cpus
+from hallutrace.commands.evaluation_table import show_evaluation
+from hallutrace.commands.live import FitsDisplay
+from hallutrace.commands.text import ERR, print_json, same_command, styled
+from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import InputError
-from hallutrace.store.reader import open_run
+from hallutrace.paths import expanded
 
 if TYPE_CHECKING:
-    from hallutrace.detect.evaluation import Evaluation, Material, Plan
+    from hallutrace.detect.evaluation import Material, Plan
 
 MOST_PROCESSES = 8
 FITS = "fits"
-WIDE = 110  # columns of a terminal that has place for the whole table
-
-# Whether a column is shown on narrow terminals too; the files have all of them.
-_COLUMNS = {
-    "detector": True,
-    "AUROC [{level}]": True,
-    "AUPRC": True,
-    "TPR at 5% FPR": True,
-    "at 10%": False,
-    "ECE": True,
-    "p": True,
-    "train s": False,
-    "ms a trace": False,
-    "folds x seeds": False,
-}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The command line; fields are named as its options."""
+def run_evaluate(
+    label: LabelName,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of a run, as `hallutrace extract` wrote it.",
+            metavar="RUN",
+            parser=expanded,
+        ),
+    ] = None,
+    detectors: Annotated[
+        str,
+        typer.Option(
+            help="Names of detectors, separated by commas; NAME:option=value:option=value sets "
+            "options, and all stands for all names.",
+            metavar="NAME,...",
+            autocompletion=completes(lambda: ["all", *detector_names()]),
+        ),
+    ] = "all",
+    train_on: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train on this run and test on that of --test-on (default: both on RUN).",
+            metavar="RUN",
+            parser=expanded,
+        ),
+    ] = None,
+    test_on: Annotated[
+        Path | None,
+        typer.Option(
+            help="Test on this run, with --train-on (default: on RUN).",
+            metavar="RUN",
+            parser=expanded,
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Number of splits by group.", metavar="N")] = 5,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of seeds of detectors that depend on one (default: 3; 1 with --quick).",
+            metavar="N",
+        ),
+    ] = None,
+    seeds_on: Annotated[
+        str,
+        typer.Option(
+            help="all: each seed is fitted on every fold; spread: fold k takes seed k mod seeds, "
+            "so there are as many fits as folds.",
+            **choices("all", "spread"),
+        ),
+    ] = "all",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Only controls, linear detectors and one graph model, with one seed."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the report (default: evaluations/RUN-LABEL).",
+            metavar="PATH",
+            parser=expanded,
+        ),
+    ] = None,
+    limit: Limit = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of fits at the same time (default: one per CPU, at most 8; 2 on a GPU).",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the splits and of the bootstrap.", metavar="N", min=0)
+    ] = 0,
+    level: Annotated[
+        float, typer.Option(help="Level of the confidence intervals, from 0 to 1.", metavar="X")
+    ] = 0.95,
+    draws: Annotated[int, typer.Option(help="Number of bootstrap draws.", metavar="N")] = 2000,
+    shuffle_labels: Annotated[
+        int | None,
+        typer.Option(
+            help="Shuffle the labels among the groups with this seed first. Every AUROC should "
+            "then be .5; one that is not shows that test groups were used in training.",
+            metavar="N",
+            min=0,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the evaluation in --out first.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare detectors on the same traces, splits and seeds, with controls beside them.
 
-    run: Path | None
-    train_on: Path | None
-    test_on: Path | None
-    detectors: str
-    label: str
-    folds: int
-    seeds: int | None
-    seeds_on: str
-    quick: bool
-    out: Path | None
-    limit: int | None
-    jobs: int | None
-    seed: int
-    level: float
-    draws: int
-    shuffle_labels: int | None
-    overwrite: bool
-    as_json: bool
+    Writes table.md, evaluation.json and scores.csv. After a kill the same command goes on with the
+    fits that are missing.
+    """
+    from hallutrace.detect import evaluation as evaluating
 
-    def runs(self) -> tuple[Path, Path]:
-        """The run that is learnt from, and the one that is tested on.
-
-        Raises:
-            InputError: neither one run, nor both of a transfer.
-        """
-        if self.run is not None and self.train_on is None and self.test_on is None:
-            return self.run, self.run
-        if self.run is None and self.train_on is not None and self.test_on is not None:
-            return self.train_on, self.test_on
-        given = {"RUN": self.run, "--train-on": self.train_on, "--test-on": self.test_on}
-        there = [name for name, value in given.items() if value is not None]
-        raise InputError(
-            f"Expected RUN, or --train-on with --test-on, got {', '.join(there) or 'none'} - "
-            "begin with `hallutrace evaluate runs/demo --label contains`"
-        )
-
-    def folder(self) -> Path:
-        """Where the report goes."""
-        if self.out is not None:
-            return self.out
-        learn, test = self.runs()
-        names = [test.resolve().name, self.label]
-        if learn != test:
-            names.insert(0, f"{learn.resolve().name}-to")
-        return Path("evaluations") / "-".join([*names, *(["quick"] if self.quick else [])])
-
-
-def run_evaluate(asked: Asked) -> None:
-    """`hallutrace evaluate`."""
-    from hallutrace.detect.evaluation import (
-        evaluate,
-        inapplicable,
-        to_json,
-        write_report,
+    train_run, test_run = _runs(run, train_on, test_on)
+    plan = evaluating.Plan(
+        rows=evaluating.table_rows(detectors, quick),
+        folds=folds,
+        seeds=seeds if seeds is not None else (1 if quick else 3),
+        seeds_on=seeds_on,  # type: ignore[arg-type]  # checked by Plan
+        split_seed=seed,
+        draws=draws,
+        level=level,
+        shuffle_labels=shuffle_labels,
     )
-
-    asked.runs()
-    plan, folder = _plan(asked), asked.folder()
-    _check_out(folder, asked.overwrite)
-    material = _material(asked)
-    inapplicable(plan.rows, material)
-    if asked.overwrite:
+    folder = out or _default_folder(train_run, test_run, label, quick)
+    _check_out(folder, overwrite)
+    material = _material(train_run, test_run, label, limit, plan)
+    evaluating.inapplicable(plan.rows, material)
+    if overwrite:
         _clear(folder)
-    processes = asked.jobs or _processes()
     began = time.monotonic()
     try:
-        with LiveFits() as observer:
-            evaluation = evaluate(
-                material, plan, folder / FITS, processes=processes, observer=observer
+        with FitsDisplay(ERR) as observer:
+            evaluation = evaluating.evaluate(
+                material,
+                plan,
+                folder / FITS,
+                processes=jobs or _processes(),
+                observer=observer,
             )
     except KeyboardInterrupt:
         ERR.print(
@@ -132,60 +170,61 @@ def run_evaluate(asked: Asked) -> None:
             )
         )
         raise SystemExit(130) from None
-    write_report(evaluation, asked.label, folder)
-    if asked.as_json:
-        print_json(to_json(evaluation, asked.label))
+    evaluating.write_report(evaluation, label, folder)
+    if as_json:
+        print_json(evaluating.to_json(evaluation, label))
     else:
-        _show(evaluation, asked, folder, time.monotonic() - began)
+        show_evaluation(evaluation, label, folder, time.monotonic() - began)
     if any(row.is_asked and row.label in evaluation.failed for row in plan.rows):
         raise SystemExit(1)
 
 
-def _show(evaluation: Evaluation, asked: Asked, folder: Path, seconds: float) -> None:
-    from hallutrace.detect.evaluation import JSON_FILE
+def _runs(run: Path | None, train_on: Path | None, test_on: Path | None) -> tuple[Path, Path]:
+    """The run to train on and the run to test on.
 
-    OUT.print(_shown(evaluation, asked.label, evaluation.plan))
-    _show_remarks(evaluation)
-    files = f"{JSON_FILE}, table.md, scores.csv"
-    OUT.print(f"{plain(str(folder))}: {files} ({duration(seconds)})")
-    if evaluation.failed:
-        OUT.print(f"Where they failed is in {JSON_FILE}; the same command tries them again.")
+    Raises:
+        InputError: neither one run, nor both of a transfer.
+    """
+    if run is not None and train_on is None and test_on is None:
+        return run, run
+    if run is None and train_on is not None and test_on is not None:
+        return train_on, test_on
+    given = {"RUN": run, "--train-on": train_on, "--test-on": test_on}
+    there = [name for name, value in given.items() if value is not None]
+    raise InputError(
+        f"Expected RUN, or --train-on with --test-on, got {', '.join(there) or 'none'} - "
+        "begin with `hallutrace evaluate runs/demo --label contains`"
+    )
+
+
+def _default_folder(train_run: Path, test_run: Path, label: str, quick: bool) -> Path:
+    names = [test_run.resolve().name, label, *(["quick"] if quick else [])]
+    if train_run != test_run:
+        names.insert(0, f"{train_run.resolve().name}-to")
+    return Path("evaluations") / "-".join(names)
 
 
 def _processes() -> int:
-    """One a core; on a GPU, which they share, no more than two."""
+    """One per CPU; on a GPU, which they share, no more than two."""
     torch = sys.modules.get("torch")
     most = 2 if torch is not None and torch.cuda.is_available() else MOST_PROCESSES
     return min(available_cpus(), most)
 
 
-def _plan(asked: Asked) -> Plan:
-    from hallutrace.detect.evaluation import Plan, table_rows
-
-    return Plan(
-        rows=table_rows(asked.detectors, asked.quick),
-        folds=asked.folds,
-        seeds=asked.seeds if asked.seeds is not None else (1 if asked.quick else 3),
-        seeds_on=asked.seeds_on,  # type: ignore[arg-type]  # refused there if it is another
-        split_seed=asked.seed,
-        draws=asked.draws,
-        level=asked.level,
-        shuffle_labels=asked.shuffle_labels,
-    )
-
-
-def _material(asked: Asked) -> Material:
+def _material(
+    train_run: Path, test_run: Path, label: str, limit: int | None, plan: Plan
+) -> Material:
     from hallutrace.detect import load_examples
     from hallutrace.detect.evaluation import Material, shuffled
+    from hallutrace.store.reader import open_run
 
-    learn, test = asked.runs()
-    runs = [learn] if learn == test else [learn, test]
-    found = [load_examples(open_run(run), asked.label, limit=asked.limit) for run in runs]
-    if asked.shuffle_labels is not None:
-        found = shuffled(found, asked.shuffle_labels)
+    runs = [train_run] if train_run == test_run else [train_run, test_run]
+    found = [load_examples(open_run(run), label, limit=limit) for run in runs]
+    if plan.shuffle_labels is not None:
+        found = shuffled(found, plan.shuffle_labels)
     if len(found) == 1:
-        return Material.of(found[0], asked.folds, asked.seed)
-    return Material.transfer(found[0], found[1], asked.folds, asked.seed)
+        return Material.of(found[0], plan.folds, plan.split_seed)
+    return Material.transfer(found[0], found[1], plan.folds, plan.split_seed)
 
 
 def _check_out(folder: Path, overwrite: bool) -> None:
@@ -227,32 +266,3 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / FITS, ignore_errors=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
-
-
-def _shown(evaluation: Evaluation, label: str, plan: Plan) -> Table:
-    from hallutrace.detect.evaluation import table_cells, title
-
-    is_wide = OUT.width >= WIDE
-    table = Table(title=cell(title(evaluation, label), 1000), title_justify="left", box=box.SIMPLE)
-    for name, is_shown in _COLUMNS.items():
-        if is_shown or is_wide:
-            heading = name.format(level=f"{100 * plan.level:g}%")
-            table.add_column(heading, no_wrap=name.startswith("AUROC"))
-    for row in plan.rows:
-        head = styled((cell(row.label), "bold" if row.is_control else ""))
-        cells = table_cells(evaluation, row)
-        if cells is None:
-            table.add_row(head, "not applicable" if row.label in evaluation.missing else "failed")
-            continue
-        short = [cells[0], *(text.split(" ")[0] for text in cells[1:4]), *cells[4:]]
-        shown = zip(short, list(_COLUMNS.values())[1:], strict=True)
-        table.add_row(head, *(plain(text) for text, is_shown in shown if is_shown or is_wide))
-    return table
-
-
-def _show_remarks(evaluation: Evaluation) -> None:
-    from hallutrace.detect.evaluation import remarks
-
-    OUT.print("Controls are bold.")
-    for text in remarks(evaluation):
-        OUT.print(cell(text, 1000))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from hallutrace.commands.live import Live
-from hallutrace.commands.options import config_of
+from hallutrace.commands.arguments import AsJson
+from hallutrace.commands.live import ExtractionDisplay
+from hallutrace.commands.options import ConfigFile, Preset, config_of, config_options
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -23,16 +23,25 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.escaping import python_literal
-from hallutrace.extraction.summary import Summary
+
+if TYPE_CHECKING:
+    from hallutrace.extraction.summary import Summary
 
 SYNCING = 0.03  # share of the time beyond which waiting for the disk is worth a line
 SHOWN = 20  # failures in the table of what still fails
 
 
+@config_options
 def run_extract(
-    preset: str | None, config_file: Path | None, options: dict[str, Any], as_json: bool
+    preset: Preset = None, config_file: ConfigFile = None, as_json: AsJson = False, **options: Any
 ) -> None:
-    """`hallutrace extract`."""
+    """Ask a model questions and keep a trace of each answer.
+
+    Without options: the small model in the package on 400 of its own questions, into runs/demo.
+
+    The same command again goes on where it stopped. --limit may grow; any other difference is
+    refused.
+    """
     config = config_of(preset, config_file, options)
     ERR.print(f"Loading torch, transformers and the model {plain(config.model)} ...")
     from hallutrace.commands.library_notes import quiet_libraries
@@ -40,7 +49,7 @@ def run_extract(
 
     quiet_libraries(is_small=config.model == "demo")
     try:
-        with Live(ERR) as reporter:
+        with ExtractionDisplay(ERR) as reporter:
             summary = extract(config, reporter)
     except KeyboardInterrupt:
         ERR.print(

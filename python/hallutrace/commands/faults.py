@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import platform
 import traceback
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import typer
@@ -24,10 +24,12 @@ import typer
 from hallutrace.commands.text import ERR, plain
 from hallutrace.errors import HallutraceError
 from hallutrace.escaping import without_middle
+from hallutrace.package_versions import version_of
 
 MISTAKE, FAULT, STOPPED = 2, 1, 130
 LONGEST = 10_000  # characters of a message
 LONGEST_TRACEBACK = 50_000
+PACKAGES = ("hallutrace", "torch", "transformers")
 
 # The base of the exceptions of arguments; typer carries click, or imports it, by its version.
 _ArgumentError: Any = typer.BadParameter.__mro__[2]
@@ -70,7 +72,7 @@ def tell(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         where = f": {plain(str(error.filename))}" if error.filename else ""
         return _mistake(
-            f"Expected the file system to do as asked, got: {error.strerror}{where} - mend that, "
+            f"Expected the file system to do as asked, got: {error.strerror}{where} - fix that, "
             "and run the same command again"
         )
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -81,12 +83,12 @@ def tell(error: BaseException) -> int:
 
 def fault_line() -> str:
     """Says that a traceback is a fault of hallutrace, with versions and where to report it."""
-    names = ("torch", "transformers")
-    versions = ", ".join(f"{name} {_version(name)}" for name in names)
+    ours, *others = (version_of(name) or "not installed" for name in PACKAGES)
+    versions = ", ".join(map(" ".join, zip(PACKAGES[1:], others, strict=True)))
     url = _report_url()
     where = f"at {url}" if url else "to the maintainers"
     return (
-        f"This is a fault of hallutrace {_version('hallutrace')} (Python "
+        f"This is a fault of hallutrace {ours} (Python "
         f"{platform.python_version()}, {versions}), not of your command - report it {where} with "
         "the lines above"
     )
@@ -123,10 +125,3 @@ def _report_url() -> str | None:
         if label in urls:
             return urls[label]
     return None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

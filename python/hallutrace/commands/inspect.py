@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
+from hallutrace.commands.arguments import AsJson, RunFolder
 from hallutrace.commands.text import (
     OUT,
     bytes_text,
@@ -19,13 +21,30 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
-from hallutrace.model.token_text import token_texts
 
 
 def run_inspect(
-    run: Path, trace: str | None, shard: int | None, read_all: bool, as_json: bool
+    run: RunFolder,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            help="Show one trace: the id of its question, ID/SAMPLE, or its number from 0.",
+            metavar="ID",
+        ),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(help="Show only this shard, a number from 0.", metavar="N", min=0),
+    ] = None,
+    read_all: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Read the attention of every trace (default: of a sample of them)."
+        ),
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """`hallutrace inspect`."""
+    """Show what is in a run: lengths, answers, sizes, attention retained, entropy by layer."""
     from hallutrace.store.inspect import inspect_run
     from hallutrace.store.reader import open_run
 
@@ -175,5 +194,7 @@ def _words(store: Any, trace: Any) -> list[str]:
     if not isinstance(file, (str, Path)):
         return [f"#{id_}" for id_ in ids]
     from tokenizers import Tokenizer
+
+    from hallutrace.model.token_text import token_texts
 
     return token_texts(Tokenizer.from_file(str(file)), ids)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.table import Column, Table
 from rich.text import Text
 
+from hallutrace.commands.arguments import AsJson, RunFolder, choices, completes
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -23,7 +24,9 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
-from hallutrace.normalization import DEFAULT
+from hallutrace.normalization import DEFAULT, NORMALIZATIONS
+from hallutrace.paths import expanded
+from hallutrace.text_measures import JUDGES
 
 if TYPE_CHECKING:
     from hallutrace.labels import Agreement, LabelSummary
@@ -33,76 +36,143 @@ WORDS = {1: "hallucinated", 0: "right", None: "-"}
 SHOWN = 1000  # characters of a text of an example
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The command line; fields are named as its options, ``given`` is ``--from``."""
+def run_label(
+    run: RunFolder,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="With --agreement: names of the labels to compare (default: all).", metavar="NAME"
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare answers with their references, and take the best score of them: exact, "
+            "contains (as whole words), f1 (of words), rouge-l (longest common subsequence of "
+            "words).",
+            metavar="PROTOCOL",
+            autocompletion=completes(lambda: JUDGES),
+        ),
+    ] = None,
+    given: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Take the labels of a person or a judge from a .jsonl, .json, .csv, .tsv or "
+            ".parquet file with the columns id, label (1, true, hallucinated; 0, false, right; "
+            "null), and optionally sample and score.",
+            metavar="FILE",
+            parser=expanded,
+        ),
+    ] = None,
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="Compare the labels that the run has.")
+    ] = False,
+    normalize: Annotated[
+        str | None,
+        typer.Option(
+            help="With --by: how texts are made comparable. unicode (default) knows scripts "
+            "without spaces, typographic marks, full-width forms and accents; triviaqa is the rule "
+            "of TriviaQA's evaluation script, whose labels are named PROTOCOL-triviaqa.",
+            **choices(*NORMALIZATIONS),
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the labels (default: the protocol, or the name of the file).",
+            metavar="NAME",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Least score, from 0 to 1, of a right answer (default: f1 .5, rouge-l .3).",
+            metavar="SCORE",
+        ),
+    ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            help="Range of scores that count as neither right nor hallucinated (default: none).",
+            metavar="LOW:HIGH",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace other labels of the same name.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Label answers as hallucinated (1) or right (0), or compare labels with --agreement.
 
-    run: Path
-    names: list[str]
-    by: str | None
-    given: Path | None
-    agreement: bool
-    normalize: str | None
-    name: str | None
-    threshold: float | None
-    drop: str | None
-    overwrite: bool
-    as_json: bool
-
-    def check(self) -> None:
-        """Refuses options that do not go together.
-
-        Raises:
-            InputError: naming them.
-        """
-        modes = {"--by": self.by, "--from": self.given, "--agreement": self.agreement or None}
-        there = [option for option, value in modes.items() if value is not None]
-        if len(there) != 1:
-            raise InputError(
-                f"Expected one of --by, --from and --agreement, got {' and '.join(there) or 'none'}"
-                f" - begin with `{command('hallutrace', 'label', self.run, '--by', 'contains')}`"
-            )
-        extra = {
-            "NAME": self.names and not self.agreement,
-            "--normalize": self.normalize is not None and self.by is None,
-            "--threshold": self.threshold is not None and self.by is None,
-            "--drop": self.drop is not None and self.by is None,
-            "--name": self.name is not None and self.agreement,
-            "--overwrite": self.overwrite and self.agreement,
-        }
-        if unfit := [option for option, is_unfit in extra.items() if is_unfit]:
-            raise InputError(
-                f"Expected options that go with {there[0]}, got {', '.join(unfit)} - leave it out"
-            )
-
-
-def run_label(asked: Asked) -> None:
-    """`hallutrace label`."""
+    A run can have any number of labels, in labels/NAME.jsonl. The same command again labels the
+    traces that were added to the run.
+    """
     from hallutrace import labels
 
-    asked.check()
-    if asked.agreement:
-        _show_agreement(labels.agreement(asked.run, asked.names), asked.as_json)
+    modes = {"--by": by, "--from": given, "--agreement": agreement or None}
+    mode = _only_mode(run, [option for option, value in modes.items() if value is not None])
+    _check_unused(
+        mode,
+        {
+            "NAME": bool(names) and not agreement,
+            "--normalize": normalize is not None and by is None,
+            "--threshold": threshold is not None and by is None,
+            "--drop": drop is not None and by is None,
+            "--name": name is not None and agreement,
+            "--overwrite": overwrite and agreement,
+        },
+    )
+    if agreement:
+        _show_agreement(labels.agreement(run, names or []), as_json)
         return
-    if asked.given is not None:
-        summary = labels.label_from(
-            asked.run, asked.given, name=asked.name, overwrite=asked.overwrite
-        )
+    if given is not None:
+        summary = labels.label_from(run, given, name=name, overwrite=overwrite)
     else:
         summary = labels.label(
-            asked.run,
-            asked.by or "",
-            normalize=asked.normalize or DEFAULT,
-            name=asked.name,
-            threshold=asked.threshold,
-            drop=_range(asked.drop),
-            overwrite=asked.overwrite,
+            run,
+            by or "",
+            normalize=normalize or DEFAULT,
+            name=name,
+            threshold=threshold,
+            drop=_range(drop),
+            overwrite=overwrite,
             follow=_follow if ERR.is_terminal else None,
         )
-    if asked.as_json:
+    if as_json:
         print_json(summary.to_json())
     else:
-        OUT.print(_summary_text(summary, asked.given is not None))
+        OUT.print(_summary_text(summary, given is not None))
+
+
+def _only_mode(run: Path, modes: list[str]) -> str:
+    """The one option that says what to do.
+
+    Raises:
+        InputError: none of them, or several.
+    """
+    if len(modes) != 1:
+        raise InputError(
+            f"Expected one of --by, --from and --agreement, got {' and '.join(modes) or 'none'}"
+            f" - begin with `{command('hallutrace', 'label', run, '--by', 'contains')}`"
+        )
+    return modes[0]
+
+
+def _check_unused(mode: str, unused: dict[str, bool]) -> None:
+    """Refuses options that have no effect.
+
+    Args:
+        mode: the option that says what to do.
+        unused: by option, whether it was given without effect.
+
+    Raises:
+        InputError: naming them.
+    """
+    if found := [option for option, is_unused in unused.items() if is_unused]:
+        raise InputError(
+            f"Expected options that go with {mode}, got {', '.join(found)} - leave it out"
+        )
 
 
 def _follow(traces: Iterator[Any], total: int) -> Iterable[Any]:

@@ -11,15 +11,36 @@ from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origi
 import typer
 from pydantic.fields import FieldInfo
 
+from hallutrace.commands.arguments import choices, completes
 from hallutrace.config import ExtractConfig
+from hallutrace.paths import expanded
+from hallutrace.presets import PRESETS
 
-NONE = "none"  # what an option is given to take a default away
+NONE = "none"  # the value that takes the default of an option away
+
+Preset = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"Named settings of a whole experiment: {', '.join(sorted(PRESETS))}.",
+        metavar="NAME",
+        autocompletion=completes(lambda: PRESETS),
+    ),
+]
+ConfigFile = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--config",
+        help="YAML file with options by name; options on the command line have precedence.",
+        metavar="FILE",
+        parser=expanded,
+    ),
+]
 
 
 def config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command with ``**options`` one option for every field of :class:`ExtractConfig`.
 
-    The command receives those that were given alone, still as text: the configuration checks them.
+    The command receives only the options that were given, as text: the configuration checks them.
     """
     own = [
         parameter
@@ -35,9 +56,7 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
         command(**rest, **{name: value for name, value in options.items() if value is not None})
 
     with_options.__name__ = command.__name__
-    # Typer keeps line breaks within a paragraph; a terminal breaks lines by itself.
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    with_options.__doc__ = "\n\n".join(" ".join(part.split()) for part in paragraphs)
+    with_options.__doc__ = command.__doc__
     parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *fields]
     ]
@@ -80,28 +99,29 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     default = field.get_default(call_default_factory=True)
     text = field.description or ""
     if default not in (None, (), {}, False):
-        text += f" (default {default})"
+        text += f" (default: {default})"
+    text = f"{text[:1].upper()}{text[1:]}."
     about: dict[str, Any] = {"help": text, "rich_help_panel": panel, "show_default": False}
     if field.annotation is bool:
         option = typer.Option(flag, **about)
         kind: Any = Optional[bool]
     else:
-        option = typer.Option(flag, metavar=_metavar(field.annotation), **about)
+        option = typer.Option(flag, **choices(*_values(field.annotation)), **about)
         kind = Optional[list[str]] if get_origin(field.annotation) is tuple else Optional[str]
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )
 
 
-def _metavar(annotation: Any) -> str:
-    kinds = [kind for kind in _alternatives(annotation) if kind is not type(None)]
+def _values(annotation: Any) -> list[str]:
+    """The words that a field takes, and a placeholder in capitals for each other type."""
     words: list[str] = []
-    for kind in kinds:
+    for kind in _alternatives(annotation):
         if get_origin(kind) is Literal:
             words.extend(map(str, get_args(kind)))
-        else:
+        elif kind is not type(None):
             words.append({int: "N", float: "X", Path: "PATH", dict: "YAML"}.get(kind, "TEXT"))
-    return "|".join(words)
+    return words
 
 
 def _alternatives(annotation: Any) -> list[Any]:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.table import Table
 
-from hallutrace.commands.options import config_of
+from hallutrace.commands.arguments import AsJson
+from hallutrace.commands.options import ConfigFile, Preset, config_of, config_options
 from hallutrace.commands.text import OUT, bytes_text, duration, plain, print_json
-from hallutrace.config import ExtractConfig
-from hallutrace.questions import QuestionSource
+
+if TYPE_CHECKING:
+    from hallutrace.config import ExtractConfig
+    from hallutrace.questions import QuestionSource
 
 
+@config_options
 def run_plan(
-    preset: str | None,
-    config_file: Path | None,
-    options: dict[str, Any],
-    prompt_tokens: int,
-    answer_tokens: int,
-    measured: bool,
-    as_json: bool,
+    preset: Preset = None,
+    config_file: ConfigFile = None,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Tokens of a prompt to assume.", metavar="N", min=1)
+    ] = 40,
+    answer_tokens: Annotated[
+        int, typer.Option(help="Tokens of an answer to assume.", metavar="N", min=1)
+    ] = 12,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Load the model, time one batch, and estimate the time."),
+    ] = False,
+    as_json: AsJson = False,
+    **options: Any,
 ) -> None:
-    """`hallutrace plan`."""
+    """Estimate disk and memory of a run before it begins, and its time with --measure.
+
+    Needs only the model's configuration: no weights, and for presets no network.
+    """
     config = config_of(preset, config_file, options)
     from hallutrace.commands.library_notes import quiet_libraries
     from hallutrace.extraction import estimate
@@ -31,17 +45,17 @@ def run_plan(
     shape = estimate.model_shape(config.model, config.revision, config.trust_remote_code)
     source = _source_at_hand(config)
     questions = config.limit or (source.total if source else None)
-    understood = source.understood() if source else []
+    source_lines = source.describe() if source else []
     batch = config.batch_size if config.batch_size != "auto" else 8
     plans = estimate.plan(config, shape, prompt_tokens, answer_tokens, questions)
     needs = estimate.memory(config, shape, prompt_tokens, answer_tokens, batch)
-    timed = estimate.measure(config, batch) if measured else None
+    timed = estimate.measure(config, batch) if measure else None
     if as_json:
         content: dict[str, Any] = {
             "prompt_tokens": prompt_tokens,
             "answer_tokens": answer_tokens,
             "questions": questions,
-            "understood": understood,
+            "source": source_lines,
             "batch_size": batch,
             "hidden_states": {
                 one.hidden_states: {
@@ -56,7 +70,7 @@ def run_plan(
             content["measured"] = {name: getattr(timed, name) for name in timed.__slots__}
         print_json(content)
         return
-    for line in understood:
+    for line in source_lines:
         OUT.print(line)
     OUT.print(
         f"{plain(config.model)}: {shape.layers} layers, {shape.heads} heads, "

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from hallutrace.commands.arguments import AsJson, RunFolder
 from hallutrace.commands.text import ERR, OUT, plain, print_json, styled
 
 
-def run_repair(run: Path, dry_run: bool, questions: str | None, as_json: bool) -> None:
-    """`hallutrace repair`."""
-    from hallutrace.retry import Patience
+def run_repair(
+    run: RunFolder,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be done; change nothing.")
+    ] = False,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="Source of the questions or responses of the run, if it has moved since "
+            "(default: where the run says it was).",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild lost commit records, and remove what killed processes left.
+
+    A damaged shard stays as it is. Exit code 0 if nothing wrong is left, 1 if something could not
+    be repaired.
+    """
+    from hallutrace.retry import Retry
     from hallutrace.store.repair import repair
 
-    patience = Patience(lambda text: ERR.print(plain(text)))
-    findings = repair(run, dry_run=dry_run, questions=questions, patience=patience)
+    retry = Retry(lambda text: ERR.print(plain(text)))
+    findings = repair(run, dry_run=dry_run, questions=questions, retry=retry)
     verb = "to repair" if dry_run else "repaired"
     found = []
-    with ERR.status(
-        "checking every byte", spinner="line"
-    ):  # says nothing where it is not a terminal
+    with ERR.status("checking every byte", spinner="line"):  # silent where it is not a terminal
         for finding in findings:
             found.append(finding)
             if not as_json:

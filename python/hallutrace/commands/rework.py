@@ -5,19 +5,43 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from hallutrace.commands.arguments import NewRun, RunFolder, completes
 from hallutrace.commands.text import OUT, plain
 from hallutrace.errors import HallutraceError, InputError
 from hallutrace.paths import expanded
 
 
-def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
-    """`hallutrace merge`."""
+def run_merge(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folders of runs; their traces follow each other in this order.",
+            metavar="RUN...",
+            parser=expanded,
+        ),
+    ],
+    out: NewRun,
+    force_differing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting in which the runs may differ, such as batch_size; may be given several "
+            "times (default: none).",
+            metavar="FIELD",
+        ),
+    ] = None,
+) -> None:
+    """Make one run of several that differ only in their questions.
+
+    Shards are linked, not copied, where the file system allows it.
+    """
     from hallutrace.store.merge import merge
     from hallutrace.store.reader import open_run
 
-    merged = merge(runs, out, force_differing=forced)
+    merged = merge(runs, out, force_differing=force_differing or [])
     OUT.print(plain(str(merged)))
     there = {name for run in runs for name in open_run(run).labels()}
     if left := sorted(there - set(merged.labels())):
@@ -28,16 +52,47 @@ def run_merge(runs: list[Path], out: Path, forced: list[str]) -> None:
 
 
 def run_subset(
-    run: Path,
-    out: Path,
-    ids: str | None,
-    indices: str | None,
-    label: str | None,
-    where: str | None,
-    sample: int | None,
-    seed: int,
+    run: RunFolder,
+    out: NewRun,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep these question ids: separated by commas, or @FILE with one a line.",
+            metavar="ID,...",
+        ),
+    ] = None,
+    indices: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the traces of these numbers, from 0: 3,7,100:200.", metavar="N,A:B,..."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep traces by their label of that name, 1 hallucinated or 0 right; or by "
+            "whether the answer contains a reference.",
+            metavar="NAME=0|NAME=1|right|wrong",
+            autocompletion=completes(lambda: ("right", "wrong")),
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep traces for which a Python expression over their meta is true: "
+            '"prompt_length < 30 and sample == 0".',
+            metavar="EXPRESSION",
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Keep N of the traces, drawn at random.", metavar="N", min=1),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random choice of --sample.", metavar="N")
+    ] = 0,
 ) -> None:
-    """`hallutrace subset`."""
+    """Make a run of some traces of another; conditions that are given together must all hold."""
     from hallutrace.store.merge import subset
 
     part = subset(

@@ -7,12 +7,16 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.text import Text
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
+from hallutrace.canonical_json import to_utf8
+from hallutrace.commands.arguments import DetectorFolder, RunFolder
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -22,72 +26,90 @@ from hallutrace.commands.text import (
     print_data,
     styled,
 )
-from hallutrace.errors import InputError, NonFiniteError, StorageError
+from hallutrace.errors import InputError, NonFiniteError
 from hallutrace.escaping import csv_cell
-from hallutrace.store.reader import TraceStore, open_run
+from hallutrace.paths import expanded
 
 if TYPE_CHECKING:
     from hallutrace.detect import Detector, Examples
     from hallutrace.detect.provenance import Learnt, Provenance
+    from hallutrace.store.reader import TraceStore
 
 AT_ONCE = 500  # traces whose features are in memory
 COLUMNS = ("id", "sample", "score", "risk", "label", "part")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The command line; fields are named as its options."""
+def run_score(
+    run: RunFolder,
+    detector: DetectorFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write, .csv or .jsonl (default: CSV on standard output).",
+            metavar="FILE",
+            parser=expanded,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the labels to put beside the scores (default: those that the detector "
+            "was trained with).",
+            metavar="NAME",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file given by --out.")
+    ] = False,
+) -> None:
+    """Score the traces of a run with a trained detector.
 
-    run: Path
-    detector: Path
-    out: Path | None
-    label: str | None
-    overwrite: bool
-
-    def check(self) -> None:
-        """Refuses a file that cannot be written.
-
-        Raises:
-            InputError: naming it.
-        """
-        if self.out is None:
-            return
-        if self.out.suffix not in (".csv", ".jsonl"):
-            raise InputError(f"Expected a .csv or .jsonl file, got {self.out} - change --out")
-        if self.out.exists() and not self.overwrite:
-            raise InputError(
-                f"Expected no such file, got {self.out} - choose another --out, or replace it "
-                "with --overwrite"
-            )
-
-
-def run_score(asked: Asked) -> None:
-    """`hallutrace score`."""
+    Higher scores mean more likely hallucinated. `risk` is the score as a probability, by a curve
+    fitted on the validation part of the run that the detector was trained on.
+    """
     from hallutrace.detect import load
     from hallutrace.detect.provenance import Learnt, Provenance
+    from hallutrace.store.reader import open_run
 
-    asked.check()
-    detector = load(asked.detector)
-    provenance, learnt = Provenance.read(asked.detector), Learnt.read(asked.detector)
-    store = open_run(asked.run)
-    detector.check(store)
-    name, labels = _labels(asked, store, provenance)
-    rows = list(_rows(store, detector, provenance, learnt, labels))
-    _write(asked.out, rows)
+    _check_out(out, overwrite)
+    loaded = load(detector)
+    provenance, learnt = Provenance.read(detector), Learnt.read(detector)
+    store = open_run(run)
+    loaded.check(store)
+    name, labels = _labels(label, store, provenance)
+    rows = list(_rows(store, loaded, provenance, learnt, labels))
+    _write(out, rows)
     for warning in filter(None, (_warning(rows, provenance, learnt), _without(rows))):
         ERR.print(f"Warning: {warning}")
-    if asked.out is not None:
-        OUT.print(_summary(asked.out, detector, rows, name))
+    if out is not None:
+        OUT.print(_summary(out, loaded, rows, name))
+
+
+def _check_out(out: Path | None, overwrite: bool) -> None:
+    """Refuses a file that cannot be written.
+
+    Raises:
+        InputError: naming it.
+    """
+    if out is None:
+        return
+    if out.suffix not in (".csv", ".jsonl"):
+        raise InputError(f"Expected a .csv or .jsonl file, got {out} - change --out")
+    if out.exists() and not overwrite:
+        raise InputError(
+            f"Expected no such file, got {out} - choose another --out, or replace it with "
+            "--overwrite"
+        )
 
 
 def _labels(
-    asked: Asked, store: TraceStore, provenance: Provenance | None
+    label: str | None, store: TraceStore, provenance: Provenance | None
 ) -> tuple[str | None, dict[tuple[str, int], int | None]]:
     """Labels by key: those asked for, or those it was trained with if the run has them."""
     from hallutrace import labels
 
-    if asked.label is not None:
-        return asked.label, labels.read(store.folder, asked.label)
+    if label is not None:
+        return label, labels.read(store.folder, label)
     if provenance is not None and provenance.label in store.labels():
         return provenance.label, labels.read(store.folder, provenance.label)
     return None, {}
@@ -146,37 +168,29 @@ def _part(learnt: Learnt, key: tuple[str, int], group: str, is_same_run: bool) -
 
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
     if out is None:
-        table = io.StringIO()
-        _write_csv(table, rows)
-        print_data(table.getvalue())
+        print_data(_csv(rows))
         return
-    scratch = out.with_name(f"{out.name}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # What UTF-8 lacks, halves of surrogate pairs, is written as JSON and Python escape it.
-        with scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            if out.suffix == ".csv":
-                _write_csv(file, rows)
-            else:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        scratch.replace(out)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write {out}, got: {error.strerror} - choose another --out"
-        ) from None
-    finally:
-        scratch.unlink(missing_ok=True)
+    is_csv = out.suffix == ".csv"
+    text = (
+        _csv(rows)
+        if is_csv
+        else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
+    with storage_errors(f"write {out}", "choose another --out"):
+        atomic_files.write(out, to_utf8(text))
 
 
-def _write_csv(file: IO[str], rows: list[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def _without(rows: list[dict[str, Any]]) -> str | None:
     """Which traces have no score."""
-    from hallutrace.store.finite import MENDING
+    from hallutrace.store.finite import NON_FINITE_FIX
 
     bare = [row for row in rows if row["score"] is None]
     if not bare:
@@ -184,7 +198,7 @@ def _without(rows: list[dict[str, Any]]) -> str | None:
     named = "; ".join(f"{row['id']!r}, sample {row['sample']}" for row in bare[:3])
     return (
         f"{len(bare):,} of {len(rows):,} traces have no score, for numbers in them are NaN or "
-        f"infinite, first {named} - {MENDING}"
+        f"infinite, first {named} - {NON_FINITE_FIX}"
     )
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from hallutrace.commands.arguments import (
+    AsJson,
+    LabelName,
+    Limit,
+    RunFolder,
+    completes,
+    detector_names,
+)
 from hallutrace.commands.text import (
     ERR,
     OUT,
@@ -21,7 +30,7 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
-from hallutrace.store.reader import open_run
+from hallutrace.paths import expanded
 
 if TYPE_CHECKING:
     from hallutrace.detect import Detector, Examples
@@ -31,25 +40,8 @@ DONE = ("detector.json", "detector.safetensors")
 WORK = "training"  # checkpoints and history of what is trained in epochs
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The command line; fields are named as its options."""
-
-    run: Path
-    detector: str
-    label: str
-    out: Path
-    settings: list[str]
-    epochs: int | None
-    seed: int
-    limit: int | None
-    all_traces: bool
-    overwrite: bool
-    as_json: bool
-
-
-class Told:
-    """Prints each epoch and what is said beside."""
+class EpochPrinter:
+    """Prints a line for each epoch, and notes."""
 
     def __init__(self) -> None:
         self.epochs = 0
@@ -67,34 +59,83 @@ class Told:
         ERR.print(text)
 
 
-def run_train(asked: Asked) -> None:
-    """`hallutrace train`."""
+def run_train(
+    run: RunFolder,
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="Name of the detector.", metavar="NAME", autocompletion=completes(detector_names)
+        ),
+    ],
+    label: LabelName,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the trained detector.", metavar="PATH", parser=expanded),
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of the detector; may be given several times (default: none).",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest number of epochs, the same as --set epochs=N (default: the detector's).",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split and of the training.", metavar="N", min=0)
+    ] = 0,
+    limit: Limit = None,
+    all_traces: Annotated[
+        bool,
+        typer.Option(
+            "--all-traces",
+            help="Leave out no test part: train on four fifths of the groups, validate on one.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the detector in --out first.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a detector on the training and validation parts of the first fold of an evaluation.
+
+    The test part of that fold, a fifth of the groups, is not used: `hallutrace score` of the same
+    run tells what the detector reaches there. The same command again goes on after a kill.
+    """
     from hallutrace.detect import load_examples, make
     from hallutrace.detect.evaluation import parse_options
     from hallutrace.detect.provenance import Learnt, Provenance
+    from hallutrace.store.reader import open_run
 
-    options = parse_options(asked.detector, asked.settings, "--set")
-    if asked.epochs is not None:
-        options["epochs"] = asked.epochs
-    detector = make(asked.detector, seed=asked.seed, **options)
-    examples = load_examples(open_run(asked.run), asked.label, limit=asked.limit)
-    detector.check(examples.store)
-    train, validation = (examples.take(part) for part in _parts(asked, examples))
-    provenance = _provenance(asked, detector, train, validation)
-    _check_out(asked.out, asked.overwrite, Provenance.read, provenance)
-    if asked.overwrite:
-        _clear(asked.out)
-    provenance.write(asked.out)
-    Learnt.of(train, validation).write(asked.out)
-    told, began = Told(), time.monotonic()
+    options = parse_options(detector, settings or [], "--set")
+    if epochs is not None:
+        options["epochs"] = epochs
+    untrained = make(detector, seed=seed, **options)
+    examples = load_examples(open_run(run), label, limit=limit)
+    untrained.check(examples.store)
+    train, validation = (examples.take(part) for part in _parts(examples, seed, all_traces))
+    provenance = _provenance(run, label, seed, limit, untrained, train, validation)
+    _check_out(out, overwrite, Provenance.read, provenance)
+    if overwrite:
+        _clear(out)
+    provenance.write(out)
+    Learnt.of(train, validation).write(out)
+    printer, began = EpochPrinter(), time.monotonic()
     left = len(examples) - len(train) - len(validation)
-    told.note(
-        f"{asked.detector}: {len(train):,} traces to learn from, {len(validation):,} for "
-        f"validation, {left:,} left for testing"
+    printer.note(
+        f"{detector}: {len(train):,} traces to train on, {len(validation):,} for validation, "
+        f"{left:,} left for testing"
     )
     try:
-        _fit(detector, train, validation, told, asked.out)
-        finished = _finish(detector, validation, provenance)
+        _fit(untrained, train, validation, printer, out)
+        finished = _finish(untrained, validation, provenance)
     except KeyboardInterrupt:
         ERR.print(
             styled(
@@ -104,44 +145,60 @@ def run_train(asked: Asked) -> None:
             )
         )
         raise SystemExit(130) from None
-    finished.write(asked.out)
-    detector.save(asked.out)
-    _say(asked, finished, len(train), time.monotonic() - began)
+    finished.write(out)
+    untrained.save(out)
+    seconds = time.monotonic() - began
+    if as_json:
+        about = {
+            "folder": str(out),
+            "train": len(train),
+            "validation_auroc": finished.validation_auroc,
+            "seconds": seconds,
+        }
+        print_json(about)
+    else:
+        _print_summary(run, detector, label, out, finished.validation_auroc, seconds)
 
 
-def _parts(asked: Asked, examples: Examples) -> tuple[Any, Any]:
-    """What is learnt from and what choices are made on: the first fold of an evaluation.
+def _parts(examples: Examples, seed: int, all_traces: bool) -> tuple[Any, Any]:
+    """The training and the validation part of the first fold of an evaluation.
 
-    Its test part is left alone, so that what the detector reaches there means something: `score`
-    tells it, and ``TraceGraphs(split="test")`` gives the same traces.
+    Its test part is not used, so that `score` can measure the detector there;
+    ``TraceGraphs(split="test")`` gives the same traces.
     """
     from hallutrace.splits import fold, holdout
 
-    if asked.all_traces:
-        return holdout(examples.labels, examples.groups, asked.seed)
-    split = fold(examples.labels, examples.groups, seed=asked.seed)
+    if all_traces:
+        return holdout(examples.labels, examples.groups, seed)
+    split = fold(examples.labels, examples.groups, seed=seed)
     return split.train, split.validation
 
 
 def _provenance(
-    asked: Asked, detector: Detector, train: Examples, validation: Examples
+    run: Path,
+    label: str,
+    seed: int,
+    limit: int | None,
+    detector: Detector,
+    train: Examples,
+    validation: Examples,
 ) -> Provenance:
-    from hallutrace.canonical_json import canonical
+    from hallutrace.canonical_json import digest
     from hallutrace.detect.evaluation.protocol import package_versions
     from hallutrace.detect.provenance import Provenance, label_parameters
 
     parts = [[part.keys, part.groups, part.labels.tolist()] for part in (train, validation)]
     manifest = train.store.manifest
     return Provenance(
-        run=asked.run.resolve().name,
+        run=run.resolve().name,
         fingerprint=manifest.fingerprint,
         identity=manifest.identity,
         facts=manifest.facts,
-        label=asked.label,
-        label_parameters=label_parameters(train, asked.label),
-        detector={"name": detector.name, "options": detector.options, "seed": asked.seed},
-        limit=asked.limit,
-        split=hashlib.sha256(canonical(parts)).hexdigest()[:16],
+        label=label,
+        label_parameters=label_parameters(train, label),
+        detector={"name": detector.name, "options": detector.options, "seed": seed},
+        limit=limit,
+        split=digest(parts).hex()[:16],
         versions=package_versions(),
     )
 
@@ -188,9 +245,9 @@ def _clear(folder: Path) -> None:
 
 
 def _fit(
-    detector: Detector, train: Examples, validation: Examples, told: Told, folder: Path
+    detector: Detector, train: Examples, validation: Examples, printer: EpochPrinter, folder: Path
 ) -> None:
-    given: dict[str, Any] = {"progress": told}
+    given: dict[str, Any] = {"progress": printer}
     if "workspace" in inspect.signature(detector.fit).parameters:
         given["workspace"] = folder / WORK
     detector.fit(train, validation, **given)
@@ -208,25 +265,15 @@ def _finish(detector: Detector, validation: Examples, provenance: Provenance) ->
     )
 
 
-def _say(asked: Asked, finished: Provenance, learnt: int, seconds: float) -> None:
-    if asked.as_json:
-        about = {
-            "folder": str(asked.out),
-            "train": learnt,
-            "validation_auroc": finished.validation_auroc,
-            "seconds": seconds,
-        }
-        print_json(about)
-        return
-    run, detector = asked.run, asked.detector
-    measure = command(
-        "hallutrace", "evaluate", run, "--detectors", detector, "--label", asked.label
-    )
-    score = command("hallutrace", "score", run, "--detector", asked.out, "--out", "scores.csv")
+def _print_summary(
+    run: Path, detector: str, label: str, out: Path, validation_auroc: float | None, seconds: float
+) -> None:
+    measure = command("hallutrace", "evaluate", run, "--detectors", detector, "--label", label)
+    score = command("hallutrace", "score", run, "--detector", out, "--out", "scores.csv")
     OUT.print(
         styled(
-            (plain(str(asked.out)), "bold"),
-            f": {detector}, validation AUROC {finished.validation_auroc:.3f} "
+            (plain(str(out)), "bold"),
+            f": {detector}, validation AUROC {validation_auroc:.3f} "
             f"({duration(seconds)}); choices were made there, so measure it with:\n"
             f"  {measure}\n"
             "Next:\n"

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from hallutrace.commands.arguments import AsJson, RunFolder
 from hallutrace.commands.text import OUT, followed, plain, print_json, styled
 
 
-def run_verify(run: Path, fast: bool, as_json: bool) -> None:
-    """`hallutrace verify`."""
+def run_verify(
+    run: RunFolder,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Check headers and sizes only, instead of checksums and all data."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of a run.
+
+    Exit code 0 if the run is whole, 1 if a shard is damaged.
+    """
     from hallutrace.store.verify import verify_run
 
     total = len(list((run / "shards").glob("*.json")))

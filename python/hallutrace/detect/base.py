@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hallutrace.detect import saving
 from hallutrace.detect.examples import Examples
 from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
-from hallutrace.store.finite import MENDING
+from hallutrace.store.finite import NON_FINITE_FIX
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 
@@ -173,14 +173,14 @@ class Detector(ABC):
         if found.shape != (len(examples),):
             raise InputError(
                 f"Expected a score of `{self.name}` for each of {len(examples)} traces, got "
-                f"{list(found.shape)} - mend its `scores`"
+                f"{list(found.shape)} - fix its `scores`"
             )
         bad = np.flatnonzero(~np.isfinite(found))
         if len(bad):
             named = (f"{id_!r}, sample {sample}" for id_, sample in examples.take(bad[:3]).keys)
             raise NonFiniteError(
                 f"Expected finite scores of `{self.name}`, got {len(bad):,} of {len(found):,} that "
-                f"are NaN or infinite, first of the traces {'; '.join(named)} - {MENDING}"
+                f"are NaN or infinite, first of the traces {'; '.join(named)} - {NON_FINITE_FIX}"
             )
         return found
 

@@ -257,7 +257,7 @@ def _checked(
     if not np.isfinite(values).all():
         raise InputError(
             f"Expected finite scores, got {np.count_nonzero(~np.isfinite(values))} of "
-            f"{len(values)} that are not - leave those traces out, or mend the detector"
+            f"{len(values)} that are not - leave those traces out, or fix the detector"
         )
     if not np.isin(found, (0, 1)).all():
         raise InputError("Expected labels 1 (hallucinated) and 0 (right), got others - map them")

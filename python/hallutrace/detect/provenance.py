@@ -8,15 +8,17 @@ keys and groups of the traces that it learnt from and of those that choices were
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
+from hallutrace.canonical_json import to_utf8
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.metrics import Platt
-from hallutrace.errors import DamagedError, IdentityError, InputError, StorageError
+from hallutrace.errors import DamagedError, IdentityError, InputError
 from hallutrace.store.folder import differences
 from hallutrace.store.label_files import read_parameters
 
@@ -174,19 +176,9 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_text(text, encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write {path}, got: {error.strerror} - choose another --out"
-        ) from None
+    with storage_errors(f"write {path}", "choose another --out"):
+        atomic_files.write(path, to_utf8(text))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -20,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import canonical
-from hallutrace.errors import DamagedError, InputError, StorageError
+from hallutrace.errors import DamagedError, InputError
 
 SCHEMA = 1
 FACTS, ARRAYS = "detector.json", "detector.safetensors"
@@ -47,17 +48,12 @@ def write(
     checksum = hashlib.sha256(tensors).hexdigest()
     facts = canonical({**content, "schema": SCHEMA, "checksum": checksum}) + b"\n"
     place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
+    with storage_errors(f"write a detector to {place}", "choose another folder"):
         for name, data in ((ARRAYS, tensors), (FACTS, facts)):
-            _write_synced(place / f"{name}.new", data)
+            atomic_files.write(place / f"{name}.new", data)
         for name in (ARRAYS, FACTS):
             (place / f"{name}.new").replace(place / name)
-        _sync_folder(place)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write a detector to {place}, got: {error.strerror} - choose another place"
-        ) from None
+        atomic_files.sync_folder(place)
 
 
 def read(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -133,20 +129,3 @@ def _damaged(place: Path, what: str) -> DamagedError:
         f"Expected a detector as it was written, got {what} in {place} - "
         "restore it from a copy, or train it again"
     )
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

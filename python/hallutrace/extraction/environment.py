@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-from hallutrace.cpus import available_cpus
+from hallutrace.cpu_threads import available_cpus
+from hallutrace.package_versions import versions_of
 from hallutrace.store.folder import CommitRecord
+
+PACKAGES = ("hallutrace", "torch", "transformers", "numpy", "bitsandbytes")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device and threads, as JSON."""
-    found: dict[str, Any] = {
-        name: _version(name)
-        for name in ("hallutrace", "torch", "transformers", "numpy", "bitsandbytes")
-    }
-    found["python"] = platform.python_version()
+    found: dict[str, Any] = versions_of(*PACKAGES)
     found["platform"] = f"{platform.system()}-{platform.machine()}"
     found["device"] = (
         torch.cuda.get_device_name(device)
@@ -47,10 +45,3 @@ def changes(here: dict[str, Any], records: Sequence[CommitRecord]) -> str:
         "Warning: shards of this run were made in another environment, so the last bits "
         f"may differ ({'; '.join(changed)})"
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hallutrace.capture.check import probe
 from hallutrace.config import ExtractConfig
-from hallutrace.cpu_threads import as_many_as_torch
+from hallutrace.cpu_threads import core_threads_like_torch
 from hallutrace.errors import HallutraceError, InputError, ModelError, StorageError
 from hallutrace.extraction.answer_checks import AnswerChecks
 from hallutrace.extraction.environment import changes, environment
@@ -28,7 +28,7 @@ from hallutrace.questions import (
     open_questions,
     open_responses,
 )
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store import overwriting
 from hallutrace.store.claims import UNTOLD, Holder, claim, living, wait_for_sign
 from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
@@ -54,25 +54,30 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         IdentityError: the folder holds a run with other settings.
         ModelError: a model that cannot be loaded or captured.
         StorageError: the file system refused.
+
+    Example:
+        >>> config = hallutrace.ExtractConfig(model="demo", questions="demo:4", out=folder / "run")
+        >>> extract(config).traces
+        4
     """
     config = config or ExtractConfig()
     reporter = reporter or Silent()
-    patience = Patience(reporter.note)
-    source = open_source(config, patience)
-    for line in source.understood():
+    retry = Retry(reporter.note)
+    source = open_source(config, retry)
+    for line in source.describe():
         reporter.note(line)
     run = Run(config.out or Path("runs") / source.name)
     run.check_ours()
     overwriting.clear_remains(run)
     if config.overwrite:
         overwriting.check_may_go(run)
-    loaded = load(config, patience)
+    loaded = load(config, retry)
     # Only now: an existing run is kept if the model does not load.
     if config.overwrite and run.folder.exists():
         run.check_ours()
         overwriting.clear(run)
     try:
-        with as_many_as_torch():
+        with core_threads_like_torch():
             return Extraction(config, source, run, loaded, reporter).run_all()
     except OSError as error:
         if isinstance(error, HallutraceError):
@@ -80,11 +85,11 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         where = f" at {error.filename}" if error.filename else ""
         raise StorageError(
             f"Expected to read and write the run {run.folder}, got: {error.strerror or error}"
-            f"{where} - mend that; the same command goes on with the run"
+            f"{where} - fix that; the same command goes on with the run"
         ) from error
 
 
-def open_source(config: ExtractConfig, patience: Patience | None = None) -> QuestionSource:
+def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSource:
     """The questions, or the responses, that a configuration names."""
     columns = Columns(
         id=config.id_column,
@@ -96,7 +101,7 @@ def open_source(config: ExtractConfig, patience: Patience | None = None) -> Ques
     )
     if config.responses is not None:
         return open_responses(str(config.responses), columns)
-    return open_questions(config.questions, columns, patience)
+    return open_questions(config.questions, columns, retry)
 
 
 class Extraction:

@@ -15,13 +15,13 @@ themselves are read and written by ``hallutrace.store.label_files``.
 
 from hallutrace.labels.agreement import Agreement, agreement
 from hallutrace.labels.making import LabelSummary, label, label_from
-from hallutrace.store.label_files import Key, Row, read, read_rows
+from hallutrace.store.label_files import Key, TraceLabel, read, read_rows
 
 __all__ = [
     "Agreement",
     "Key",
     "LabelSummary",
-    "Row",
+    "TraceLabel",
     "agreement",
     "label",
     "label_from",

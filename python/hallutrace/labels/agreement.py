@@ -1,4 +1,4 @@
-"""Labelling protocols beside each other: where they agree, and on what they do not."""
+"""Comparison of labelling protocols: how often they agree, and the traces on which they do not."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 from hallutrace.errors import InputError
 from hallutrace.escaping import command
-from hallutrace.store.label_files import Key, Row, counts_of, read_rows
+from hallutrace.store.label_files import Key, TraceLabel, counts_of, read_rows
 from hallutrace.store.reader import TraceStore, open_run
 
 SHOWN = 20  # traces of those that protocols disagree on
+Tables = dict[str, dict[Key, TraceLabel]]
+"""The labels of each trace, by protocol."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,12 @@ def cohen_kappa(one: Sequence[int], other: Sequence[int]) -> float | None:
     return (same * total - by_chance) / (total * total - by_chance)
 
 
-def _counts(keys: Sequence[Key], rows: dict[Key, Row]) -> dict[str, int]:
+def _counts(keys: Sequence[Key], rows: dict[Key, TraceLabel]) -> dict[str, int]:
     counts = counts_of(rows[key] for key in keys if key in rows)
     return counts | {"unlabelled": len(keys) - counts["traces"]}
 
 
-def _pair(keys: Sequence[Key], one: str, other: str, tables: dict[str, dict[Key, Row]]) -> Pair:
+def _pair(keys: Sequence[Key], one: str, other: str, tables: Tables) -> Pair:
     left, right = [], []
     for key in keys:
         first, second = _label(tables[one], key), _label(tables[other], key)
@@ -148,8 +150,8 @@ def _pair(keys: Sequence[Key], one: str, other: str, tables: dict[str, dict[Key,
     return Pair((one, other), len(left), apart, cohen_kappa(left, right))
 
 
-def _disputed(keys: Sequence[Key], tables: dict[str, dict[Key, Row]]) -> list[int]:
-    """Places of traces that protocols call differently, those with most such pairs first."""
+def _disputed(keys: Sequence[Key], tables: Tables) -> list[int]:
+    """Indices of traces that protocols label differently, those with most such pairs first."""
     found = []
     for at, key in enumerate(keys):
         labels = [label for rows in tables.values() if (label := _label(rows, key)) is not None]
@@ -158,14 +160,14 @@ def _disputed(keys: Sequence[Key], tables: dict[str, dict[Key, Row]]) -> list[in
     return [at for _, at in sorted(found)]
 
 
-def _label(rows: dict[Key, Row], key: Key) -> int | None:
+def _label(rows: dict[Key, TraceLabel], key: Key) -> int | None:
     row = rows.get(key)
     return None if row is None else row.label
 
 
-def _example(store: TraceStore, at: int, key: Key, tables: dict[str, dict[Key, Row]]) -> Disputed:
+def _example(store: TraceStore, at: int, key: Key, tables: Tables) -> Disputed:
     trace = store[at]
-    found = {name: rows.get(key, Row(None, None)) for name, rows in tables.items()}
+    found = {name: rows.get(key, TraceLabel(None, None)) for name, rows in tables.items()}
     return Disputed(
         id=key[0],
         sample=key[1],

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import InputError, StorageError
-from hallutrace.store.label_files import Key, Row, finite
+from hallutrace.questions.cell_values import described, identifier
+from hallutrace.questions.file_formats import open_file
+from hallutrace.questions.rows import MismatchError, row_location
+from hallutrace.store.label_files import Key, TraceLabel, finite
 
 MEANINGS: dict[str, int | None] = {
     "1": 1,
@@ -25,7 +28,7 @@ MEANINGS: dict[str, int | None] = {
 """Labels as text; case does not matter. ``true`` is 1, hallucinated; 1.0 is how pandas writes 1."""
 
 
-def read_given(path: Path, keys: Collection[Key]) -> dict[Key, Row]:
+def read_given(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
     """The labels in a file.
 
     Columns: ``id``, ``label`` (1, 0, null, true, false, ``hallucinated``, ``right``), and if there,
@@ -42,27 +45,24 @@ def read_given(path: Path, keys: Collection[Key]) -> dict[Key, Row]:
         InputError: no such file, no rows, a row that cannot be read, two rows that contradict each
             other, or rows of traces that the run does not have.
     """
-    from hallutrace.questions.files import open_file
-    from hallutrace.questions.rows import UnplacedError, spot
-
     reader = open_file(str(path), "--from")
-    found: dict[Key, Row] = {}
+    found: dict[Key, TraceLabel] = {}
     first: dict[Key, str] = {}
     try:
         for raw in reader.rows():
-            place = spot(reader.place, raw.index, raw.line)
-            if isinstance(raw.values, UnplacedError):
-                raise InputError(raw.values.at(place))
+            where = row_location(reader.location, raw.index, raw.line)
+            if isinstance(raw.values, MismatchError):
+                raise raw.values.at(where)
             try:
                 key, row = _row(dict(raw.values))
             except ValueError as error:
-                raise InputError(f"{error}, in {place} - mend the row") from None
+                raise InputError(f"{error}, in {where} - fix the row") from None
             if found.setdefault(key, row) != row:
                 raise InputError(
                     f"Expected one label of {key[0]!r}, sample {key[1]}, got others in "
-                    f"{first[key]} and {place} - remove one of the rows"
+                    f"{first[key]} and {where} - remove one of the rows"
                 )
-            first.setdefault(key, place)
+            first.setdefault(key, where)
     except OSError as error:
         raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
     if not found:
@@ -90,10 +90,8 @@ def _check_known(path: Path, found: Collection[Key], known: set[Key]) -> None:
         )
 
 
-def _row(values: dict[str, Any]) -> tuple[Key, Row]:
+def _row(values: dict[str, Any]) -> tuple[Key, TraceLabel]:
     """A row of the file; ValueError says what was expected and what came."""
-    from hallutrace.questions.values import identifier
-
     label = values.get("label")
     try:
         # As among questions: 17 and 17.0 are the id "17".
@@ -101,7 +99,8 @@ def _row(values: dict[str, Any]) -> tuple[Key, Row]:
     except ValueError:
         id_ = None
     if id_ is None:
-        raise ValueError(f"Expected a question's id in column `id`, got {_shown(values.get('id'))}")
+        got = described(values.get("id"))
+        raise ValueError(f"Expected a question's id in column `id`, got {got}")
     if "label" not in values:
         there = ", ".join(f"`{name}`" for name in list(values)[:6])
         raise ValueError(f"Expected a column `label`, got {there}")
@@ -110,9 +109,10 @@ def _row(values: dict[str, Any]) -> tuple[Key, Row]:
     if text not in MEANINGS:
         raise ValueError(
             "Expected 1, 0, null, true, false, hallucinated or right in column `label`, got "
-            f"{_shown(label)}"
+            f"{described(label)}"
         )
-    return (id_, _sample(values.get("sample"))), Row(MEANINGS[text], _score(values.get("score")))
+    key = (id_, _sample(values.get("sample")))
+    return key, TraceLabel(MEANINGS[text], _score(values.get("score")))
 
 
 def _sample(value: Any) -> int:
@@ -121,7 +121,7 @@ def _sample(value: Any) -> int:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         value = int(value)
     if type(value) is not int or value < 0:
-        raise ValueError(f"Expected a number from 0 in column `sample`, got {_shown(value)}")
+        raise ValueError(f"Expected a number from 0 in column `sample`, got {described(value)}")
     return value
 
 
@@ -132,11 +132,5 @@ def _score(value: Any) -> float | None:
         return finite(float(value) if isinstance(value, str) else value)
     except ValueError:
         raise ValueError(
-            f"Expected a finite number in column `score`, got {_shown(value)}"
+            f"Expected a finite number in column `score`, got {described(value)}"
         ) from None
-
-
-def _shown(value: Any) -> str:
-    from hallutrace.questions.values import kind
-
-    return kind(value)

@@ -14,7 +14,7 @@ from hallutrace.labels.protocol import check_threshold, judge_of
 from hallutrace.normalization import DEFAULT
 from hallutrace.store.label_files import (
     Key,
-    Row,
+    TraceLabel,
     counts_of,
     path_of,
     read_parameters,
@@ -115,7 +115,7 @@ def label(
     name = label_name if name is None else name
     with _store(run, name) as store:
         _check_parameters(store.folder, name, parameters, overwrite)
-        rows: dict[Key, Row] = {}
+        rows: dict[Key, TraceLabel] = {}
         bare = 0
         traces = iter(store)
         for key, trace in zip(
@@ -160,7 +160,7 @@ def label_from(
         _check_parameters(store.folder, name, parameters, overwrite)
         keys = store.keys()
         given = read_given(path, keys)
-        rows = {key: given.get(key, Row(None, None)) for key in keys}
+        rows = {key: given.get(key, TraceLabel(None, None)) for key in keys}
         origin = {"file": path.name, "sha256": digest_of(path)}
         return _save(store, name, rows, parameters, origin, overwrite, 0)
 
@@ -197,7 +197,7 @@ def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overw
         )
 
 
-def _check_judged(store: TraceStore, judge: Judge, rows: dict[Key, Row], bare: int) -> None:
+def _check_judged(store: TraceStore, judge: Judge, rows: dict[Key, TraceLabel], bare: int) -> None:
     """Refuses labels that would all be null, which is a run without right answers."""
     if any(row.score is not None for row in rows.values()):
         return
@@ -232,27 +232,27 @@ def _other(trace: Trace, field: str, expected: str) -> DamagedError:
     )
 
 
-def _decided(score: float | None, limit: float, drop: tuple[float, float] | None) -> Row:
+def _decided(score: float | None, limit: float, drop: tuple[float, float] | None) -> TraceLabel:
     if score is None:
-        return Row(None, None)
+        return TraceLabel(None, None)
     if not math.isfinite(score):
-        raise InputError(f"Expected a finite score from the judge, got {score} - mend the judge")
+        raise InputError(f"Expected a finite score from the judge, got {score} - fix the judge")
     if drop is not None and drop[0] <= score <= drop[1]:
-        return Row(None, float(score))
-    return Row(int(score < limit), float(score))
+        return TraceLabel(None, float(score))
+    return TraceLabel(int(score < limit), float(score))
 
 
 def _save(
     store: TraceStore,
     name: str,
-    rows: dict[Key, Row],
+    rows: dict[Key, TraceLabel],
     parameters: dict[str, Any],
     origin: dict[str, Any] | None,
     overwrite: bool,
     bare: int,
 ) -> LabelSummary:
     """Writes the labels, unless others are there that would be lost."""
-    before: dict[Key, Row] = {}
+    before: dict[Key, TraceLabel] = {}
     path = path_of(store.folder, name)
     if path.is_file() and not overwrite:
         before = read_rows(store.folder, name)
@@ -272,13 +272,13 @@ def _save(
 
 
 def _check_kept(
-    path: Path, before: dict[Key, Row], rows: dict[Key, Row], *, may_fill: bool
+    path: Path, before: dict[Key, TraceLabel], rows: dict[Key, TraceLabel], *, may_fill: bool
 ) -> None:
     """Refuses to lose labels that are there: rows changed by hand, or that the run has no more."""
     lost = [
         key
         for key, row in before.items()
-        if rows.get(key) != row and not (may_fill and key in rows and row == Row(None, None))
+        if rows.get(key) != row and not (may_fill and key in rows and row == TraceLabel(None, None))
     ]
     if lost:
         id_, sample = lost[0]

@@ -17,7 +17,7 @@ SENTINEL = "Wxq7 which zebra 42"  # stands for a question; no template has it, c
 # Arguments by which templates let a model think before it answers; on by default in some.
 THINKING = ("enable_thinking", "thinking")
 _RANDOM = re.compile(r"\|\s*random\b|\blipsum\s*\(")
-_FIX = "use --chat off with a --prompt of your own, or mend the template"
+_FIX = "use --chat off with a --prompt of your own, or fix the template"
 
 
 class ChatTemplate:

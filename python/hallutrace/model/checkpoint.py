@@ -12,7 +12,7 @@ from hallutrace.demo import MODEL_FOLDER
 from hallutrace.errors import ModelError
 from hallutrace.model.digests import FolderDigest, digest_folder
 from hallutrace.model.library_errors import loading
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.transformers_compat import hub_commit, knows_quantization
 
 CONFIG = "config.json"
@@ -130,7 +130,7 @@ class Checkpoint:
 def open_checkpoint(
     name: str,
     revision: str | None = None,
-    patience: Patience | None = None,
+    retry: Retry | None = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
     """Finds a model's files and reads its configuration; no weights.
@@ -138,18 +138,16 @@ def open_checkpoint(
     Args:
         name: on the hub, of a folder, or ``demo``.
         revision: commit, branch or tag on the hub.
-        patience: with a hub that is slow or busy.
+        retry: of what fails for a moment, as when a hub is busy.
         trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or not a causal language model.
     """
-    patience = patience or Patience()
+    retry = retry or Retry()
     with loading(name):
         where = _where(name, revision)
-        found = patience.call(
-            lambda: _adapter(where, revision), f"Looking for an adapter in {name}"
-        )
+        found = retry.call(lambda: _adapter(where, revision), f"Looking for an adapter in {name}")
         if found is None:
             base, base_revision, model_name = where, revision, name
         else:
@@ -164,7 +162,7 @@ def open_checkpoint(
         )
 
     with loading(model_name):
-        checkpoint = patience.call(find, f"Loading the configuration of {name}")
+        checkpoint = retry.call(find, f"Loading the configuration of {name}")
         _check(checkpoint)
     return checkpoint
 
@@ -222,7 +220,7 @@ def _adapter(where: str, revision: str | None) -> dict[str, Any] | None:
             raise ValueError("no fields by name")
     except ValueError as error:
         raise ModelError(
-            f"Expected the configuration of an adapter in {path}, got {error} - mend the file"
+            f"Expected the configuration of an adapter in {path}, got {error} - fix the file"
         ) from None
     if any(_weights(Path(path).parent)):
         raise ModelError(

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hallutrace import atomic_files
+from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import ModelError
 
 PART = 64 * 2**20  # bytes that one thread hashes
@@ -181,7 +183,7 @@ def _digests(
 
 def _digest_files(files: Mapping[str, tuple[Path, int]]) -> dict[str, str]:
     """Hexadecimal digests of files with their sizes; parts of all of them are hashed at once."""
-    with ThreadPoolExecutor(min(MOST_THREADS, _processors())) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, available_cpus())) as pool:
         parts = {
             name: [pool.submit(_digest_part, path, at) for at in range(0, max(size, 1), PART)]
             for name, (path, size) in files.items()
@@ -240,16 +242,8 @@ class _Remembered:
         # Read again: another process may have written meanwhile.
         kept = {path: entry for path, entry in _entries(self._path).items() if _stamp(Path(path))}
         text = json.dumps({"version": 1, "files": kept | fresh})
-        scratch = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.partial")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(text, encoding="utf-8")
-            scratch.replace(self._path)
-        except OSError:
-            try:
-                scratch.unlink(missing_ok=True)
-            except OSError:
-                return
+        with suppress(OSError):
+            atomic_files.write(self._path, text.encode())
 
 
 def cache_file() -> Path | None:
@@ -284,13 +278,6 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-
-
-def _processors() -> int:
-    """That this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _listed(names: list[str]) -> str:

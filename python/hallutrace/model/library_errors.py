@@ -100,7 +100,7 @@ def _error_of(
     fix = (
         "check the name or folder, the network, and `hf auth login` for gated models"
         if is_of_files
-        else "mend what it names, or choose another model"
+        else "fix what it names, or choose another model"
     )
     return ModelError(
         f"Expected a causal language model that transformers loads, got {type(error).__name__} for "

@@ -23,7 +23,7 @@ from hallutrace.model.vocabulary import (
     vocabulary_notes,
 )
 from hallutrace.model.weights import damaged_file, load_weights
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.transformers_compat import hub_commit
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def default_prompt(config: ExtractConfig) -> str | None:
 def load_config(
     name: str,
     revision: str | None = None,
-    patience: Patience | None = None,
+    retry: Retry | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
     """The configuration of a model, or of the model under an adapter, without any weights.
@@ -126,19 +126,19 @@ def load_config(
     Args:
         name: on the hub, of a folder, or ``demo``.
         revision: commit, branch or tag on the hub.
-        patience: with a hub that is slow or busy.
+        retry: of what fails for a moment, as when a hub is busy.
         trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or not a causal language model.
     """
-    return open_checkpoint(name, revision, patience, trust_remote_code).config
+    return open_checkpoint(name, revision, retry, trust_remote_code).config
 
 
 def load_tokenizer(
     name: str,
     revision: str | None = None,
-    patience: Patience | None = None,
+    retry: Retry | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
     """The tokenizer of a model, or the one that an adapter brings with it.
@@ -146,18 +146,18 @@ def load_tokenizer(
     Args:
         name: on the hub, of a folder, or ``demo``.
         revision: commit, branch or tag on the hub.
-        patience: with a hub that is slow or busy.
+        retry: of what fails for a moment, as when a hub is busy.
         trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or one without a tokenizer.
     """
-    patience = patience or Patience()
-    return _tokenizer(open_checkpoint(name, revision, patience, trust_remote_code), patience)
+    retry = retry or Retry()
+    return _tokenizer(open_checkpoint(name, revision, retry, trust_remote_code), retry)
 
 
 @one_at_a_time
-def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
+def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
     """Loads the model that a configuration asks for; one thread at a time.
 
     While transformers loads a model it changes torch for the whole process: models that other
@@ -165,14 +165,15 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
 
     Args:
         config: what is asked for.
-        patience: with a hub that is slow or busy; its ``note`` is told what a user should know.
+        retry: of what fails for a moment, as when a hub is busy; its ``note`` also receives
+            what a user should know of the model.
 
     Raises:
         ModelError: it does not exist, is of a wrong kind, is incomplete, or does not fit.
         MissingExtraError: a package that it needs is not installed.
     """
-    patience = patience or Patience()
-    checkpoint = open_checkpoint(config.model, config.revision, patience, config.trust_remote_code)
+    retry = retry or Retry()
+    checkpoint = open_checkpoint(config.model, config.revision, retry, config.trust_remote_code)
     if config.quantization != "none" and checkpoint.quantization is not None:
         raise ModelError(
             f"Expected a checkpoint that is not quantised for --quantization {config.quantization},"
@@ -181,21 +182,21 @@ def load(config: ExtractConfig, patience: Patience | None = None) -> Loaded:
     if checkpoint.adapter is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtraError.of("peft", "adapters", f"the adapter {config.model}")
     device = resolve_device(config.device)
-    checkpoint = checkpoint.digested(patience.note)
-    tokenizer = _tokenizer(checkpoint, patience)
-    model = _model(checkpoint, config, device, patience)
+    checkpoint = checkpoint.digested(retry.note)
+    tokenizer = _tokenizer(checkpoint, retry)
+    model = _model(checkpoint, config, device, retry)
     for files in (checkpoint.model, checkpoint.adapter):
         if files is not None:
             files.check_unchanged()
     if checkpoint.files.commit == "unknown":
-        patience.note(f"The hub tells no commit of {config.model}: the run cannot record it")
+        retry.note(f"The hub tells no commit of {config.model}: the run cannot record it")
     rows = embedding_rows(model)
     check_vocabulary(tokenizer, rows, config.model)
     for note in (
         *vocabulary_notes(tokenizer, rows, _eos_ids(model, tokenizer)),
         *unused_code(checkpoint, tokenizer),
     ):
-        patience.note(note)
+        retry.note(note)
     return describe(
         model,
         tokenizer,
@@ -255,7 +256,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({found} if isinstance(found, int) else set(found)))
 
 
-def _tokenizer(checkpoint: Checkpoint, patience: Patience) -> Any:
+def _tokenizer(checkpoint: Checkpoint, retry: Retry) -> Any:
     """An adapter's own tokenizer, where it brings one; else its model's."""
     from transformers import AutoTokenizer
 
@@ -263,7 +264,7 @@ def _tokenizer(checkpoint: Checkpoint, patience: Patience) -> Any:
     if checkpoint.adapter is not None and _has_tokenizer(checkpoint.adapter):
         files = checkpoint.adapter
     with loading(checkpoint.name):
-        return patience.call(
+        return retry.call(
             lambda: AutoTokenizer.from_pretrained(
                 files.where, trust_remote_code=checkpoint.trust_remote_code, **files.hub
             ),
@@ -277,7 +278,7 @@ def _has_tokenizer(files: Files) -> bool:
     return any(hub_commit(files.where, name, files.revision) for name in TOKENIZER_FILES)
 
 
-def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, patience: Patience) -> Any:
+def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Retry) -> Any:
     """The model in memory; where that fails for a damaged file, an error that names the file."""
     import torch
 
@@ -293,12 +294,12 @@ def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, patience:
             quantization=config.quantization,
             device=device,
             device_map=config.device_map,
-            note=patience.note,
+            note=retry.note,
         )
 
     try:
         with loading(config.model, device):
-            return patience.call(weights, f"Loading the model {config.model}")
+            return retry.call(weights, f"Loading the model {config.model}")
     except ModelError:
         for files in (checkpoint.model, checkpoint.adapter):
             if files is not None and (damage := damaged_file(Path(files.where))):

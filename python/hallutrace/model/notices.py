@@ -15,7 +15,7 @@ class Notices:
 
         Args:
             kind: a short name.
-            text: what was found, and the option that mends it.
+            text: what was found, and the option that fixes it.
         """
         if kind not in self._said:
             self._said.add(kind)

@@ -1,4 +1,4 @@
-"""What is likely to be wrong with the prompts of a run, said once with the option that mends it."""
+"""What is likely to be wrong with the prompts of a run, said once with the option that fixes it."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class PromptChecks:
                 "prompt - leave it out of --prompt and of the questions.",
             )
         if end is not None and end != begin and tokens[-1] == end:
-            fix = "use --chat off with a --prompt of your own" if self._chat else "mend --prompt"
+            fix = "use --chat off with a --prompt of your own" if self._chat else "fix --prompt"
             self._say(
                 "ended",
                 f"the prompt of question {question.id} ends with {self._tokenizer.eos_token}, "

@@ -128,7 +128,7 @@ class PromptBuilder:
             if context is not None:
                 context = _found_again(context, text, rendered)
             text = rendered
-        with refusing("a question that the tokenizer takes", "take it out, or mend its text"):
+        with refusing("a question that the tokenizer takes", "take it out, or fix its text"):
             encoded = self._tokenizer(
                 text, add_special_tokens=not self._chat, return_offsets_mapping=context is not None
             )

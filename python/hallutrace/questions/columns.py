@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from hallutrace.questions.rows import OFF, Columns, UnplacedError
-from hallutrace.questions.values import listed
+from hallutrace.questions.cell_values import name_list
+from hallutrace.questions.rows import OFF, Columns, MismatchError
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "question": ("question", "query", "prompt", "question_stem"),
@@ -94,7 +94,7 @@ class AnswerColumns:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ColumnLayout:
     """The columns of a source.
 
     Attributes:
@@ -113,12 +113,12 @@ class Layout:
         return frozenset(fields) | self.answers.names()
 
 
-def folded(name: str) -> str:
+def normalized_name(name: str) -> str:
     """A column's name without what people write in different ways."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-class Present:
+class PresentColumns:
     """The columns that the first rows have.
 
     Args:
@@ -132,10 +132,10 @@ class Present:
     ) -> None:
         self.columns, self._filled = list(dict.fromkeys(columns)), filled
         self._mapped = mapped
-        self._by_fold: dict[str, list[str]] = {}
+        self._by_name: dict[str, list[str]] = {}
         for name in self.columns:
             if name not in mapped:
-                self._by_fold.setdefault(folded(name), []).append(name)
+                self._by_name.setdefault(normalized_name(name), []).append(name)
 
     def later(self, here: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
         """Columns that are here, then all names that later rows may have."""
@@ -150,26 +150,26 @@ class Present:
             filled: leave out columns without a value.
 
         Raises:
-            UnplacedError: two columns differ in case or underscores alone.
+            MismatchError: two columns differ in case or underscores alone.
         """
         found = []
         for candidate in names:
-            same = self._by_fold.get(folded(candidate), [])
+            same = self._by_name.get(normalized_name(candidate), [])
             same = [name for name in same if name in self._filled] if filled else same
             same = [name for name in same if name == candidate] or same
             if len(same) > 1:
-                raise UnplacedError(
+                raise MismatchError(
                     f"one column `{candidate}`",
-                    listed(same),
+                    name_list(same),
                     f"name the one that counts with --{field}-column",
                 )
             found += same
         return found
 
 
-def lay_out(
+def find_columns(
     mapped: Columns, columns: Iterable[str], filled: Collection[str], responses: bool
-) -> Layout:
+) -> ColumnLayout:
     """Decide which columns are read, from the first rows of a source.
 
     Args:
@@ -182,21 +182,21 @@ def lay_out(
         The layout. A field that the first rows lack is looked for by all its names later on.
 
     Raises:
-        UnplacedError: a mapped column is missing or mapped twice, there is no question or
+        MismatchError: a mapped column is missing or mapped twice, there is no question or
             response, or two columns have one name.
     """
-    present = Present(columns, filled, mapped.given().values())
+    present = PresentColumns(columns, filled, mapped.given().values())
     if mapped.answers == mapped.response not in (None, OFF):
-        raise UnplacedError(
+        raise MismatchError(
             "right answers and responses in columns of their own",
             f"`{mapped.answers}` for both",
             "change --answers-column, or leave the answers out with --answers-column none",
         )
     for field, name in mapped.given().items():
         if name != OFF and name not in present.columns:
-            raise UnplacedError(
+            raise MismatchError(
                 f"the column `{name}`, as --{field}-column says",
-                f"the columns {listed(present.columns)}",
+                f"the columns {name_list(present.columns)}",
                 f"name one of those with --{field}-column",
             )
     fields = {
@@ -204,10 +204,10 @@ def lay_out(
         for field in CANDIDATES
         if responses or field != "response"
     }
-    return Layout(fields, _answer_columns(mapped, present), tuple(present.columns))
+    return ColumnLayout(fields, _answer_columns(mapped, present), tuple(present.columns))
 
 
-def _columns_of(field: str, mapped: Columns, present: Present) -> tuple[str, ...]:
+def _columns_of(field: str, mapped: Columns, present: PresentColumns) -> tuple[str, ...]:
     """The columns of one field."""
     name = getattr(mapped, field)
     if name is not None:
@@ -218,16 +218,16 @@ def _columns_of(field: str, mapped: Columns, present: Present) -> tuple[str, ...
         # An answer with a verdict on it is one that somebody gave.
         here = present.find(["answer"], field)
     if not here and field in ("question", "response"):
-        raise UnplacedError(
+        raise MismatchError(
             f"a column {' or '.join(f'`{known}`' for known in candidates)}",
-            f"the columns {listed(present.columns)}",
+            f"the columns {name_list(present.columns)}",
             f"name one of those with --{field}-column",
         )
     best = [known for known in here if known in present.find(candidates, field, filled=True)]
     return tuple((best or here)[:1]) or present.later((), candidates)
 
 
-def _answer_columns(mapped: Columns, present: Present) -> AnswerColumns:
+def _answer_columns(mapped: Columns, present: PresentColumns) -> AnswerColumns:
     """Where the right answers are; the kinds of data sets in the order of how sure they are."""
 
     def filled(*names: str) -> list[str]:
@@ -251,7 +251,7 @@ def _answer_columns(mapped: Columns, present: Present) -> AnswerColumns:
         return AnswerColumns(tuple(label[:1]), choices=choices)
     answers, verdict = filled(*ANSWERS), _verdict(present)
     judged = None
-    if answers and verdict and folded(answers[0]) == "answer":
+    if answers and verdict and normalized_name(answers[0]) == "answer":
         judged, answers = (answers[0], verdict), []
     if answers:
         aliases = filled("answer_aliases")
@@ -265,7 +265,7 @@ def _answer_columns(mapped: Columns, present: Present) -> AnswerColumns:
     return AnswerColumns(present.later(present.find(names, "answers"), names), judged=judged)
 
 
-def _verdict(present: Present) -> str | None:
+def _verdict(present: PresentColumns) -> str | None:
     """The column that judges `answer`; none where it may judge a response beside it."""
     if present.find(CANDIDATES["response"], "response", filled=True):
         return None

@@ -8,21 +8,21 @@ from functools import cached_property
 from pathlib import Path
 
 from hallutrace.errors import InputError
-from hallutrace.questions.rows import RawRow, UnplacedError
-from hallutrace.questions.values import kind, shown_name
+from hallutrace.questions.cell_values import described, shown_name
+from hallutrace.questions.rows import MismatchError, RawRow
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some editors on Windows put before UTF-8."""
 
 BLANK = b" \t\r\n" + BYTE_ORDER_MARK
-ENCODING_FIX = "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend the line"
+ENCODING_FIX = "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix the line"
 
 
 class JsonLines:
     """One JSON object a line; blank lines are skipped."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.place = path, path.name
+        self.path, self.location = path, path.name
 
     @cached_property
     def total(self) -> int | None:
@@ -46,7 +46,7 @@ class JsonFile:
     """A list of JSON objects, or, as many files of this name hold, an object a line."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.place = path, path.name
+        self.path, self.location = path, path.name
         self._lines = JsonLines(path)
         self._count: int | None = None
 
@@ -67,7 +67,7 @@ class JsonFile:
             if isinstance(item, dict):
                 yield RawRow(index, None, item)
             else:
-                problem = UnplacedError("an object", kind(item), "mend or remove it")
+                problem = MismatchError("an object", described(item), "fix or remove it")
                 yield RawRow(index, None, problem)
 
     def _is_list(self) -> bool:
@@ -86,12 +86,11 @@ class JsonFile:
             whole = self._whole()
         except InputError:
             return
-        problem = UnplacedError(
+        raise MismatchError(
             "a list of objects, or one object a line",
-            kind(whole),
+            described(whole),
             "write the list in it into a file of its own",
-        )
-        raise InputError(problem.at(self.place))
+        ).at(self.location)
 
     def _list(self) -> list[object]:
         whole = self._whole()
@@ -103,15 +102,15 @@ class JsonFile:
             return decoded(self.path.read_bytes().removeprefix(BYTE_ORDER_MARK))
         except UnicodeDecodeError as error:
             got = f"bytes that are no UTF-8 at position {error.start}"
-            problem = UnplacedError(expected, got, ENCODING_FIX.replace("line", "text"))
+            problem = MismatchError(expected, got, ENCODING_FIX.replace("line", "text"))
         except json.JSONDecodeError as error:
             got = f"invalid JSON ({error.msg} at line {error.lineno}, column {error.colno})"
-            problem = UnplacedError(expected, got, "mend the file")
+            problem = MismatchError(expected, got, "fix the file")
         except KeyTwiceError as error:
-            problem = UnplacedError(expected, str(error), "remove one of the two")
+            problem = MismatchError(expected, str(error), "remove one of the two")
         except (ValueError, RecursionError):
-            problem = UnplacedError(expected, "JSON beyond what can be read", "mend the file")
-        raise InputError(problem.at(self.place))
+            problem = MismatchError(expected, "JSON beyond what can be read", "fix the file")
+        raise problem.at(self.location)
 
 
 class KeyTwiceError(Exception):
@@ -133,19 +132,19 @@ def decoded(content: bytes) -> object:
     return json.loads(content.decode("utf-8"), object_pairs_hook=once)
 
 
-def parsed(line: bytes) -> dict[str, object] | UnplacedError:
+def parsed(line: bytes) -> dict[str, object] | MismatchError:
     """The object on a line, or why there is none."""
-    expected, fix = "one JSON object on the line", "mend or remove the line"
+    expected, fix = "one JSON object on the line", "fix or remove the line"
     try:
         value = decoded(line)
     except UnicodeDecodeError as error:
         got = f"bytes that are no UTF-8 at position {error.start}"
-        return UnplacedError(expected, got, ENCODING_FIX)
+        return MismatchError(expected, got, ENCODING_FIX)
     except json.JSONDecodeError as error:
-        return UnplacedError(expected, f"invalid JSON ({error.msg} at column {error.colno})", fix)
+        return MismatchError(expected, f"invalid JSON ({error.msg} at column {error.colno})", fix)
     except KeyTwiceError as error:
-        return UnplacedError(expected, str(error), fix)
+        return MismatchError(expected, str(error), fix)
     except (ValueError, RecursionError):
         # Numbers of thousands of digits, objects nested a thousand deep.
-        return UnplacedError(expected, "JSON beyond what can be read", fix)
-    return value if isinstance(value, dict) else UnplacedError(expected, kind(value), fix)
+        return MismatchError(expected, "JSON beyond what can be read", fix)
+    return value if isinstance(value, dict) else MismatchError(expected, described(value), fix)

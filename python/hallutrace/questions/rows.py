@@ -1,12 +1,14 @@
-"""What sources are made of: rows as they come, questions as they go."""
+"""Questions, bad rows, and the rows that readers of files yield."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Protocol
+
+from hallutrace.canonical_json import digest
+from hallutrace.errors import InputError
 
 Response = str | tuple[int, ...]
 """An answer that exists already: its text, or its token ids."""
@@ -38,24 +40,39 @@ class Question:
         """SHA-256 of the content as canonical JSON: every field but the index (32 bytes)."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         del content["index"]
-        return canonical_digest(content)
+        return digest(content)
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no question.
+    """A row that could not be read as a question.
 
     Attributes:
         id: of the question, where the row has one that can be read.
-        index: 0-based row of the source.
-        line: 1-based line of the file where the row begins; None where there are no lines.
-        error: expected, got, where, fix.
+        index: of the row in the source, from 0.
+        line: line of the file where the row begins, from 1; None where there are no lines.
+        error: what was expected, what was found, where, and how to fix it.
     """
 
     id: str | None
     index: int
     line: int | None
     error: str
+
+    @classmethod
+    def of(
+        cls, problem: MismatchError, location: str, id_: str | None, index: int, line: int | None
+    ) -> BadRow:
+        """The bad row for a problem in one row of a source.
+
+        Args:
+            problem: what is wrong with it.
+            location: name of the source.
+            id_: of the question, where it is known.
+            index: of the row, from 0.
+            line: of the file, from 1.
+        """
+        return cls(id_, index, line, problem.message(row_location(location, index, line)))
 
 
 OFF = "none"
@@ -82,16 +99,20 @@ BY_SCHEMA = Columns()
 """No column mapped."""
 
 
-class UnplacedError(Exception):
-    """What is wrong with a row, a value or a spec; where that was is known further up."""
+class MismatchError(Exception):
+    """What is wrong with a row, a value or a spec; callers add where it was."""
 
     def __init__(self, expected: str, got: str, fix: str) -> None:
         super().__init__(expected, got, fix)
         self.expected, self.got, self.fix = expected, got, fix
 
-    def at(self, place: str) -> str:
+    def message(self, location: str) -> str:
         """The whole message: expected, got, where, fix."""
-        return f"Expected {self.expected}, got {self.got}, in {place} - {self.fix}"
+        return f"Expected {self.expected}, got {self.got}, in {location} - {self.fix}"
+
+    def at(self, location: str) -> InputError:
+        """The error to raise where the source as a whole cannot be read."""
+        return InputError(self.message(location))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,49 +120,48 @@ class RawRow:
     """A row as its reader found it.
 
     Attributes:
-        index: 0-based, unreadable rows counted.
-        line: 1-based line of the file, None where there are no lines.
+        index: from 0; unreadable rows count.
+        line: line of the file, from 1; None where there are no lines.
         values: by column, or why they could not be read.
-        cells: whether values are cells of text, where a list comes as JSON.
+        cells: whether values are cells of text, in which a list is written as JSON.
     """
 
     index: int
     line: int | None
-    values: Mapping[str, object] | UnplacedError
+    values: Mapping[str, object] | MismatchError
     cells: bool = False
 
 
 class RowReader(Protocol):
-    """Where rows come from. Each call of `rows` is a pass of its own."""
+    """A reader of one kind of source. Each call of `rows` reads from the beginning."""
 
-    place: str
-    """How messages name the source."""
+    location: str
+    """Name of the source in messages."""
 
     @property
     def total(self) -> int | None:
         """Number of rows, where it is cheaply known."""
 
     def rows(self, columns: Collection[str] | None = None) -> Iterator[RawRow]:
-        """All rows in order; raises InputError where the source as a whole fails.
+        """All rows in order.
 
-        Of the columns, those that are not asked for may be left out (None: all are asked for).
+        Args:
+            columns: those that are needed, None for all; others may be left out.
+
+        Raises:
+            InputError: the source as a whole cannot be read.
         """
 
 
-def spot(place: str, index: int, line: int | None) -> str:
-    """Where a row is, in words."""
-    return f"{place}, row {index}" if line is None else f"{place}, line {line}"
-
-
-def canonical_digest(content: object) -> bytes:
-    """SHA-256 of a JSON-able value in canonical form: sorted keys, no spaces, ASCII."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).digest()
+def row_location(location: str, index: int, line: int | None) -> str:
+    """Where a row is, for messages."""
+    return f"{location}, row {index}" if line is None else f"{location}, line {line}"
 
 
 def digest_of(digests: Iterable[bytes]) -> str:
-    """Stands for the questions of a shard, given their digests in order; 32 hexadecimal digits."""
-    whole = hashlib.sha256()
-    for digest in digests:
-        whole.update(digest)
-    return whole.hexdigest()[:32]
+    """One digest for the questions of a shard, 32 hexadecimal digits.
+
+    Args:
+        digests: of its questions, in their order.
+    """
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:32]

@@ -7,23 +7,21 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from hallutrace.errors import InputError
-from hallutrace.questions import hub
-from hallutrace.questions.files import open_file
-from hallutrace.questions.gather import Answered, gather
+from hallutrace.questions.file_formats import open_file
+from hallutrace.questions.hub_datasets import HUB_PREFIX, HubReader
+from hallutrace.questions.row_parsing import ParsedRow
 from hallutrace.questions.rows import (
     BY_SCHEMA,
     BadRow,
     Columns,
+    MismatchError,
     Question,
     RawRow,
     RowReader,
-    UnplacedError,
-    spot,
 )
-from hallutrace.questions.schema import Row
-from hallutrace.questions.understanding import understand
-from hallutrace.retry import Patience
+from hallutrace.questions.sample_rows import QuestionRows, join_samples
+from hallutrace.questions.schema_detection import detect_schema
+from hallutrace.retry import Retry
 
 FIRST_ROWS = 100
 """Rows looked at before anything runs: they decide the schema."""
@@ -48,8 +46,8 @@ class QuestionSource:
         self._identity: dict[str, object] = {"kind": kind, "spec": spec}
         if columns.given():
             self._identity["columns"] = columns.given()
-        first = list(islice(readable(reader), FIRST_ROWS))
-        self._understood = understand(first, columns, self._responses, reader.place)
+        first = list(islice(read_rows(reader), FIRST_ROWS))
+        self._detected = detect_schema(first, columns, self._responses, reader.location)
         self._kind = kind
 
     @property
@@ -57,13 +55,13 @@ class QuestionSource:
         """Number of rows, bad ones and duplicates included, where it is cheaply known."""
         return self._reader.total
 
-    def understood(self) -> list[str]:
+    def describe(self) -> list[str]:
         """What was understood of its first rows, in lines for the user; none for `demo`.
 
         Which columns hold what, and in how many rows right answers were found: a warning where
         there are none.
         """
-        return [] if self._kind == "demo" else self._understood.lines(self._reader.place)
+        return [] if self._kind == "demo" else self._detected.describe(self._reader.location)
 
     def identity(self) -> dict[str, object]:
         """What tells this source from others, JSON-able: kind, spec, and columns if mapped."""
@@ -79,20 +77,22 @@ class QuestionSource:
             InputError: the file or the hub failed on the way.
         """
         self.merged = 0
-        place, schema = self._reader.place, self._understood.schema
-        rows = (schema.read(raw, place) for raw in readable(self._reader, schema.layout.names()))
+        location, schema = self._reader.location, self._detected.schema
+        rows = (
+            schema.read(raw, location) for raw in read_rows(self._reader, schema.layout.names())
+        )
         seen: dict[str, bytes] = {}
         # Rows of one question are samples of it only where they carry responses.
-        for item in gather(rows, place) if self._responses else map(alone, rows):
+        for item in join_samples(rows, location) if self._responses else map(single_row, rows):
             if isinstance(item, BadRow):
                 yield item
             else:
                 yield from self._admit(item, seen)
 
-    def _admit(self, item: Answered, seen: dict[str, bytes]) -> Iterator[Question | BadRow]:
+    def _admit(self, item: QuestionRows, seen: dict[str, bytes]) -> Iterator[Question | BadRow]:
         """A question the first time, nothing for its duplicate, bad rows for its rival."""
         question = item.question
-        digest = content(question)
+        digest = content_digest(question)
         known = seen.get(question.id)
         if known is None:
             seen[question.id] = digest
@@ -101,61 +101,60 @@ class QuestionSource:
             self.merged += len(item.rows)
         else:
             for index, line in item.rows:
-                where = spot(self._reader.place, index, line)
                 problem = self._conflict(item)
-                yield BadRow(question.id, index, line, problem.at(where))
+                yield BadRow.of(problem, self._reader.location, question.id, index, line)
 
-    def _conflict(self, item: Answered) -> UnplacedError:
-        called = f"the id `{item.question.id}`" if item.named else "one question"
+    def _conflict(self, item: QuestionRows) -> MismatchError:
+        called = f"the id `{item.question.id}`" if item.has_id else "one question"
         if self._responses:
-            return UnplacedError(
+            return MismatchError(
                 f"all rows of {called} one after another",
                 "a row of it after other questions",
                 "sort the file by id",
             )
-        return UnplacedError(
+        return MismatchError(
             f"one content for {called}",
             "another than in an earlier row, which stays",
             "give the row an id of its own or remove it",
         )
 
 
-def alone(row: Row | BadRow) -> Answered | BadRow:
+def single_row(row: ParsedRow | BadRow) -> QuestionRows | BadRow:
     """A row that stands for itself."""
     if isinstance(row, BadRow):
         return row
-    return Answered(row.question, row.named, ((row.question.index, row.line),))
+    return QuestionRows(row.question, row.has_id, ((row.question.index, row.line),))
 
 
-def content(question: Question) -> bytes:
+def content_digest(question: Question) -> bytes:
     """Half a digest of all but the names that a row gets for want of others (16 bytes)."""
     group = "" if question.group == question.id else question.group
     return replace(question, id="", group=group).digest()[:16]
 
 
-def readable(reader: RowReader, columns: Collection[str] | None = None) -> Iterator[RawRow]:
+def read_rows(reader: RowReader, columns: Collection[str] | None = None) -> Iterator[RawRow]:
     """The rows of a reader, with what the file system says as an InputError."""
     try:
         yield from reader.rows(columns)
     except OSError as error:
-        problem = UnplacedError("a file that can be read", f"{error.strerror or error}", "check it")
-        raise InputError(problem.at(reader.place)) from error
+        raise MismatchError("a file that can be read", f"{error.strerror or error}", "check it").at(
+            reader.location
+        ) from error
 
 
-class Demo:
+class DemoReader:
     """The questions of the small model in the package."""
 
-    place = "the demo questions"
+    location = "the demo questions"
 
     def __init__(self, count: int | None, at_least: int) -> None:
         from hallutrace.demo import read_questions
 
         self._rows = list(read_questions(count))
         if len(self._rows) < at_least:
-            problem = UnplacedError(
+            raise MismatchError(
                 f"at most {len(self._rows)} demo questions", f"{at_least}", "ask for demo:all"
-            )
-            raise InputError(problem.at("--questions"))
+            ).at("--questions")
 
     @property
     def total(self) -> int | None:
@@ -171,26 +170,26 @@ def open_demo(spec: str, columns: Columns) -> QuestionSource:
     """Open `demo`, `demo:all` or `demo:N`."""
     if columns.given():
         option = f"--{next(iter(columns.given()))}-column"
-        problem = UnplacedError("no columns to map", f"`{option}`", "leave it out")
-        raise InputError(problem.at(f"--questions {spec}"))
+        raise MismatchError("no columns to map", f"`{option}`", "leave it out").at(
+            f"--questions {spec}"
+        )
     asked = spec.partition(":")[2] if ":" in spec else str(DEMO_COUNT)
     if asked == "all":
-        return QuestionSource("demo-all", "demo", spec, Demo(None, 0), columns)
+        return QuestionSource("demo-all", "demo", spec, DemoReader(None, 0), columns)
     if not (asked.isascii() and asked.isdigit() and int(asked) > 0):
-        problem = UnplacedError(
+        raise MismatchError(
             "`demo`, `demo:all` or `demo:N` with N a positive whole number",
             f"`{spec}`",
             "write it as in demo:50",
-        )
-        raise InputError(problem.at("--questions"))
+        ).at("--questions")
     count = int(asked)
     if spec == "demo":
-        return QuestionSource("demo", "demo", spec, Demo(count, 0), columns)
-    return QuestionSource(f"demo-{count}", "demo", spec, Demo(count, count), columns)
+        return QuestionSource("demo", "demo", spec, DemoReader(count, 0), columns)
+    return QuestionSource(f"demo-{count}", "demo", spec, DemoReader(count, count), columns)
 
 
 def open_questions(
-    spec: str, columns: Columns = BY_SCHEMA, patience: Patience | None = None
+    spec: str, columns: Columns = BY_SCHEMA, retry: Retry | None = None
 ) -> QuestionSource:
     """Open a source of questions and look at its first rows.
 
@@ -199,7 +198,7 @@ def open_questions(
             or `.parquet` file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there
             is one configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
         columns: names of columns; those left out are found by schema.
-        patience: with a hub that is slow or busy.
+        retry: of what fails for a moment, as when a hub is busy.
 
     Returns:
         The source; nothing but the first rows has been read.
@@ -210,16 +209,15 @@ def open_questions(
         MissingExtraError: `datasets` or `pyarrow` is needed and not installed.
     """
     if columns.response is not None:
-        problem = UnplacedError(
+        raise MismatchError(
             "no column of responses among questions",
             f"--response-column {columns.response}",
             "give the file with --responses",
-        )
-        raise InputError(problem.at(f"--questions {spec}"))
+        ).at(f"--questions {spec}")
     if spec == "demo" or spec.startswith("demo:"):
         return open_demo(spec, columns)
-    if spec.startswith(hub.PREFIX):
-        reader = hub.Hub(spec, patience)
+    if spec.startswith(HUB_PREFIX):
+        reader = HubReader(spec, retry)
         name = reader.repository.rstrip("/").rpartition("/")[2]
         return QuestionSource(name, "hub", spec, reader, columns)
     path = Path(spec)

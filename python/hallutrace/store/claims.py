@@ -115,7 +115,7 @@ class Claim:
             self._keep()
         except OSError as error:
             raise StorageError(
-                f"Expected to check the claim {self._path}, got: {error.strerror or error} - mend "
+                f"Expected to check the claim {self._path}, got: {error.strerror or error} - fix "
                 "the file system, and run the same command again"
             ) from None
         if self._is_lost:

@@ -121,7 +121,7 @@ class FailureLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise StorageError(
-                f"Expected to write {self._path}, got: {error.strerror} - mend that; the same "
+                f"Expected to write {self._path}, got: {error.strerror} - fix that; the same "
                 "command goes on with the run"
             ) from None
         known[failure.key] = failure

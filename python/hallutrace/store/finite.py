@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", bound=np.floating)
 
-MENDING = (
+NON_FINITE_FIX = (
     "extract it again, or leave it out (`null` as its label, or `hallutrace subset` without it)"
 )
 
@@ -73,5 +73,5 @@ def require_finite(values: NDArray[Number], what: str, trace: Trace) -> NDArray[
     bad = np.count_nonzero(~np.isfinite(values))
     raise NonFiniteError(
         f"Expected finite {what}, got {bad:,} of {values.size:,} numbers that are NaN or infinite "
-        f"in the trace {trace.id!r}, sample {trace.sample} - {MENDING}"
+        f"in the trace {trace.id!r}, sample {trace.sample} - {NON_FINITE_FIX}"
     )

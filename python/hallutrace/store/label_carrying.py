@@ -7,7 +7,7 @@ from typing import Any
 
 from hallutrace.store.label_files import (
     Key,
-    Row,
+    TraceLabel,
     names,
     path_of,
     read_parameters,
@@ -16,7 +16,7 @@ from hallutrace.store.label_files import (
 )
 from hallutrace.store.reader import TraceStore
 
-Table = tuple[dict[Key, Row], dict[str, Any] | None]
+Table = tuple[dict[Key, TraceLabel], dict[str, Any] | None]
 """Rows, and how they came about."""
 
 Write = Callable[[TraceStore], None]
@@ -56,7 +56,7 @@ def carry_merged(stores: Sequence[TraceStore]) -> Write:
         parameters = [read_parameters(store.folder, name) for store in stores]
         if parameters[0] is None or any(other != parameters[0] for other in parameters):
             continue
-        rows: dict[Key, Row] = {}
+        rows: dict[Key, TraceLabel] = {}
         for store in stores:
             found = read_rows(store.folder, name)
             keys = store.keys()
@@ -66,7 +66,7 @@ def carry_merged(stores: Sequence[TraceStore]) -> Write:
 
 
 def _write(
-    run: TraceStore, tables: dict[str, tuple[dict[Key, Row], dict[str, Any] | None]]
+    run: TraceStore, tables: dict[str, tuple[dict[Key, TraceLabel], dict[str, Any] | None]]
 ) -> None:
     """Writes labels that are not there yet, or only of a part; others may have been made since."""
     for name, (rows, parameters) in tables.items():
@@ -75,7 +75,7 @@ def _write(
 
 
 def _is_part(
-    run: TraceStore, name: str, rows: dict[Key, Row], parameters: dict[str, Any] | None
+    run: TraceStore, name: str, rows: dict[Key, TraceLabel], parameters: dict[str, Any] | None
 ) -> bool:
     """Whether the labels that are there are these, of fewer traces."""
     before = read_rows(run.folder, name)

@@ -6,11 +6,12 @@ import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
 from hallutrace.errors import DamagedError, InputError, StorageError
 from hallutrace.escaping import command
 from hallutrace.text_measures import how_to_make
@@ -22,7 +23,7 @@ Key = tuple[str, int]
 """Question id and sample."""
 
 
-class Row(NamedTuple):
+class TraceLabel(NamedTuple):
     """What a protocol says of one trace.
 
     Attributes:
@@ -77,7 +78,7 @@ def read(folder: str | os.PathLike[str], name: str) -> dict[Key, int | None]:
     return {key: row.label for key, row in read_rows(Path(folder), name).items()}
 
 
-def read_rows(folder: Path, name: str) -> dict[Key, Row]:
+def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
     """The rows of one protocol, as :func:`read`."""
     path = path_of(folder, name)
     if not path.is_file():
@@ -88,7 +89,7 @@ def read_rows(folder: Path, name: str) -> dict[Key, Row]:
             f"Expected the labels `{name}` in {folder}, got {there} - make them with "
             f"`{command('hallutrace', 'label', folder, *how)}`"
         )
-    rows: dict[Key, Row] = {}
+    rows: dict[Key, TraceLabel] = {}
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -100,7 +101,7 @@ def read_rows(folder: Path, name: str) -> dict[Key, Row]:
                     raise DamagedError(
                         'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": '
                         f"number or null}} once a trace, got {_got(error)} in {path}, line "
-                        f"{number} - mend the line, or make the labels again with --overwrite"
+                        f"{number} - fix the line, or make the labels again with --overwrite"
                     ) from None
                 rows[key] = row
     except OSError as error:
@@ -114,7 +115,7 @@ def _got(error: Exception) -> str:
     return str(error)
 
 
-def _parsed(line: bytes) -> tuple[Key, Row]:
+def _parsed(line: bytes) -> tuple[Key, TraceLabel]:
     """A line as key and row; ValueError says what is wrong with it."""
     found = json.loads(line)
     if not isinstance(found, dict):
@@ -129,7 +130,7 @@ def _parsed(line: bytes) -> tuple[Key, Row]:
         raise ValueError("another `label`")
     if score is not None:
         score = finite(score)
-    return (id_, sample), Row(label, score)
+    return (id_, sample), TraceLabel(label, score)
 
 
 def finite(value: Any) -> float:
@@ -173,7 +174,7 @@ def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
     return parameters
 
 
-def counts_of(rows: Iterable[Row]) -> dict[str, int]:
+def counts_of(rows: Iterable[TraceLabel]) -> dict[str, int]:
     """How many rows there are of each kind."""
     counts = {"traces": 0, "hallucinated": 0, "right": 0, "dropped": 0, "unjudged": 0}
     for row in rows:
@@ -188,7 +189,7 @@ def counts_of(rows: Iterable[Row]) -> dict[str, int]:
 def write_labels(
     folder: Path,
     name: str,
-    rows: Mapping[Key, Row],
+    rows: Mapping[Key, TraceLabel],
     parameters: dict[str, Any] | None,
     origin: dict[str, Any] | None = None,
 ) -> bool:
@@ -216,28 +217,26 @@ def write_labels(
     ).encode()
     beside = None if parameters is None else _about(rows, parameters, origin)
     path, told = path_of(folder, name), path_of(folder, name, ".json")
-    try:
-        path.parent.mkdir(exist_ok=True)
+    with storage_errors(
+        f"write the labels {path}",
+        "what was there before is whole; make the folder writable, or copy the run to where it is",
+    ):
         if _content(path) == lines and _content(told) == beside:
             return False
         if _content(path) != lines:
-            told.unlink(missing_ok=True)
-            _sync_folder(path.parent)
-            _replace(path, lines)
+            if told.is_file():
+                told.unlink()
+                atomic_files.sync_folder(path.parent)
+            atomic_files.write(path, lines)
         if beside is None:
             told.unlink(missing_ok=True)
         else:
-            _replace(told, beside)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write the labels {path}, got: {error.strerror} - what was there before "
-            "is whole; make the folder writable, or copy the run to where it is"
-        ) from None
+            atomic_files.write(told, beside)
     return True
 
 
 def _about(
-    rows: Mapping[Key, Row], parameters: dict[str, Any], origin: dict[str, Any] | None
+    rows: Mapping[Key, TraceLabel], parameters: dict[str, Any], origin: dict[str, Any] | None
 ) -> bytes:
     about = {"schema": SCHEMA, "parameters": parameters, "counts": counts_of(rows.values())}
     if origin is not None:
@@ -247,25 +246,3 @@ def _about(
 
 def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Puts a file in the place of another, durably."""
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with scratch.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

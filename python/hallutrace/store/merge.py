@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace._core import Shard, ShardWriter, publish
-from hallutrace.canonical_json import canonical
+from hallutrace.canonical_json import digest
 from hallutrace.errors import (
     HallutraceError,
     IdentityError,
@@ -36,7 +35,7 @@ from hallutrace.text_measures import contains
 def merge(
     runs: Sequence[str | Path], out: str | Path, *, force_differing: Iterable[str] = ()
 ) -> TraceStore:
-    """One run out of several that differ in nothing but their questions.
+    r"""One run out of several that differ in nothing but their questions.
 
     Shards are linked where the file system can, and copied elsewhere; the runs stay as they are.
     Labels that all of them have, made in the same way, go along; the others do not.
@@ -56,6 +55,13 @@ def merge(
         IdentityError: runs that differ in another field; it is named.
         DamagedError: a shard whose size is not what its commit record says.
         StorageError: the file system refused.
+
+    Example:
+        >>> for name in ("one", "two"):
+        ...     _ = Path(f"{name}.csv").write_text(f"question\nWho is {name}?\n")
+        ...     _ = hallutrace.extract(hallutrace.ExtractConfig(questions=f"{name}.csv", out=name))
+        >>> len(merge(["one", "two"], "both"))
+        2
     """
     stores = [open_run(run) for run in runs]
     if len(stores) < 2:
@@ -137,6 +143,10 @@ def subset(
     Raises:
         InputError: nothing is left, or an id, an index or labels that the run does not have.
         DamagedError: a trace that is not what its checksums say, or labels that cannot be trusted.
+
+    Example:
+        >>> len(subset(run, "short", where=lambda trace: len(trace.answer_tokens) < 100))
+        8
     """
     whole = open_run(run)
     chosen = _select(whole, ids, indices, label, where)
@@ -204,7 +214,7 @@ def _told(run: Run) -> Iterator[None]:
         if isinstance(error, HallutraceError):
             raise
         raise StorageError(
-            f"Expected to write the run {run.folder}, got: {error.strerror or error} - mend that; "
+            f"Expected to write the run {run.folder}, got: {error.strerror or error} - fix that; "
             "the same command goes on with it"
         ) from None
 
@@ -316,7 +326,7 @@ def _copy(
     types = whole.manifest.identity
     hidden: Any = types["hidden"]["dtype"]
     # What was begun of other traces is begun anew.
-    held = hashlib.sha256(canonical([record.keys, record.indices])).hexdigest()[:16]
+    held = digest([record.keys, record.indices]).hex()[:16]
     writer = ShardWriter(
         part.folder,
         record.name,

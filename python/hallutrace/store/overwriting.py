@@ -7,13 +7,13 @@ Other files in the folder stay.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hallutrace.atomic_files import sync_folder
 from hallutrace.errors import HallutraceError, InputError, StorageError
 from hallutrace.store.claims import UNTOLD, Holder, claim, left_behind, living
 from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
@@ -136,8 +136,4 @@ def _make_aside(run: Run) -> Path:
 
 def _sync(folder: Path) -> None:
     with suppress(OSError):  # some systems cannot sync folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(folder)

@@ -39,6 +39,10 @@ def open_run(run: str | PathLike[str], *, verify: Verify = "first") -> TraceStor
     Raises:
         NotARunError: no run in that folder.
         DamagedError: a manifest or commit record that cannot be trusted.
+
+    Example:
+        >>> len(hallutrace.open(run))
+        8
     """
     if verify not in get_args(Verify):
         raise InputError(f"Expected `verify` to be first, always or never, got {verify!r}")
@@ -56,6 +60,13 @@ class TraceStore(Sequence[Trace]):
     Args:
         folder: of the run.
         verify: when data is checked.
+
+    Example:
+        >>> store = hallutrace.open(run)
+        >>> store[0].question == store[store[0].id].question
+        True
+        >>> store.labels()
+        ['contains']
     """
 
     def __init__(self, folder: Path, verify: Verify = "first") -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hallutrace.canonical_json import canonical, in_utf8
+from hallutrace.canonical_json import canonical, digest, to_utf8
 from hallutrace.errors import DamagedError, IdentityError, StorageError
 
 SCHEMA = 1
@@ -17,7 +16,7 @@ SCHEMA = 1
 
 def fingerprint(identity: dict[str, Any]) -> str:
     """16 hexadecimal digits that stand for an identity."""
-    return hashlib.sha256(canonical(identity)).hexdigest()[:16]
+    return digest(identity).hex()[:16]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Manifest:
             "facts": self.facts,
         }
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-        return in_utf8(text + "\n")
+        return to_utf8(text + "\n")
 
     def check_same(self, asked: Manifest, where: Path) -> None:
         """Refuses another identity.

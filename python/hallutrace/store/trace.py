@@ -62,6 +62,13 @@ class Trace:
     Attributes:
         shard: the open shard.
         position: of the trace in it.
+
+    Example:
+        >>> trace = hallutrace.open(run)[0]
+        >>> trace.layer(0).shape[1] == len(trace.tokens)
+        True
+        >>> len(trace.logprob) == len(trace.answer_tokens)
+        True
     """
 
     def __init__(

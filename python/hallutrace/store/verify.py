@@ -80,7 +80,7 @@ def _repeated(record: CommitRecord, seen: dict[tuple[str, int], str]) -> str | N
 
 
 def damage_of(run: Run, record: CommitRecord, fingerprint: str, fast: bool = False) -> str | None:
-    """What is wrong with a committed shard, and how to mend it; None where nothing is.
+    """What is wrong with a committed shard, and how to fix it; None where nothing is.
 
     Args:
         run: that it is of.

@@ -166,22 +166,22 @@ def test_evaluate_refuses_before_any_work(
 def test_evaluate_goes_on_after_ctrl_c(
     command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hallutrace.commands.evaluate import LiveFits
+    from hallutrace.commands.live import FitsDisplay
 
-    out, ended = tmp_path / "report", LiveFits.end
+    out, ended = tmp_path / "report", FitsDisplay.end
 
-    def end(self: LiveFits, job: str, seconds: float, failure: str | None) -> None:
+    def end(self: FitsDisplay, job: str, seconds: float, failure: str | None) -> None:
         ended(self, job, seconds, failure)
         if self._done == 7:
             raise KeyboardInterrupt
 
     asked = ["evaluate", run, "--label", "contains", *QUICKLY, "--out", out]
-    monkeypatch.setattr(LiveFits, "end", end)
+    monkeypatch.setattr(FitsDisplay, "end", end)
     code, shown, said = command(*asked)
     assert (code, shown) == (130, "")
     assert "Stopped. Fits that were finished are kept." in said
     assert "hallutrace evaluate" in said
-    monkeypatch.setattr(LiveFits, "end", ended)
+    monkeypatch.setattr(FitsDisplay, "end", ended)
     code, shown, said = command(*asked)
     assert code == 0
     assert "6 of 15 fits were there already." in said
@@ -331,23 +331,23 @@ def test_train_replaces_nothing_unasked(command: Command, run: Path, tmp_path: P
 def test_train_goes_on_after_ctrl_c(
     command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hallutrace.commands.train import Told
+    from hallutrace.commands.train import EpochPrinter
 
-    said_epoch = Told.epoch
+    said_epoch = EpochPrinter.epoch
 
-    def epoch(self: Told, *told: Any) -> None:
+    def epoch(self: EpochPrinter, *told: Any) -> None:
         said_epoch(self, *told)
         if self.epochs == 2:
             raise KeyboardInterrupt
 
     options = ["--set", "layers=[3]", "--set", "widths=[8]", "--epochs", "4"]
     asked = ["train", run, "--detector", "mlp-probe", "--label", "contains", *options, "--out"]
-    monkeypatch.setattr(Told, "epoch", epoch)
+    monkeypatch.setattr(EpochPrinter, "epoch", epoch)
     code, shown, said = command(*asked, tmp_path / "killed")
     assert (code, shown) == (130, "")
     assert "goes on after the last of them" in said
     assert not (tmp_path / "killed" / "detector.json").exists()
-    monkeypatch.setattr(Told, "epoch", said_epoch)
+    monkeypatch.setattr(EpochPrinter, "epoch", said_epoch)
     assert command(*asked, tmp_path / "killed", "--seed", "1")[2].startswith(
         f"Error: Expected the training that is in {tmp_path / 'killed'}, got another one "
         "(detector.seed, split differ)"

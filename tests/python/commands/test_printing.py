@@ -23,8 +23,7 @@ from rich.text import Text
 
 import hallutrace
 from hallutrace.commands.extract import _summary_text
-from hallutrace.commands.live import Live
-from hallutrace.commands.live_fits import LiveFits
+from hallutrace.commands.live import ExtractionDisplay, FitsDisplay
 from hallutrace.commands.text import SafeConsole, print_data, print_json, right_aligned
 from hallutrace.extraction.summary import Summary
 from hostile_texts import assert_harmless, hostile_text, without_space
@@ -132,14 +131,13 @@ def test_tables_are_drawn_with_what_the_stream_has() -> None:
 def test_progress_bars_are_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Screen()
     console = SafeConsole(file=stream, force_terminal=True, width=300)
-    monkeypatch.setattr("hallutrace.commands.live_fits.ERR", console)
     nasty = "[/red] \x1b[2J\u202e\x9b1m"
-    with Live(console) as live:
+    with ExtractionDisplay(console) as live:
         live.begin(3, 0)
         live.note(nasty)
         print(nasty)  # what other libraries print while a bar is shown
         live.advance(1, 1, 1, 2)
-    with LiveFits() as fits:
+    with FitsDisplay(console) as fits:
         fits.begin(3, 1)
         fits.start(nasty)
         fits.epoch(nasty, 1, 0.5, 0.5)

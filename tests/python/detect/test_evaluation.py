@@ -750,7 +750,7 @@ def test_scores_that_are_not_finite_are_refused_by_trace(
     monkeypatch.setattr(toy, "scores", lambda self, some: np.zeros(len(some) + 1))
     found = evaluate(Material(examples, examples, (one,)), plan, tmp_path / "fits")
     assert found.failed["toy"].reason == (
-        "Expected a score of `toy` for each of 50 traces, got [51] - mend its `scores`"
+        "Expected a score of `toy` for each of 50 traces, got [51] - fix its `scores`"
     )
 
 

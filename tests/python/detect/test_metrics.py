@@ -91,7 +91,7 @@ def test_figures_by_hand() -> None:
         (
             [1.0, np.nan, np.inf],
             [1, 0, 0],
-            "Expected finite scores, got 2 of 3 that are not - leave those traces out, or mend "
+            "Expected finite scores, got 2 of 3 that are not - leave those traces out, or fix "
             "the detector",
         ),
         (

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from hallutrace.cpu_threads import DECIDED, as_many_as_torch, limit_spinning
+from hallutrace.cpu_threads import USER_SETTINGS, core_threads_like_torch, limit_spinning
 
 SHOW = "import os, hallutrace; print(os.environ.get('GOMP_SPINCOUNT'))"
 
 
 def spins_of_a_new_process(code: str = SHOW, **environment: str) -> str:
     """What a fresh interpreter has for GOMP_SPINCOUNT after importing hallutrace."""
-    clean = {name: value for name, value in os.environ.items() if name not in DECIDED}
+    clean = {name: value for name, value in os.environ.items() if name not in USER_SETTINGS}
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=clean | environment,
@@ -30,7 +30,7 @@ def test_importing_hallutrace_lets_threads_sleep_soon() -> None:
     assert int(spins_of_a_new_process()) < 10_000
 
 
-@pytest.mark.parametrize("name", DECIDED)
+@pytest.mark.parametrize("name", USER_SETTINGS)
 def test_what_the_user_has_decided_stays(name: str) -> None:
     expected = "7" if name == "GOMP_SPINCOUNT" else "None"
     assert spins_of_a_new_process(**{name: "7" if name != "OMP_WAIT_POLICY" else "active"}) == (
@@ -55,11 +55,11 @@ def test_the_core_works_on_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPa
     before, usual = torch.get_num_threads(), _core.get_threads()
     torch.set_num_threads(3)
     try:
-        with as_many_as_torch():
+        with core_threads_like_torch():
             assert _core.get_threads() == 3
         assert _core.get_threads() == usual
         monkeypatch.setenv("RAYON_NUM_THREADS", "2")
-        with as_many_as_torch():
+        with core_threads_like_torch():
             assert _core.get_threads() == usual
     finally:
         torch.set_num_threads(before)

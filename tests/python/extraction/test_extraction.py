@@ -28,7 +28,7 @@ from conftest import RUN_OPTIONS, Extract, Notes, load_tiny, question_rows, writ
 from hallutrace import extract
 from hallutrace.capture import replay
 from hallutrace.commands.app import main
-from hallutrace.commands.live import Live
+from hallutrace.commands.live import ExtractionDisplay
 from hallutrace.errors import IdentityError, InputError
 from hallutrace.extraction import batching, resolved, shard, trace_arrays
 from hallutrace.extraction.environment import environment
@@ -121,7 +121,7 @@ def test_a_run_has_its_traces_and_says_so(
     assert keys_of(summary.folder) == [(name, 0) for name in IDS]
     tokens = sum(len(trace.answer_tokens) for trace in hallutrace.open(summary.folder))
     assert (notes.begun, notes.advanced) == ((7, 0), [7, tokens, 0])
-    assert notes.notes == open_questions(str(questions)).understood()
+    assert notes.notes == open_questions(str(questions)).describe()
     assert not list((summary.folder / "partial").iterdir())
 
 
@@ -557,8 +557,8 @@ def test_one_question_without_memory_is_recorded(
 def broken_embedding(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs with a model in which `~` has no embedding that is a number."""
 
-    def load(config: Any, patience: Any) -> Any:
-        loaded = whole(config, patience)
+    def load(config: Any, retry: Any) -> Any:
+        loaded = whole(config, retry)
         token = loaded.tokenizer("~", add_special_tokens=False)["input_ids"][0]
         loaded.model.get_input_embeddings().weight.data[token] = torch.nan
         return loaded
@@ -709,7 +709,7 @@ def test_a_question_that_fails_counts_as_all_its_answers(
 def test_time_left_is_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
     monkeypatch.setattr("hallutrace.commands.live.PLAIN_SECONDS", 0.0)
-    live = Live(console)
+    live = ExtractionDisplay(console)
     live.begin(500, 0)
     live.advance(600, 900, 40, 640)
     assert console.file.getvalue().startswith("640 of 500 answers, ")  # type: ignore[attr-defined]
@@ -921,7 +921,7 @@ def test_trying_again_writes_no_sample_twice(
 
         def append(self, number: int, id: str, sample: int, arrays: Any) -> None:
             if (id, sample) == ("q4", 1):
-                raise InputError("Expected less, got more - mend it")
+                raise InputError("Expected less, got more - fix it")
             self._writer.append(number, id, sample, arrays)
 
         def __getattr__(self, name: str) -> Any:

@@ -15,7 +15,7 @@ from hallutrace.errors import InputError
 from hallutrace.labels import label_from, read
 from hallutrace.progress import Silent
 from hallutrace.questions import open_questions
-from hallutrace.questions.schema import default_id
+from hallutrace.questions.row_parsing import default_id
 
 
 class Notes(Silent):
@@ -34,7 +34,7 @@ def test_extract_says_at_the_start_what_it_understood(
     write_lines(questions, [{"question": "who?", "[red]": 1, "gold": "a"}] * 2)
     notes = Notes()
     summary = run_extract(notes)
-    assert notes.notes == open_questions(str(questions)).understood()
+    assert notes.notes == open_questions(str(questions)).describe()
     assert notes.notes[0].endswith("not read: `[red]`, `gold`.")
     assert notes.notes[1].startswith("Warning: no right answers in the first 2 rows")
     assert summary.merged == 1
@@ -57,7 +57,7 @@ def test_the_command_prints_it_as_it_is(
     code, out, _ = command("plan", *options, "--json")
     assert (
         json.loads(out)["understood"]
-        == open_questions(str(questions), columns_off("context")).understood()
+        == open_questions(str(questions), columns_off("context")).describe()
     )
 
 

@@ -188,7 +188,7 @@ def test_a_judge_of_ones_own(run: Path) -> None:
     assert summary.parameters == {"by": "short", "version": 3, "threshold": 0.1, "drop": None}
     Shortness.score = lambda *_: float("nan")  # type: ignore[method-assign]
     assert message(lambda: label(run, Shortness(), name="other")) == (
-        "Expected a finite score from the judge, got nan - mend the judge"
+        "Expected a finite score from the judge, got nan - fix the judge"
     )
     assert hallutrace.open(run).labels() == ["short"]
     assert message(lambda: label(run, Shortness(), normalize="triviaqa")) == (
@@ -441,7 +441,7 @@ def test_a_row_that_is_none_is_named(run: Path, line: bytes, got: str) -> None:
     path.write_bytes(path.read_bytes() + line + b"\n")
     assert message(lambda: read(run, "exact"), DamagedError) == (
         'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": number or null} '
-        f"once a trace, got {got} in {path}, line 8 - mend the line, or make the labels again with "
+        f"once a trace, got {got} in {path}, line 8 - fix the line, or make the labels again with "
         "--overwrite"
     )
     assert label(run, "exact", overwrite=True).hallucinated == 4
@@ -503,30 +503,30 @@ def test_labels_of_a_person(run: Path, tmp_path: Path, name: str, content: str) 
         (
             '{"id": "same", "label": "maybe"}\n',
             "Expected 1, 0, null, true, false, hallucinated or right in column `label`, got the "
-            "text 'maybe', in anna.jsonl, line 1 - mend the row",
+            "text 'maybe', in anna.jsonl, line 1 - fix the row",
         ),
         (
             '{"id": "same", "answer": 1}\n',
-            "Expected a column `label`, got `id`, `answer`, in anna.jsonl, line 1 - mend the row",
+            "Expected a column `label`, got `id`, `answer`, in anna.jsonl, line 1 - fix the row",
         ),
         (
             '{"label": 1}\n',
-            "Expected a question's id in column `id`, got nothing, in anna.jsonl, line 1 - mend "
+            "Expected a question's id in column `id`, got nothing, in anna.jsonl, line 1 - fix "
             "the row",
         ),
         (
             '{"id": "same", "label": 1, "sample": "x"}\n',
             "Expected a number from 0 in column `sample`, got the text 'x', in anna.jsonl, line 1 "
-            "- mend the row",
+            "- fix the row",
         ),
         (
             '{"id": "same", "label": 1, "score": NaN}\n',
             "Expected a finite number in column `score`, got the number nan, in anna.jsonl, line 1 "
-            "- mend the row",
+            "- fix the row",
         ),
         (
             "[]\n",
-            "Expected one JSON object on the line, got an empty list, in anna.jsonl, line 1 - mend "
+            "Expected one JSON object on the line, got an empty list, in anna.jsonl, line 1 - fix "
             "or remove the line",
         ),
     ],

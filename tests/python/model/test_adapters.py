@@ -18,7 +18,7 @@ from conftest import Extract
 from hallutrace import ExtractConfig
 from hallutrace.errors import IdentityError, MissingExtraError, ModelError
 from hallutrace.model.loading import Loaded, load
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store.folder import Run
 from tiny_models import save_tiny, tiny_tokenizer, tiny_tokens
 
@@ -63,7 +63,7 @@ def loaded(folder: Path, **options: Any) -> Loaded:
 
 def refused(folder: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        load(ExtractConfig(model=str(folder), device="cpu"), Patience())
+        load(ExtractConfig(model=str(folder), device="cpu"), Retry())
     return str(caught.value)
 
 

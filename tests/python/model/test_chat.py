@@ -154,7 +154,7 @@ def test_a_template_that_cannot_be_used_is_refused_before_the_first_question(
     assert str(raised.value).startswith("Expected a chat template that ")
     assert got in str(raised.value)
     assert str(raised.value).endswith(
-        " - use --chat off with a --prompt of your own, or mend the template"
+        " - use --chat off with a --prompt of your own, or fix the template"
     )
 
 

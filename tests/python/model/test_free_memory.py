@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from hallutrace.cpus import available_cpus
+from hallutrace.cpu_threads import available_cpus
 from hallutrace.model import free_memory
 
 GB = 2**30

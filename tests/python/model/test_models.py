@@ -25,7 +25,7 @@ from conftest import Extract
 from hallutrace import ExtractConfig
 from hallutrace.errors import IdentityError, MissingExtraError, ModelError
 from hallutrace.model.loading import Loaded, load, load_tokenizer
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store.folder import Run
 from tiny_models import (
     EOS,
@@ -47,7 +47,7 @@ class Said:
 
     def load(self, folder: Path | str, **options: Any) -> Loaded:
         config = ExtractConfig(model=str(folder), device="cpu", **options)
-        return load(config, Patience(note=self.notes.append))
+        return load(config, Retry(note=self.notes.append))
 
     def refuse(self, folder: Path | str, **options: Any) -> str:
         with pytest.raises((ModelError, MissingExtraError)) as caught:

@@ -25,9 +25,9 @@ from hallutrace.questions import (
     open_questions,
     open_responses,
 )
-from hallutrace.questions.hub import parse
+from hallutrace.questions.hub_datasets import parse_spec
+from hallutrace.questions.row_parsing import default_id
 from hallutrace.questions.rows import BY_SCHEMA
-from hallutrace.questions.schema import default_id
 
 GOOD = {"id": "good", "question": "who?", "answers": ["me"]}
 
@@ -237,7 +237,7 @@ def test_csv_bad_rows_name_the_line_they_begin_on() -> None:
         "put text with delimiters or line breaks into quotes",
         "Expected text in UTF-8 in column `question`, got a character or byte that is none at "
         "position 1, in q.csv, line 6 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, "
-        "or mend the row",
+        "or fix the row",
         "Expected a list or an object in column `answers`, as the text begins with `[`, got the "
         'text "[\'x", in q.csv, line 7 - write a list as ["one", "two"]; a text between '
         "brackets is a list of one text",
@@ -245,7 +245,7 @@ def test_csv_bad_rows_name_the_line_they_begin_on() -> None:
         "write one or remove the row",
         "Expected text in UTF-8 in column `answers`, got a character or byte that is none at "
         "position 0, in q.csv, line 9 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, "
-        "or mend the row",
+        "or fix the row",
     ]
 
 
@@ -387,8 +387,8 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         open_questions("q.jsonl")
     assert str(caught.value) == (
         "Expected questions, got 2 bad rows and no good one at the beginning, in q.jsonl - "
-        "mend the file; the first says: Expected one JSON object on the line, got invalid JSON "
-        "(Expecting value at column 2), in q.jsonl, line 1 - mend or remove the line"
+        "fix the file; the first says: Expected one JSON object on the line, got invalid JSON "
+        "(Expecting value at column 2), in q.jsonl, line 1 - fix or remove the line"
     )
 
 
@@ -401,12 +401,12 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         (
             "{oops",
             "Expected one JSON object on the line, got invalid JSON (Expecting property name "
-            "enclosed in double quotes at column 2), in q.jsonl, line 2 - mend or remove the line",
+            "enclosed in double quotes at column 2), in q.jsonl, line 2 - fix or remove the line",
         ),
         (
             "[1, 2]",
             "Expected one JSON object on the line, got a list of 2, in q.jsonl, line 2 - "
-            "mend or remove the line",
+            "fix or remove the line",
         ),
         (
             {"id": "b"},
@@ -421,24 +421,24 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         (
             {"question": 5},
             "Expected text as question in column `question`, got the number 5, in q.jsonl, "
-            "line 2 - mend the row, or map another column with --question-column",
+            "line 2 - fix the row, or map another column with --question-column",
         ),
         (
             {"question": "q", "id": True},
             "Expected text or a whole number as id in column `id`, got true, in q.jsonl, "
-            "line 2 - mend the row, map another column with --id-column, or leave it out with "
+            "line 2 - fix the row, map another column with --id-column, or leave it out with "
             "--id-column none",
         ),
         (
             {"question": "q", "context": {"title": "t", "lines": ["s"]}},
             "Expected text, or paragraphs of text, as context in column `context`, got an object "
-            "with `title`, `lines`, in q.jsonl, line 2 - mend the row, map another column with "
+            "with `title`, `lines`, in q.jsonl, line 2 - fix the row, map another column with "
             "--context-column, or leave the context out with --context-column none",
         ),
         (
             {"question": "q", "answers": [["x"]]},
             "Expected answers in column `answers` as text, a number, true, false, or a list of "
-            "those, got a list of 1, in q.jsonl, line 2 - mend the row, map another column with "
+            "those, got a list of 1, in q.jsonl, line 2 - fix the row, map another column with "
             "--answers-column, or leave the answers out with --answers-column none",
         ),
         (
@@ -452,18 +452,18 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
             '{"question": "half \\ud800"}',
             "Expected text in UTF-8 in column `question`, got a character or byte that is none "
             "at position 5, in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f "
-            "LATIN1 -t UTF-8, or mend the row",
+            "LATIN1 -t UTF-8, or fix the row",
         ),
         (
             '{"question": "q", "answers": NaN}',
             "Expected answers in column `answers` as text, a number, true, false, or a list of "
-            "those, got the number nan, in q.jsonl, line 2 - mend the row, map another column with "
+            "those, got the number nan, in q.jsonl, line 2 - fix the row, map another column with "
             "--answers-column, or leave the answers out with --answers-column none",
         ),
         (
             '{"question": ' + "1" * 5000 + "}",
             "Expected one JSON object on the line, got JSON beyond what can be read, "
-            "in q.jsonl, line 2 - mend or remove the line",
+            "in q.jsonl, line 2 - fix or remove the line",
         ),
     ],
 )
@@ -483,7 +483,7 @@ def test_a_line_that_is_no_utf8() -> None:
         1,
         2,
         "Expected one JSON object on the line, got bytes that are no UTF-8 at position 14, "
-        "in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend "
+        "in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix "
         "the line",
     )
     assert found[2] == Question(default_id("c", None), "c", (), None, 2, default_id("c", None))
@@ -560,10 +560,9 @@ def test_digest_covers_all_but_the_index() -> None:
 def test_digest_is_the_same_for_ever() -> None:
     question = Question("a", "wer?", ("é",), None, 3, "a")
     canonical = (
-        rb'{"context":null,"group":"a","id":"a","question":"wer?",'
-        rb'"references":["\u00e9"],"responses":[]}'
+        '{"context":null,"group":"a","id":"a","question":"wer?","references":["é"],"responses":[]}'
     )
-    assert question.digest() == hashlib.sha256(canonical).digest()
+    assert question.digest() == hashlib.sha256(canonical.encode()).digest()
 
 
 def test_identity_and_names() -> None:
@@ -882,7 +881,7 @@ def test_hub_folder_by_its_path(tmp_path: Path) -> None:
     ],
 )
 def test_hub_specs(spec: str, parts: tuple[str, str | None, str]) -> None:
-    assert parse(spec) == parts
+    assert parse_spec(spec) == parts
 
 
 @pytest.mark.parametrize(

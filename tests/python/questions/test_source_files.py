@@ -12,7 +12,7 @@ import pytest
 
 from hallutrace.errors import InputError
 from hallutrace.questions import BadRow, Question, open_questions, open_responses
-from hallutrace.questions.files import open_file
+from hallutrace.questions.file_formats import open_file
 
 QUOTES_FIX = 'close the quote, and write quotes within a cell twice ("")'
 
@@ -92,7 +92,7 @@ def test_a_quote_that_is_wrong_within_one_line_costs_that_line_alone() -> None:
 
 def test_a_cell_without_end_is_an_open_quote(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = csv.field_size_limit()
-    monkeypatch.setattr("hallutrace.questions.delimited.LONGEST_CELL", limit)
+    monkeypatch.setattr("hallutrace.questions.csv_files.LONGEST_CELL", limit)
     asked, bad = read('question,answer\na,x\nb,"' + "y\n" * limit + 'z"\nc,w\n')
     assert asked == ["a"]
     assert [line for line, _ in bad] == [3]
@@ -239,7 +239,7 @@ def test_json(content: str) -> None:
         (
             '[{"question": "a"},\n {"question" "b"}]',
             "Expected a list of JSON objects, got invalid JSON (Expecting ':' delimiter at line 2, "
-            "column 14), in q.json - mend the file",
+            "column 14), in q.json - fix the file",
         ),
         (
             '{\n"data": [{"question": "a"}]\n}',
@@ -254,8 +254,8 @@ def test_json(content: str) -> None:
         (
             '["a"]',
             "Expected questions, got 1 bad rows and no good one at the beginning, in q.json - "
-            "mend the file; the first says: Expected an object, got the text 'a', in q.json, "
-            "row 0 - mend or remove it",
+            "fix the file; the first says: Expected an object, got the text 'a', in q.json, "
+            "row 0 - fix or remove it",
         ),
         (
             "[]",
@@ -273,7 +273,7 @@ def test_a_key_twice_on_a_line_is_named() -> None:
         (
             2,
             "Expected one JSON object on the line, got `answer` twice in one object, in q.jsonl, "
-            "line 2 - mend or remove the line",
+            "line 2 - fix or remove the line",
         )
     ]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from hallutrace.errors import InputError
 from hallutrace.questions import BadRow, Columns, Question, open_questions, open_responses
-from hallutrace.questions.literals import unfolded
-from hallutrace.questions.rows import BY_SCHEMA, UnplacedError
-from hallutrace.questions.values import number_text
+from hallutrace.questions.cell_values import number_text
+from hallutrace.questions.lists_in_text import parse_list_text
+from hallutrace.questions.rows import BY_SCHEMA, MismatchError
 
 OFF = "none"
 
@@ -188,7 +188,7 @@ def test_answers_that_choose_nothing_are_named(row: dict[str, Any], got: str) ->
     assert isinstance(second, BadRow)
     assert second.error == (
         "Expected the label, the index (from 0) or the text of one choice of column `choices` in "
-        f"column `answer`, got {got}, in q.jsonl, line 2 - mend the row, map another column with "
+        f"column `answer`, got {got}, in q.jsonl, line 2 - fix the row, map another column with "
         "--answers-column, or leave the answers out with --answers-column none"
     )
 
@@ -268,7 +268,7 @@ def test_whole_numbers_that_pandas_wrote_as_floats() -> None:
     found = list(source)
     assert [q.references for q in found] == [("1969",), ("4",), ()]
     assert [found[0].id, found[2].id] == ["7", "9"]
-    assert "1969.0 in `answer`, `id` as 1969" in source.understood()[0]
+    assert "1969.0 in `answer`, `id` as 1969" in source.describe()[0]
 
 
 def test_cells_stay_as_they_are_written_elsewhere() -> None:
@@ -348,15 +348,15 @@ printable = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_si
 def test_lists_survive_being_printed(texts: list[str]) -> None:
     numpy = pytest.importorskip("numpy")
     for printed in (json.dumps(texts), repr(texts), str(numpy.array(texts, dtype=object))):
-        assert unfolded(printed, "answers") == texts
+        assert parse_list_text(printed, "answers") == texts
 
 
 @settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_text_a_list_or_named(text: str) -> None:
     try:
-        value = unfolded(text, "answers")
-    except UnplacedError:
+        value = parse_list_text(text, "answers")
+    except MismatchError:
         return
     assert value == text or isinstance(value, list | dict)
 
@@ -484,7 +484,7 @@ def test_ids_that_are_none_are_named(name: Any) -> None:
 
 def test_what_was_understood() -> None:
     rows = [{**FULL, "id": "a", "extra": 1, "url": "u"}, {**FULL, "id": "b", "answers": []}]
-    assert open_questions(write(rows)).understood() == [
+    assert open_questions(write(rows)).describe() == [
         "Read from q.jsonl: question from `question`; id from `id`; context from `context`; "
         "group from `group`; right answers from `answers`; not read: `extra`, `url`.",
         "Right answers in 1 of the first 2 rows.",
@@ -492,7 +492,7 @@ def test_what_was_understood() -> None:
 
 
 def test_no_right_answers_are_a_warning() -> None:
-    assert open_questions(write([{"question": "who?", "gold_text": "a"}])).understood() == [
+    assert open_questions(write([{"question": "who?", "gold_text": "a"}])).describe() == [
         "Read from q.jsonl: question from `question`; ids made of question and context; "
         "not read: `gold_text`.",
         "Warning: no right answers in the first 1 rows of q.jsonl, so a person or a judge has to "
@@ -500,12 +500,12 @@ def test_no_right_answers_are_a_warning() -> None:
         "none with --answers-column none.",
     ]
     source = open_questions("q.jsonl", Columns(answers=OFF))
-    assert source.understood()[1] == "No right answers, as --answers-column none says."
+    assert source.describe()[1] == "No right answers, as --answers-column none says."
 
 
 def test_judged_answers_are_responses() -> None:
     row = {"knowledge": "k", "question": "who?", "answer": "h", "hallucination": "yes"}
-    said = open_questions(write([row])).understood()[1]
+    said = open_questions(write([row])).describe()[1]
     assert (
         "`answer` is not taken for one, as `hallucination` says whether it is right: replay it "
         "with --responses, or take it all the same with --answers-column answer."
@@ -514,7 +514,7 @@ def test_judged_answers_are_responses() -> None:
     (found,) = source
     assert isinstance(found, Question)
     assert (found.references, found.responses) == ((), ("h",))
-    assert "response from `answer`" in source.understood()[0]
+    assert "response from `answer`" in source.describe()[0]
     assert only(row, Columns(answers="answer")).references == ("h",)
 
 
@@ -528,7 +528,7 @@ def test_judged_answers_are_responses() -> None:
 )
 def test_right_answers_of_two_words(answers: list[Any], note: str) -> None:
     rows = [{"question": f"{at}?", "answer": answer} for at, answer in enumerate(answers)]
-    said = open_questions(write(rows)).understood()[1]
+    said = open_questions(write(rows)).describe()[1]
     assert said == f"Right answers in 2 of the first 2 rows. {note}".strip()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.canonical_json import canonical
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
+from hallutrace.canonical_json import canonical, digest
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.plan import Job
 from hallutrace.detect.examples import Examples
-from hallutrace.errors import StorageError
 
 SCHEMA = 1
 
@@ -86,15 +86,9 @@ class Outcomes:
             StorageError: the folder cannot be written.
         """
         path = self._path(job)
-        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(canonical({**asdict(outcome), "basis": self._digest(job)}))
-            scratch.replace(path)
-        except OSError as error:
-            raise StorageError(
-                f"Expected to write {path}, got: {error.strerror} - choose another --out"
-            ) from None
+        content = canonical({**asdict(outcome), "basis": self._digest(job)})
+        with storage_errors(f"write {path}", "choose another --out"):
+            atomic_files.write(path, content)
 
     def _digest(self, job: Job) -> str:
         basis = {
@@ -104,7 +98,7 @@ class Outcomes:
             "options": job.row.options,
             "seed": job.seed,
         }
-        return hashlib.sha256(canonical(basis)).hexdigest()
+        return digest(basis).hex()
 
     def _path(self, job: Job) -> Path:
         text = re.sub(r"[^\w.=-]+", "_", job.row.label)
@@ -114,14 +108,12 @@ class Outcomes:
 
 def basis_of(examples: Examples) -> dict[str, str]:
     """What stands for a run and its labels: fingerprint, and digest of keys and labels."""
-    text = canonical([examples.keys, examples.labels.tolist()])
     return {
         "fingerprint": examples.store.manifest.fingerprint,
-        "traces": hashlib.sha256(text).hexdigest()[:16],
+        "traces": digest([examples.keys, examples.labels.tolist()]).hex()[:16],
     }
 
 
 def digest_of(*parts: NDArray[np.int64]) -> str:
     """16 hexadecimal digits that stand for index arrays."""
-    text = canonical([part.tolist() for part in parts])
-    return hashlib.sha256(text).hexdigest()[:16]
+    return digest([part.tolist() for part in parts]).hex()[:16]

@@ -10,10 +10,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +23,7 @@ from hallutrace.detect.evaluation.plan import Job, Plan, Row, jobs
 from hallutrace.detect.evaluation.runner import Observer, Unheard, run_all
 from hallutrace.detect.registry import make
 from hallutrace.errors import DamagedError, HallutraceError, InputError, StorageError
+from hallutrace.package_versions import versions_of
 
 PACKAGES = ("hallutrace", "numpy", "scikit-learn", "scipy", "torch", "torch_geometric")
 """Whose versions an outcome depends on."""
@@ -158,7 +157,7 @@ def evaluate(
 
 def package_versions() -> dict[str, str | None]:
     """Of the packages that what is learnt depends on, and of Python; None where one is missing."""
-    return {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    return versions_of(*PACKAGES)
 
 
 def _timing(outcomes: Sequence[Outcome]) -> Timing:
@@ -166,10 +165,3 @@ def _timing(outcomes: Sequence[Outcome]) -> Timing:
     return Timing(
         len(outcomes), sum(seconds) / len(seconds), median(one.trace_ms for one in outcomes)
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
+from hallutrace.canonical_json import to_utf8
 from hallutrace.detect.evaluation.bootstrap import Interval
 from hallutrace.detect.evaluation.comparison import PairTest
 from hallutrace.detect.evaluation.plan import Row
@@ -16,7 +18,6 @@ from hallutrace.detect.evaluation.protocol import Evaluation
 from hallutrace.detect.evaluation.record import to_json
 from hallutrace.detect.metrics import METRICS
 from hallutrace.detect.registry import find
-from hallutrace.errors import StorageError
 from hallutrace.escaping import csv_cell
 
 JSON_FILE, TABLE_FILE, SCORES_FILE = "evaluation.json", "table.md", "scores.csv"
@@ -41,25 +42,9 @@ def write_report(evaluation: Evaluation, label: str, folder: Path) -> None:
         TABLE_FILE: to_markdown(evaluation, label),
         JSON_FILE: content,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(f"write {folder}", "choose another --out"):
         for name, text in files.items():
-            replace_text(folder / name, text)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write {folder}, got: {error.strerror} - choose another --out"
-        ) from None
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+            atomic_files.write(folder / name, to_utf8(text))
 
 
 # Table --------------------------------------------------------------------------------------------

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hallutrace import atomic_files
+from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import canonical
-from hallutrace.errors import DamagedError, StorageError
+from hallutrace.errors import DamagedError
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 SCHEMA = 1
@@ -73,18 +74,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    new = path.with_name(f"{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"Expected to write {path}, got: {error.strerror} - choose another place"
-        ) from None
+    with storage_errors(f"write {path}", "choose another folder"):
+        atomic_files.write(path, data)
 
 
 def keep_best(folder: Path, values: dict[int, float], keep: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import nn
 
-from hallutrace.canonical_json import canonical
+from hallutrace.canonical_json import digest
 from hallutrace.detect.base import Detector, Progress
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.metrics import auroc
@@ -93,7 +92,7 @@ class NetDetector(Detector):
             "options": self.options,
             "seed": self.seed,
             "run": train.store.manifest.fingerprint,
-            "data": sha256(canonical(data)).hexdigest(),
+            "data": digest(data).hex(),
         }
 
     @property

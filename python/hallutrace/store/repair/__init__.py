@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hallutrace.errors import HallutraceError, StorageError
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store.folder import Run
 from hallutrace.store.repair.repairer import Finding, Repairer
 
@@ -41,7 +41,7 @@ def repair(
     *,
     dry_run: bool = False,
     questions: str | None = None,
-    patience: Patience | None = None,
+    retry: Retry | None = None,
 ) -> Iterator[Finding]:
     """Repairs a run, shard after shard; every byte of it is checked on the way.
 
@@ -50,7 +50,7 @@ def repair(
         dry_run: change nothing, and tell what would be done.
         questions: file or name of the questions (or responses) that the run was made of, where
             the manifest's own cannot be found any more.
-        patience: with a hub that is slow or busy.
+        retry: of what fails for a moment, as when a hub is busy.
 
     Yields:
         A finding for each thing that was wrong; none for a run that is whole.
@@ -61,7 +61,7 @@ def repair(
         StorageError: the file system refused.
     """
     run = Run(Path(folder))
-    repairer = Repairer(run, dry_run, questions, patience or Patience())
+    repairer = Repairer(run, dry_run, questions, retry or Retry())
     try:
         yield from repairer.repair_all()
     except OSError as error:
@@ -69,5 +69,5 @@ def repair(
             raise
         raise StorageError(
             f"Expected to repair {run.folder}, got: {error.strerror or error} - nothing committed "
-            "was touched; mend the file system and repair again"
+            "was touched; fix the file system and repair again"
         ) from None

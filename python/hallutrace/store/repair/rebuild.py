@@ -34,7 +34,7 @@ from hallutrace.questions import (
     open_questions,
     open_responses,
 )
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store.folder import CommitRecord, Manifest, Run
 from hallutrace.store.repair.coverage import (
     ANEW,
@@ -71,14 +71,12 @@ class Rebuilder:
         run: the run.
         manifest: of the run.
         source: file or name of the questions, where the manifest's own is not to be used.
-        patience: with a hub that is slow or busy.
+        retry: of what fails for a moment, as when a hub is busy.
     """
 
-    def __init__(
-        self, run: Run, manifest: Manifest, source: str | None, patience: Patience
-    ) -> None:
+    def __init__(self, run: Run, manifest: Manifest, source: str | None, retry: Retry) -> None:
         self._run, self._manifest = run, manifest
-        self._source, self._patience = source, patience
+        self._source, self._retry = source, retry
         self._failures = run.failures.read()
 
     def rebuild(
@@ -246,7 +244,7 @@ class Rebuilder:
         try:
             if about["kind"] == "responses":
                 return open_responses(spec, columns)
-            return open_questions(spec, columns, self._patience)
+            return open_questions(spec, columns, self._retry)
         except HallutraceError as error:
             raise UnrebuildableError(
                 f"Expected the source of the run, because the traces of {name} do not tell all "

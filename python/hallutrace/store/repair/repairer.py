@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hallutrace._core import Shard, publish
 from hallutrace.errors import HallutraceError, StorageError
-from hallutrace.retry import Patience
+from hallutrace.retry import Retry
 from hallutrace.store.claims import (
     UNTOLD,
     Claim,
@@ -54,14 +54,14 @@ class Repairer:
         run: to be repaired.
         dry_run: change nothing.
         questions: as for :func:`hallutrace.store.repair.repair`.
-        patience: likewise.
+        retry: likewise.
     """
 
-    def __init__(self, run: Run, dry_run: bool, questions: str | None, patience: Patience) -> None:
+    def __init__(self, run: Run, dry_run: bool, questions: str | None, retry: Retry) -> None:
         self._run, self._dry_run = run, dry_run
         manifest = run.manifest()
         self._fingerprint = manifest.fingerprint
-        self._rebuilder = Rebuilder(run, manifest, questions, patience)
+        self._rebuilder = Rebuilder(run, manifest, questions, retry)
         self._records: dict[str, CommitRecord] = {}
         self._unreadable: set[str] = set()
 
@@ -77,7 +77,7 @@ class Repairer:
             except StorageError as error:
                 # Nobody knows what it says: it may well be good.
                 names.remove(name)
-                yield Finding(name, str(error), "mend the disk and repair again", is_left=True)
+                yield Finding(name, str(error), "fix the disk and repair again", is_left=True)
             except HallutraceError:
                 self._unreadable.add(name)
             else:
@@ -287,6 +287,6 @@ def _schema_of(path: Path) -> int | None:
 
 
 def _in_two(message: str) -> tuple[str, str]:
-    """What is wrong, and how to mend it."""
+    """What is wrong, and how to fix it."""
     problem, dash, fix = message.rpartition(" - ")
     return (problem, fix) if dash else (message, "restore it from a copy")

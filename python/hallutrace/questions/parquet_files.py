@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hallutrace.errors import InputError, MissingExtraError
-from hallutrace.questions.classes import class_names, with_class_names
-from hallutrace.questions.rows import RawRow, UnplacedError
-from hallutrace.questions.values import listed, shortened
+from hallutrace.errors import MissingExtraError
+from hallutrace.questions.cell_values import name_list, shortened
+from hallutrace.questions.class_labels import class_names, with_class_names
+from hallutrace.questions.rows import MismatchError, RawRow
 
 
 class Parquet:
@@ -25,7 +25,7 @@ class Parquet:
             import pyarrow.parquet
         except ImportError as error:
             raise MissingExtraError.of("pyarrow", "data", "questions in Parquet") from error
-        self.path, self.place, self._parquet = path, path.name, pyarrow.parquet
+        self.path, self.location, self._parquet = path, path.name, pyarrow.parquet
 
     @cached_property
     def total(self) -> int | None:
@@ -51,10 +51,9 @@ class Parquet:
     def _check_names(self, names: list[str]) -> None:
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if twice:
-            problem = UnplacedError(
-                "each column once", f"{listed(twice)} more than once", "rename the columns"
-            )
-            raise InputError(problem.at(self.place))
+            raise MismatchError(
+                "each column once", f"{name_list(twice)} more than once", "rename the columns"
+            ).at(self.location)
 
     def _open(self) -> Any:
         return self._read(lambda: self._parquet.ParquetFile(self.path))
@@ -64,12 +63,11 @@ class Parquet:
             return step()
         # pyarrow's errors are OSError or ValueError, of kinds that differ between versions.
         except (OSError, ValueError) as error:
-            problem = UnplacedError(
+            raise MismatchError(
                 "an Apache Parquet file",
                 f"what cannot be read as one ({shortened(str(error), 120)})",
                 "check that the file is whole",
-            )
-            raise InputError(problem.at(self.place)) from error
+            ).at(self.location) from error
 
 
 def features_of(metadata: dict[bytes, bytes]) -> dict[str, Any]:
@@ -80,7 +78,7 @@ def features_of(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     return {}
 
 
-def rows_of(batch: Any) -> Iterator[dict[str, object] | UnplacedError]:
+def rows_of(batch: Any) -> Iterator[dict[str, object] | MismatchError]:
     """Each row of a record batch; text that is no UTF-8 costs its own row alone."""
     try:
         yield from batch.to_pylist()
@@ -89,6 +87,4 @@ def rows_of(batch: Any) -> Iterator[dict[str, object] | UnplacedError]:
             try:
                 yield from batch.slice(position, 1).to_pylist()
             except UnicodeDecodeError:
-                yield UnplacedError(
-                    "text in UTF-8", "bytes that are none", "mend or remove the row"
-                )
+                yield MismatchError("text in UTF-8", "bytes that are none", "fix or remove the row")

@@ -13,15 +13,15 @@ import json
 import tokenize
 import warnings
 
-from hallutrace.questions.rows import UnplacedError
-from hallutrace.questions.values import kind
+from hallutrace.questions.cell_values import described
+from hallutrace.questions.rows import MismatchError
 
 PAIRS = {"[": "]", "{": "}"}
 STARTS = ("['", '["', "{'", '{"', "[[", "[{")
 """Beginnings of a list or an object of texts; what begins so has to be one."""
 
 
-def unfolded(text: str, column: str) -> object:
+def parse_list_text(text: str, column: str) -> object:
     """The list or object that a text holds, or the text where it holds none.
 
     A text between brackets must be one: whether `[a, b]` is a text or a list that was written in
@@ -35,7 +35,7 @@ def unfolded(text: str, column: str) -> object:
         A list, a dict, or the text itself.
 
     Raises:
-        UnplacedError: it looks like a list or an object and cannot be read as one.
+        MismatchError: it looks like a list or an object and cannot be read as one.
     """
     bare = text.strip()
     is_enclosed = len(bare) > 1 and PAIRS.get(bare[0]) == bare[-1]
@@ -49,9 +49,9 @@ def unfolded(text: str, column: str) -> object:
             continue
         if isinstance(value, list | dict):
             return value
-    raise UnplacedError(
+    raise MismatchError(
         f"a list or an object in column `{column}`, as the text begins with `{bare[0]}`",
-        kind(text),
+        described(text),
         'write a list as ["one", "two"]; a text between brackets is a list of one text',
     )
 

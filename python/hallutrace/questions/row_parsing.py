@@ -6,41 +6,47 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from hallutrace.questions.answers import right_answers
-from hallutrace.questions.columns import Layout
-from hallutrace.questions.contexts import context_text
-from hallutrace.questions.literals import unfolded
+from hallutrace.canonical_json import digest
+from hallutrace.questions.cell_values import (
+    LONGEST_ID,
+    WHOLE,
+    check_utf8,
+    described,
+    identifier,
+    parse_response,
+)
+from hallutrace.questions.columns import ColumnLayout
+from hallutrace.questions.context_paragraphs import context_text
+from hallutrace.questions.lists_in_text import parse_list_text
+from hallutrace.questions.right_answers import right_answers
 from hallutrace.questions.rows import (
     BadRow,
+    MismatchError,
     Question,
     RawRow,
     Response,
-    UnplacedError,
-    canonical_digest,
-    spot,
 )
-from hallutrace.questions.values import LONGEST_ID, WHOLE, checked, identifier, kind, response
 
 NUMBERED = ("id", "group")
 """Fields whose values may be whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ParsedRow:
     """A row that was understood: its question, and whether the source itself named it."""
 
     question: Question
-    named: bool
+    has_id: bool
     line: int | None
 
 
 def default_id(question: str, context: str | None) -> str:
     """The id of a question that has none: `q` and 16 hexadecimal digits.
 
-    It depends on the question and its context alone, so it is the same in every file, whatever
+    It depends on the question and its context single_row, so it is the same in every file, whatever
     else is there; equal questions have equal ids.
     """
-    return "q" + canonical_digest([question, context]).hex()[:16]
+    return "q" + digest([question, context]).hex()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +59,22 @@ class Schema:
         floats: columns of CSV whose whole numbers all end in `.0`, as pandas writes them.
     """
 
-    layout: Layout
+    layout: ColumnLayout
     responses: bool
     floats: frozenset[str] = frozenset()
 
-    def read(self, raw: RawRow, place: str) -> Row | BadRow:
+    def read(self, raw: RawRow, location: str) -> ParsedRow | BadRow:
         """Turn a row into a question, or into the reason why it is none."""
         found: str | None = None
         try:
-            if isinstance(raw.values, UnplacedError):
+            if isinstance(raw.values, MismatchError):
                 raise raw.values
             values = self._as_whole(raw.values) if self.floats else raw.values
             found = self._name(values, "id")
             question = self._question(raw, values, found)
-        except UnplacedError as problem:
-            return BadRow(found, raw.index, raw.line, problem.at(spot(place, raw.index, raw.line)))
-        return Row(question, found is not None, raw.line)
+        except MismatchError as problem:
+            return BadRow.of(problem, location, found, raw.index, raw.line)
+        return ParsedRow(question, found is not None, raw.line)
 
     def _question(self, raw: RawRow, values: Mapping[str, object], named: str | None) -> Question:
         text = self._asked(values)
@@ -107,23 +113,23 @@ class Schema:
         if isinstance(value, dict):
             value = value.get("text", value.get("stem", value))
         if value is not None and not isinstance(value, str):
-            raise UnplacedError(
+            raise MismatchError(
                 f"text as question in column `{column}`",
-                kind(value),
-                "mend the row, or map another column with --question-column",
+                described(value),
+                "fix the row, or map another column with --question-column",
             )
         if value is None or not value.strip():
-            raise UnplacedError(
-                f"a question in column `{column}`", kind(value), "write one or remove the row"
+            raise MismatchError(
+                f"a question in column `{column}`", described(value), "write one or remove the row"
             )
-        return checked(value, column)
+        return check_utf8(value, column)
 
     def _context(self, values: Mapping[str, object]) -> str | None:
         """The context; None where it is missing or blank."""
         column, value = self._find(values, "context")
         if value is None:
             return None
-        text = checked(context_text(value, column), column)
+        text = check_utf8(context_text(value, column), column)
         return text if text.strip() else None
 
     def _name(self, values: Mapping[str, object], field: str) -> str | None:
@@ -133,28 +139,28 @@ class Schema:
         try:
             name = identifier(value)
         except ValueError:
-            raise UnplacedError(
+            raise MismatchError(
                 f"text or a whole number as {field} in column `{column}`",
-                kind(value),
-                f"mend the row, map another column with --{field}-column, {leave}",
+                described(value),
+                f"fix the row, map another column with --{field}-column, {leave}",
             ) from None
         if name is not None and len(name) > LONGEST_ID:
-            raise UnplacedError(
+            raise MismatchError(
                 f"at most {LONGEST_ID} characters as {field} in column `{column}`",
                 f"{len(name):,}",
                 f"shorten it, {leave}",
             )
-        return None if name is None else checked(name, column)
+        return None if name is None else check_utf8(name, column)
 
     def _responses(self, raw: RawRow, values: Mapping[str, object]) -> tuple[Response, ...]:
         column, value = self._find(values, "response")
         if raw.cells and isinstance(value, str):
             # A text may well begin with a bracket ("[1] says"): only a whole list is one.
-            with suppress(UnplacedError):
-                listed = unfolded(value, column)
+            with suppress(MismatchError):
+                listed = parse_list_text(value, column)
                 value = listed if isinstance(listed, list) else value
         # A list of numbers alone is one answer, as token ids.
         items: list[object] = [value]
         if isinstance(value, list) and any(isinstance(item, str | list) for item in value):
             items = value
-        return tuple(response(item, column) for item in items)
+        return tuple(parse_response(item, column) for item in items)

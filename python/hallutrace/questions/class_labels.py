@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hallutrace.questions.rows import UnplacedError
+from hallutrace.questions.rows import MismatchError
 
 UNTOLD = -1
 """The class of rows whose class is kept secret."""
@@ -28,10 +28,10 @@ def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def with_class_names(
-    values: dict[str, object] | UnplacedError, classes: Mapping[str, list[str]]
-) -> dict[str, object] | UnplacedError:
+    values: dict[str, object] | MismatchError, classes: Mapping[str, list[str]]
+) -> dict[str, object] | MismatchError:
     """A row with the names of its classes in the place of their numbers."""
-    if isinstance(values, UnplacedError) or not classes:
+    if isinstance(values, MismatchError) or not classes:
         return values
     try:
         return {
@@ -39,7 +39,7 @@ def with_class_names(
             for column, value in values.items()
         }
     except IndexError as error:
-        return UnplacedError("a class that the data set names", str(error), "mend the row")
+        return MismatchError("a class that the data set names", str(error), "fix the row")
 
 
 def _named(value: object, names: list[str]) -> object:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hallutrace.questions.rows import UnplacedError
-from hallutrace.questions.values import kind
+from hallutrace.questions.cell_values import described
+from hallutrace.questions.rows import MismatchError
 
 TEXTS = ("text", "paragraph_text", "sentences", "contexts")
 """What holds the text of a paragraph."""
@@ -18,16 +18,16 @@ def context_text(value: object, column: str) -> str:
     and lists of texts or of objects with `title` and `text` are read.
 
     Raises:
-        UnplacedError: it holds something else.
+        MismatchError: it holds something else.
     """
     if isinstance(value, str):
         return value
     paragraphs = _paragraphs(value)
     if paragraphs is None:
-        raise UnplacedError(
+        raise MismatchError(
             f"text, or paragraphs of text, as context in column `{column}`",
-            kind(value),
-            "mend the row, map another column with --context-column, or leave the context out "
+            described(value),
+            "fix the row, map another column with --context-column, or leave the context out "
             "with --context-column none",
         )
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph.strip())

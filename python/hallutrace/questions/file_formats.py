@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hallutrace.errors import InputError
-from hallutrace.questions.delimited import Csv, Tsv
+from hallutrace.questions.csv_files import Csv, Tsv
 from hallutrace.questions.json_files import JsonFile, JsonLines
-from hallutrace.questions.parquet import Parquet
-from hallutrace.questions.rows import RowReader, UnplacedError
+from hallutrace.questions.parquet_files import Parquet
+from hallutrace.questions.rows import MismatchError, RowReader
 
 HEAD = 4096
 """Bytes at the beginning that tell a file from what its name says."""
@@ -67,16 +66,14 @@ def open_file(name: str, option: str) -> RowReader:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         also = "`demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or "
-        problem = UnplacedError(
+        raise MismatchError(
             f"{also if option == '--questions' else ''}a {FORMATS} file",
             f"`{name}`",
             FIXES.get(path.suffix.lower(), "rename or convert the file"),
-        )
-        raise InputError(problem.at(option))
+        ).at(option)
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
-        problem = UnplacedError(f"the file `{name}`", got, "check the path")
-        raise InputError(problem.at(option))
+        raise MismatchError(f"the file `{name}`", got, "check the path").at(option)
     if reader is not Parquet:
         check_is_text(path, option)
     return reader(path)
@@ -92,11 +89,12 @@ def check_is_text(path: Path, option: str) -> None:
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:
-        problem = UnplacedError("a file that can be read", f"{error.strerror or error}", "check it")
-        raise InputError(problem.at(path.name)) from None
+        raise MismatchError("a file that can be read", f"{error.strerror or error}", "check it").at(
+            path.name
+        ) from None
     found = next((about for magic, about in MAGIC.items() if head.startswith(magic)), None)
     if found is None and head.count(0) > len(head) // 4:
         found = UTF_16
     if found is not None:
         got, fix = found
-        raise InputError(UnplacedError("text in UTF-8", got, fix).at(f"{path.name} ({option})"))
+        raise MismatchError("text in UTF-8", got, fix).at(f"{path.name} ({option})")

@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from hallutrace.questions.columns import KEYS, AnswerColumns, folded
-from hallutrace.questions.literals import unfolded
-from hallutrace.questions.rows import UnplacedError
-from hallutrace.questions.values import checked, kind, reference
+from hallutrace.questions.cell_values import check_utf8, described, reference_text
+from hallutrace.questions.columns import KEYS, AnswerColumns, normalized_name
+from hallutrace.questions.lists_in_text import parse_list_text
+from hallutrace.questions.rows import MismatchError
 
 UNKNOWN_ANSWER = "<unk>"
 """What TriviaQA's test split holds for answers that are kept secret: no reference."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-KEY_NAMES = frozenset(map(folded, KEYS))
+KEY_NAMES = frozenset(map(normalized_name, KEYS))
 UNTOLD = -1
 """The index that stands for "not told" in test splits on the hub."""
 
@@ -28,7 +28,7 @@ def right_answers(values: Mapping[str, object], where: AnswerColumns) -> Iterato
         where: the columns that hold them.
 
     Raises:
-        UnplacedError: a value that cannot be read as right answers.
+        MismatchError: a value that cannot be read as right answers.
     """
     filled = [name for name in where.columns if values.get(name) is not None]
     for column in filled if where.joined else filled[:1]:
@@ -37,17 +37,17 @@ def right_answers(values: Mapping[str, object], where: AnswerColumns) -> Iterato
             if column == where.split and not value.lstrip().startswith("["):
                 value = [part.strip() for part in value.split(";")]
             else:
-                value = unfolded(value, column)
+                value = parse_list_text(value, column)
         if where.choices is not None:
-            value = chosen(value, column, values.get(where.choices), where.choices)
-        for item in unpacked(value, column):
-            text = reference(item, column)
+            value = choice_text(value, column, values.get(where.choices), where.choices)
+        for item in answers_in(value, column):
+            text = reference_text(item, column)
             # A blank reference matches nothing; keeping it would only pass for an answer.
             if text.strip():
-                yield checked(text, column)
+                yield check_utf8(text, column)
 
 
-def unpacked(value: object, column: str) -> list[object]:
+def answers_in(value: object, column: str) -> list[object]:
     """The right answers in a value of a column: a list, an object or a single one."""
     if isinstance(value, list | tuple):
         return list(value)
@@ -58,27 +58,27 @@ def unpacked(value: object, column: str) -> list[object]:
         aliases = more if isinstance(more, list) else [more]
         return [item for item in (first, *aliases) if item != UNKNOWN_ANSWER]
     if "choices" in value and "labels" in value:  # TruthfulQA, multiple choice
-        return marked(value["choices"], value["labels"], column)
+        return choices_marked_right(value["choices"], value["labels"], column)
     for key in ("text", "spans"):  # SQuAD, DROP
         if key in value:
             texts = value[key]
             return texts if isinstance(texts, list) else [texts]
-    raise UnplacedError(
+    raise MismatchError(
         f"answers in column `{column}` as an object with `value` and `aliases`, or `text`",
-        kind(value),
+        described(value),
         "write a list of texts, map another column with --answers-column, or leave the answers "
         "out with --answers-column none",
     )
 
 
-def marked(texts: object, labels: object, column: str) -> list[object]:
+def choices_marked_right(texts: object, labels: object, column: str) -> list[object]:
     """The choices whose label is 1."""
     if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels):
         return [text for text, label in zip(texts, labels, strict=True) if label == 1]
-    raise UnplacedError(
+    raise MismatchError(
         f"as many labels as choices in column `{column}`",
-        f"{kind(texts)} and {kind(labels)}",
-        "mend the row, or leave the answers out with --answers-column none",
+        f"{described(texts)} and {described(labels)}",
+        "fix the row, or leave the answers out with --answers-column none",
     )
 
 
@@ -102,7 +102,7 @@ def choices_of(value: object, column: str) -> Choices | None:
     OpenBookQA) and objects of texts by label (MedQA) are read.
     """
     if isinstance(value, str):
-        value = unfolded(value, column)
+        value = parse_list_text(value, column)
     labels: list[object] = []
     texts: list[object] = []
     if isinstance(value, dict) and isinstance(value.get("text"), list):
@@ -117,9 +117,9 @@ def choices_of(value: object, column: str) -> Choices | None:
         texts = value
     if not texts or any(isinstance(text, dict | list | type(None)) for text in texts):
         return None
-    whole = [reference(text, column) for text in texts]
+    whole = [reference_text(text, column) for text in texts]
     if len(labels) == len(texts) and None not in labels:
-        return Choices([reference(label, column) for label in labels], whole)
+        return Choices([reference_text(label, column) for label in labels], whole)
     letters = [*LETTERS, *(str(at) for at in range(len(LETTERS), len(whole)))][: len(whole)]
     return Choices(letters, without_letters(whole))
 
@@ -134,7 +134,7 @@ def without_letters(texts: list[str]) -> list[str]:
     return [match.group(2) for match in found if match]
 
 
-def chosen(answer: object, column: str, offered: object, choices_column: str) -> object:
+def choice_text(answer: object, column: str, offered: object, choices_column: str) -> object:
     """An answer that may be a label or an index of a choice, as the text of that choice.
 
     Args:
@@ -147,38 +147,38 @@ def chosen(answer: object, column: str, offered: object, choices_column: str) ->
         The text, or a list of them; what is an object or a boolean stays as it is.
 
     Raises:
-        UnplacedError: it is none of the choices, or two of them.
+        MismatchError: it is none of the choices, or two of them.
     """
     if isinstance(answer, list):
-        return [chosen(one, column, offered, choices_column) for one in answer]
+        return [choice_text(one, column, offered, choices_column) for one in answer]
     if isinstance(answer, dict | bool) or answer is None or answer == UNTOLD:
         return None if answer == UNTOLD else answer
-    key = reference(answer, column).strip()
+    key = reference_text(answer, column).strip()
     choices = choices_of(offered, choices_column)
     if choices is None:
         # A question without choices among others that have some.
         if len(key) > 1 and not key.isdecimal():
             return answer
-        raise unchosen(column, choices_column, answer, kind(offered))
+        raise choice_error(column, choices_column, answer, described(offered))
     meant = {choices.texts[at] for at, label in enumerate(choices.labels) if label == key}
     is_index = key.isdecimal() and not any(label.isdecimal() for label in choices.labels)
     if is_index and int(key) < len(choices.texts):
         meant = {choices.texts[int(key)]}
     # A column of keys holds no texts, even where one of the choices reads like a key.
-    if isinstance(answer, str) and not (meant and folded(column) in KEY_NAMES):
+    if isinstance(answer, str) and not (meant and normalized_name(column) in KEY_NAMES):
         meant |= {text for text in choices.texts if text.strip() == key}
     if len(meant) != 1 and key:
-        got = " or ".join(kind(text) for text in sorted(meant)) or "none of the choices"
-        raise unchosen(column, choices_column, answer, got)
+        got = " or ".join(described(text) for text in sorted(meant)) or "none of the choices"
+        raise choice_error(column, choices_column, answer, got)
     return next(iter(meant), "")
 
 
-def unchosen(column: str, choices_column: str, answer: object, got: str) -> UnplacedError:
+def choice_error(column: str, choices_column: str, answer: object, got: str) -> MismatchError:
     """What to say of an answer that names no choice, or two."""
-    return UnplacedError(
+    return MismatchError(
         f"the label, the index (from 0) or the text of one choice of column `{choices_column}` in "
         f"column `{column}`",
-        f"{kind(answer)}, which is {got}",
-        "mend the row, map another column with --answers-column, or leave the answers out with "
+        f"{described(answer)}, which is {got}",
+        "fix the row, map another column with --answers-column, or leave the answers out with "
         "--answers-column none",
     )

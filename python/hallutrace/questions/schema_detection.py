@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hallutrace.errors import InputError
-from hallutrace.questions.columns import lay_out
-from hallutrace.questions.rows import BadRow, Columns, Question, RawRow, UnplacedError, spot
-from hallutrace.questions.schema import Row, Schema
-from hallutrace.questions.values import WHOLE, listed
+from hallutrace.questions.cell_values import WHOLE, name_list
+from hallutrace.questions.columns import find_columns
+from hallutrace.questions.row_parsing import ParsedRow, Schema
+from hallutrace.questions.rows import BadRow, Columns, MismatchError, Question, RawRow, row_location
 
 
 @dataclass(frozen=True, slots=True)
-class Understanding:
+class DetectedSchema:
     """A schema, and what the first rows gave with it.
 
     Attributes:
@@ -22,38 +22,38 @@ class Understanding:
     """
 
     schema: Schema
-    rows: tuple[Row | BadRow, ...]
+    rows: tuple[ParsedRow | BadRow, ...]
 
-    def lines(self, place: str) -> list[str]:
+    def describe(self, location: str) -> list[str]:
         """What was understood, for the user: columns, and right answers or a warning.
 
         Args:
-            place: name of the source.
+            location: name of the source.
         """
         layout = self.schema.layout
         ignored = [name for name in layout.present if name not in layout.names()]
-        more = f"; not read: {listed(ignored)}" if ignored else ""
-        return [f"Read from {place}: {'; '.join(self._used())}{more}.", self._answers(place)]
+        more = f"; not read: {name_list(ignored)}" if ignored else ""
+        return [f"Read from {location}: {'; '.join(self._used())}{more}.", self._answers(location)]
 
     def _questions(self) -> list[Question]:
-        return [row.question for row in self.rows if isinstance(row, Row)]
+        return [row.question for row in self.rows if isinstance(row, ParsedRow)]
 
     def _used(self) -> Iterator[str]:
         """Each field with its column."""
         layout = self.schema.layout
-        is_named = any(row.named for row in self.rows if isinstance(row, Row))
+        is_named = any(row.has_id for row in self.rows if isinstance(row, ParsedRow))
         for field, columns in (*layout.fields.items(), ("right answers", layout.answers.columns)):
             here = [name for name in columns if name in layout.present]
             if field == "id" and not is_named:
                 yield "ids made of question and context"
             elif here:
-                yield f"{field} from {listed(here)}"
+                yield f"{field} from {name_list(here)}"
         if layout.answers.choices:
-            yield f"choices from {listed([layout.answers.choices])}, not shown in the prompt"
+            yield f"choices from {name_list([layout.answers.choices])}, not shown in the prompt"
         if self.schema.floats:
-            yield f"1969.0 in {listed(sorted(self.schema.floats))} as 1969"
+            yield f"1969.0 in {name_list(sorted(self.schema.floats))} as 1969"
 
-    def _answers(self, place: str) -> str:
+    def _answers(self, location: str) -> str:
         """How many rows have right answers, or a warning."""
         answers, rows = self.schema.layout.answers, f"the first {len(self.rows)} rows"
         found = [question.references for question in self._questions() if question.references]
@@ -65,14 +65,14 @@ class Understanding:
         if answers.judged and not self.schema.responses:
             answer, verdict = answers.judged
             judged = (
-                f" {listed([answer])} is not taken for one, as {listed([verdict])} says whether it "
-                "is right: replay it with --responses, or take it all the same with "
+                f" {name_list([answer])} is not taken for one, as {name_list([verdict])} says "
+                "whether it is right: replay it with --responses, or take it all the same with "
                 f"--answers-column {answer}."
             )
         return (
-            f"Warning: no right answers in {rows} of {place}, so a person or a judge has to label "
-            f"what is answered.{judged} Name their column with --answers-column, or say that there "
-            "are none with --answers-column none."
+            f"Warning: no right answers in {rows} of {location}, so a person or a judge has to "
+            f"label what is answered.{judged} Name their column with --answers-column, or say that "
+            "there are none with --answers-column none."
         )
 
     def _words(self, found: Sequence[tuple[str, ...]]) -> str:
@@ -85,46 +85,46 @@ class Understanding:
         return ""
 
 
-def understand(
-    first: Sequence[RawRow], columns: Columns, responses: bool, place: str
-) -> Understanding:
+def detect_schema(
+    first: Sequence[RawRow], columns: Columns, responses: bool, location: str
+) -> DetectedSchema:
     """Find the schema in the first rows, and refuse a source in which all of these are bad.
 
     Args:
         first: rows of the source.
         columns: those the user mapped.
         responses: whether every row must have a response.
-        place: name of the source, for messages.
+        location: name of the source, for messages.
 
     Raises:
         InputError: no rows, a column missing, or not one good row among the first ones.
     """
     if not first:
         fix = "check that it is the right one"
-        raise InputError(UnplacedError("rows with questions", "none", fix).at(place))
-    values = [raw.values for raw in first if not isinstance(raw.values, UnplacedError)]
+        raise MismatchError("rows with questions", "none", fix).at(location)
+    values = [raw.values for raw in first if not isinstance(raw.values, MismatchError)]
     present = dict.fromkeys(name for row in values for name in row)
     filled = {name for row in values for name, value in row.items() if value is not None}
-    if isinstance(problem := first[0].values, UnplacedError) and not values:
-        where = spot(place, first[0].index, first[0].line)
-        raise InputError(_all_bad(len(first), place, problem.at(where)))
+    if isinstance(problem := first[0].values, MismatchError) and not values:
+        where = row_location(location, first[0].index, first[0].line)
+        raise InputError(_all_bad(len(first), location, problem.message(where)))
     try:
-        layout = lay_out(columns, present, filled, responses)
-    except UnplacedError as problem:
-        raise InputError(problem.at(place)) from None
+        layout = find_columns(columns, present, filled, responses)
+    except MismatchError as problem:
+        raise problem.at(location) from None
     numbers = {*layout.fields["id"], *layout.fields["group"], *layout.answers.columns}
     schema = Schema(layout, responses, frozenset(floats(first, numbers & filled)))
-    read = tuple(schema.read(raw, place) for raw in first)
+    read = tuple(schema.read(raw, location) for raw in first)
     bad = [row for row in read if isinstance(row, BadRow)]
     if len(bad) == len(first):
-        raise InputError(_all_bad(len(bad), place, bad[0].error))
-    return Understanding(schema, read)
+        raise InputError(_all_bad(len(bad), location, bad[0].error))
+    return DetectedSchema(schema, read)
 
 
-def _all_bad(count: int, place: str, error: str) -> str:
+def _all_bad(count: int, location: str, error: str) -> str:
     return (
         f"Expected questions, got {count} bad rows and no good one at the beginning, "
-        f"in {place} - mend the file; the first says: {error}"
+        f"in {location} - fix the file; the first says: {error}"
     )
 
 
@@ -138,7 +138,7 @@ def floats(first: Sequence[RawRow], names: Iterable[str]) -> Iterator[str]:
         cells = [
             cell
             for raw in first
-            if raw.cells and not isinstance(raw.values, UnplacedError)
+            if raw.cells and not isinstance(raw.values, MismatchError)
             if isinstance(cell := raw.values.get(name), str) and cell.strip()
         ]
         if cells and all(WHOLE.fullmatch(cell) for cell in cells):

@@ -6,17 +6,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from hallutrace.errors import InputError, MissingExtraError
-from hallutrace.questions.classes import class_names, with_class_names
-from hallutrace.questions.rows import RawRow, UnplacedError
-from hallutrace.questions.values import shortened
-from hallutrace.retry import Patience
+from hallutrace.errors import MissingExtraError
+from hallutrace.questions.cell_values import shortened
+from hallutrace.questions.class_labels import class_names, with_class_names
+from hallutrace.questions.rows import MismatchError, RawRow
+from hallutrace.retry import Retry
 
-PREFIX = "hf:"
+HUB_PREFIX = "hf:"
 FORMS = "hf:OWNER/NAME/CONFIG/SPLIT, hf:OWNER/NAME/SPLIT or hf:/FOLDER/CONFIG/SPLIT"
 
 
-def parse(spec: str) -> tuple[str, str | None, str]:
+def parse_spec(spec: str) -> tuple[str, str | None, str]:
     """Take a spec apart.
 
     Four parts are owner, name, configuration and split; three are owner, name and split, for a
@@ -33,7 +33,7 @@ def parse(spec: str) -> tuple[str, str | None, str]:
     Raises:
         InputError: anything else.
     """
-    text = spec.removeprefix(PREFIX)
+    text = spec.removeprefix(HUB_PREFIX)
     parts = text.split("/")
     path = text.startswith(("/", ".", "~")) or len(parts) > 4
     whole = all(part.strip() for part in parts[1:]) and (path or parts[0].strip())
@@ -43,21 +43,21 @@ def parse(spec: str) -> tuple[str, str | None, str]:
     if whole and len(parts) == 3 and not path:
         return "/".join(parts[:2]), None, parts[2]
     fix = "give all parts, as in hf:mandarjoshi/trivia_qa/rc.nocontext/train"
-    raise InputError(UnplacedError(FORMS, f"`{spec}`", fix).at("--questions"))
+    raise MismatchError(FORMS, f"`{spec}`", fix).at("--questions")
 
 
-class Hub:
+class HubReader:
     """A split of a data set, opened once and streamed on every pass.
 
     Args:
-        spec: as :func:`parse` takes it.
-        patience: with what is passing; a stream that breaks is opened again at the row it was at.
+        spec: as :func:`parse_spec` takes it.
+        retry: with what is passing; a stream that breaks is opened again at the row it was at.
     """
 
-    def __init__(self, spec: str, patience: Patience | None = None) -> None:
-        self.place = spec
-        self._patience = patience or Patience()
-        self.repository, self.configuration, self.split = parse(spec)
+    def __init__(self, spec: str, retry: Retry | None = None) -> None:
+        self.location = spec
+        self._retry = retry or Retry()
+        self.repository, self.configuration, self.split = parse_spec(spec)
         self._data = self._load()
 
     @property
@@ -81,15 +81,14 @@ class Hub:
     def _next(self, stream: _Stream) -> dict[str, object] | None:
         index = stream.index
         try:
-            return self._patience.call(stream.next, f"Reading row {index} of {self.place}")
+            return self._retry.call(stream.next, f"Reading row {index} of {self.location}")
         # Whatever the network, the file system or a decoder raises ends the stream.
         except Exception as error:
-            problem = UnplacedError(
+            raise MismatchError(
                 f"row {index} of the data set",
                 f"{type(error).__name__}: {first_line(error)}",
                 "check the network and run the same command again",
-            )
-            raise InputError(problem.at(self.place)) from error
+            ).at(self.location) from error
 
     def _load(self) -> Any:
         try:
@@ -103,7 +102,7 @@ class Hub:
             )
 
         try:
-            return self._patience.call(load, f"Opening {self.place}")
+            return self._retry.call(load, f"Opening {self.location}")
         # Unknown, gated or without network: datasets raises anything from OSError to ValueError.
         except Exception as error:
             asked = (
@@ -111,10 +110,9 @@ class Hub:
                 + (f"the configuration `{self.configuration}` of " if self.configuration else "")
                 + f"the data set `{self.repository}`"
             )
-            problem = UnplacedError(
+            raise MismatchError(
                 asked, f"{type(error).__name__}: {first_line(error)}", hint(error, self)
-            )
-            raise InputError(problem.at(f"--questions {self.place}")) from error
+            ).at(f"--questions {self.location}") from error
 
 
 class _Stream:
@@ -144,8 +142,8 @@ def first_line(error: BaseException) -> str:
     return shortened(" ".join(str(error).split()), 300)
 
 
-def hint(error: Exception, hub: Hub) -> str:
-    """How to mend a failure to open."""
+def hint(error: Exception, hub: HubReader) -> str:
+    """How to fix a failure to open."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if "gated" in str(error).lower():
         return "accept its terms on the hub, then log in with `hf auth login`"

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable
 from decimal import Decimal
 
-from hallutrace.questions.rows import Response, UnplacedError
+from hallutrace.questions.rows import MismatchError, Response
 
 MAX_TOKEN_ID = 2**31 - 1
 """Traces store token ids as int32."""
@@ -23,7 +23,7 @@ WHOLE = re.compile(r"\s*([+-]?\d+)\.0+\s*")
 """A whole number as pandas writes it where a column has gaps: `1969.0`."""
 
 
-def kind(value: object) -> str:
+def described(value: object) -> str:
     """A value in words, for messages; never longer than a line."""
     if value is None:
         return "nothing"
@@ -52,22 +52,22 @@ def shown_name(name: object) -> str:
     return shortened(str(name)).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def listed(names: Iterable[str]) -> str:
+def name_list(names: Iterable[str]) -> str:
     """Names of columns, in words."""
     shown = [f"`{shown_name(name)}`" for name in names]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     return (", ".join(shown[:12]) + more) or "none"
 
 
-def checked(text: str, column: str) -> str:
+def check_utf8(text: str, column: str) -> str:
     """The text itself, unless it holds what UTF-8 cannot say (half of a surrogate pair)."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UnplacedError(
+        raise MismatchError(
             f"text in UTF-8 in column `{shown_name(column)}`",
             f"a character or byte that is none at position {error.start}",
-            "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or mend the row",
+            "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix the row",
         ) from None
     return text
 
@@ -123,7 +123,7 @@ def identifier(value: object) -> str | None:
     raise ValueError
 
 
-def reference(item: object, column: str) -> str:
+def reference_text(item: object, column: str) -> str:
     """One right answer as text; "" where there is none.
 
     True and false are `yes` and `no`, as questions with such answers are asked (BoolQ). An
@@ -141,24 +141,24 @@ def reference(item: object, column: str) -> str:
         return "yes" if item else "no"
     if isinstance(item, int) or (isinstance(item, float | Decimal) and math.isfinite(item)):
         return number_text(item)
-    raise UnplacedError(
+    raise MismatchError(
         f"answers in column `{column}` as text, a number, true, false, or a list of those",
-        kind(item),
-        "mend the row, map another column with --answers-column, or leave the answers out with "
+        described(item),
+        "fix the row, map another column with --answers-column, or leave the answers out with "
         "--answers-column none",
     )
 
 
-def response(item: object, column: str) -> Response:
+def parse_response(item: object, column: str) -> Response:
     """One answer that exists already."""
     if isinstance(item, str) and item.strip():
-        return checked(item, column)
+        return check_utf8(item, column)
     if isinstance(item, list) and item and all(is_token_id(number) for number in item):
         return tuple(item)
-    got = kind(item)
+    got = described(item)
     if isinstance(item, list) and item:
-        got = f"a list with {kind(next(entry for entry in item if not is_token_id(entry)))}"
-    raise UnplacedError(
+        got = f"a list with {described(next(entry for entry in item if not is_token_id(entry)))}"
+    raise MismatchError(
         f"a response in column `{column}` as text or a list of token ids (0 to {MAX_TOKEN_ID})",
         got,
         "write the answer or remove the row",

@@ -17,9 +17,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from hallutrace.errors import InputError
-from hallutrace.questions.rows import RawRow, UnplacedError
-from hallutrace.questions.values import checked, listed
+from hallutrace.questions.cell_values import check_utf8, name_list
+from hallutrace.questions.rows import MismatchError, RawRow
 
 LONGEST_CELL = 2**24
 """Characters; what is longer is an open quote."""
@@ -37,7 +36,7 @@ class Csv:
     has_bare_quotes = False
 
     def __init__(self, path: Path) -> None:
-        self.path, self.place = path, path.name
+        self.path, self.location = path, path.name
 
     def rows(self, columns: Collection[str] | None = None) -> Iterator[RawRow]:
         """All rows in order; one with too many or too few cells is a row with a problem."""
@@ -59,22 +58,22 @@ class Csv:
                     yield RawRow(index, line, values, cells=True)
                     index += 1
 
-    def _header(self, line: int, cells: list[str] | UnplacedError) -> list[str]:
-        place = f"{self.place}, line {line}"
-        if isinstance(cells, UnplacedError):
-            raise InputError(cells.at(place))
+    def _header(self, line: int, cells: list[str] | MismatchError) -> list[str]:
+        location = f"{self.location}, line {line}"
+        if isinstance(cells, MismatchError):
+            raise cells.at(location)
         names = [cell.strip() for cell in cells]
         try:
             for number, name in enumerate(names, start=1):
-                checked(name, f"number {number}")
+                check_utf8(name, f"number {number}")
             self._check_delimiter(names)
-        except UnplacedError as problem:
-            raise InputError(problem.at(place)) from None
+        except MismatchError as problem:
+            raise problem.at(location) from None
         twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
         if twice:
             expected = "a header that names each column once"
-            got = f"{listed(twice)} more than once"
-            raise InputError(UnplacedError(expected, got, "rename the columns").at(place))
+            got = f"{name_list(twice)} more than once"
+            raise MismatchError(expected, got, "rename the columns").at(location)
         return names
 
     def _check_delimiter(self, names: list[str]) -> None:
@@ -84,7 +83,7 @@ class Csv:
             if other != self.delimiter and columns > len(names):
                 rename = ", or rename it to .tsv" if other == "\t" else ""
                 rename = ", or rename it to .csv" if other == "," else rename
-                raise UnplacedError(
+                raise MismatchError(
                     f"columns separated by {DELIMITERS[self.delimiter]}",
                     f"columns separated by {called}",
                     f"save the file with {DELIMITERS[self.delimiter]}{rename}",
@@ -116,7 +115,7 @@ class Lines:
 
 def records(
     text: Iterator[str], delimiter: str = ",", has_bare_quotes: bool = False
-) -> Iterator[tuple[int, int, list[str] | UnplacedError]]:
+) -> Iterator[tuple[int, int, list[str] | MismatchError]]:
     """Each record with its first line (where a quote opens that is wrong) and its last one.
 
     Args:
@@ -156,21 +155,21 @@ def odd_quotes(lines: list[str]) -> bool:
     return sum(line.count('"') for line in lines) % 2 == 1
 
 
-def checked_cells(cells: list[str], is_odd: bool, lost: str) -> list[str] | UnplacedError:
+def checked_cells(cells: list[str], is_odd: bool, lost: str) -> list[str] | MismatchError:
     """The cells, unless they say that the record is not what it was meant to be."""
     if is_odd:
         fix = 'put the cell into quotes and write its quotes twice, as in "5"" wide"'
-        return UnplacedError("quotes in pairs", "an odd number of them" + lost, fix)
+        return MismatchError("quotes in pairs", "an odd number of them" + lost, fix)
     if any("\0" in cell for cell in cells):
         fix = "remove it; save the file as UTF-8 text"
-        return UnplacedError("a row of text", "a zero byte" + lost, fix)
+        return MismatchError("a row of text", "a zero byte" + lost, fix)
     if any(SPACED_QUOTE.fullmatch(cell) for cell in cells):
         got = "a space before a quote" + lost
-        return UnplacedError("quotes right after the delimiter", got, "remove the space")
+        return MismatchError("quotes right after the delimiter", got, "remove the space")
     return cells
 
 
-def unreadable(error: str, opened: int, last: int, lost: str) -> UnplacedError:
+def unreadable(error: str, opened: int, last: int, lost: str) -> MismatchError:
     """What to say of a record that could not be read.
 
     Args:
@@ -189,7 +188,7 @@ def unreadable(error: str, opened: int, last: int, lost: str) -> UnplacedError:
     else:
         got = error
     fix = 'close the quote, and write quotes within a cell twice ("")'
-    return UnplacedError("a row whose quotes are closed", got + lost, fix)
+    return MismatchError("a row whose quotes are closed", got + lost, fix)
 
 
 def open_quote(lines: list[str], delimiter: str) -> int:
@@ -221,14 +220,14 @@ def open_quote(lines: list[str], delimiter: str) -> int:
 
 
 def row_of(
-    header: list[str], cells: list[str] | UnplacedError, lost: str
-) -> dict[str, object] | UnplacedError:
+    header: list[str], cells: list[str] | MismatchError, lost: str
+) -> dict[str, object] | MismatchError:
     """Cells by the names of their columns; empty ones beyond the header are left out."""
-    if isinstance(cells, UnplacedError):
+    if isinstance(cells, MismatchError):
         return cells
     extra = cells[len(header) :]
     if len(cells) < len(header) or any(extra):
         fix = "put text with delimiters or line breaks into quotes"
         got = f"{len(cells)}{lost}"
-        return UnplacedError(f"{len(header)} cells, as in the header", got, fix)
+        return MismatchError(f"{len(header)} cells, as in the header", got, fix)
     return {name: cell or None for name, cell in zip(header, cells, strict=False) if name}

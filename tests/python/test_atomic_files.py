@@ -1,0 +1,82 @@
+"""Files are written whole or not at all, and what cannot be written leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hallutrace.atomic_files import storage_errors, write
+from hallutrace.errors import InputError, StorageError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "file.json"
+
+
+def test_a_file_is_made_with_its_folder_and_replaced(path: Path) -> None:
+    write(path, b"old")
+    write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_fails_leaves_the_old_file_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    write(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(*((os, step) if step == "fsync" else (Path, step)), fail)
+    with pytest.raises(type(error)):
+        write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_it_is_synced_before_it_gets_its_name_and_its_name_after(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    seen = []
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        seen.append((os.fstat(handle).st_size == 1_000_000, path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write(path, bytes(1_000_000))
+    assert seen[0] == (True, False)
+    if os.name != "nt":
+        assert seen[1:] == [(False, True)]
+
+
+def test_several_at_once_leave_one_whole_file(path: Path) -> None:
+    contents = [bytes([number]) * 100_000 for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write(path, content), contents))
+    assert path.read_bytes() in contents
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_errors_of_the_file_system_are_told() -> None:
+    with pytest.raises(StorageError) as caught, storage_errors("write x", "choose another"):
+        raise OSError(28, "No space left on device")
+    assert str(caught.value) == "Expected to write x, got: No space left on device - choose another"
+    with pytest.raises(StorageError, match="got: no strerror - "), storage_errors("a", "b"):
+        raise OSError("no strerror")
+
+
+@pytest.mark.parametrize("error", [StorageError("ours"), InputError("ours"), KeyError("other")])
+def test_other_errors_pass(error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)) as caught, storage_errors("write x", "fix"):
+        raise error
+    assert caught.value is error
