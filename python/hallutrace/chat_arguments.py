@@ -1,4 +1,4 @@
-"""The value of ``--chat-template-kwargs``: YAML, or a mapping, made into what JSON can hold."""
+"""Parsing of ``--chat-template-kwargs``: YAML or a mapping, to values that JSON has."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-# What hallutrace, or the tokenizer, gives to the chat template itself.
-_TAKEN = {
+# Arguments that hallutrace or the tokenizer gives to the chat template.
+_RESERVED = {
     "add_generation_prompt",
     "chat_template",
     "continue_final_message",
@@ -33,10 +33,14 @@ def chat_arguments(value: Any) -> Any:
     """Arguments of a chat template, checked.
 
     Args:
-        value: a mapping, or YAML text of one. What is neither is left for others to refuse.
+        value: a mapping, or YAML text of one. Anything else is returned as it is.
 
     Raises:
         ValueError: what was expected of them, as pydantic's validators raise it.
+
+    Example:
+        >>> chat_arguments("{enable_thinking: false, day: 2024-07-26}")
+        {'enable_thinking': False, 'day': '2024-07-26'}
     """
     if isinstance(value, str):
         try:
@@ -46,9 +50,9 @@ def chat_arguments(value: Any) -> Any:
             raise ValueError(f"YAML such as '{{enable_thinking: false}}' ({reason})") from None
     if not isinstance(value, Mapping):
         return value
-    taken = sorted(_TAKEN & value.keys())
-    if taken:
-        raise ValueError(f"arguments of the template's own, without {', '.join(taken)}")
+    reserved = sorted(_RESERVED & value.keys())
+    if reserved:
+        raise ValueError(f"arguments of the template's own, without {', '.join(reserved)}")
     return _as_json(value)
 
 

@@ -6,14 +6,14 @@ HallutraceError
 │   └── NonFiniteError                 a trace with numbers that are NaN or infinite
 ├── ModelError (ValueError)            a model that cannot be loaded or traced
 ├── NotARunError (FileNotFoundError)   a folder that holds no run
-├── DamagedError (ValueError)          a shard, record or manifest that cannot be trusted
+├── DamagedError (ValueError)          a shard, record or manifest that is damaged
 ├── StorageError (OSError)             the disk refused: full, read-only, gone
-│   ├── SupersededError                another process goes on with the shard
+│   ├── SupersededError                another process continues the shard
 │   └── UnrecordedError                a finished shard without its commit record
-├── InternalError (RuntimeError)       a fault of hallutrace's own, to be reported
+├── InternalError (RuntimeError)       a bug of hallutrace, to be reported
 └── MissingExtraError (ImportError)    an optional package that is not installed
 
-Every message says what was expected, what came, where, and how to fix it.
+Every message says what was expected, what was found, where, and how to fix it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NotARunError(HallutraceError, FileNotFoundError):
 
 
 class DamagedError(HallutraceError, ValueError):
-    """A shard, commit record or manifest whose bytes cannot be trusted."""
+    """A shard, commit record or manifest that is damaged."""
 
 
 class StorageError(HallutraceError, OSError):
@@ -52,15 +52,15 @@ class StorageError(HallutraceError, OSError):
 
 
 class SupersededError(StorageError):
-    """Another process goes on with a shard; what this one wrote since has no name any more."""
+    """Another process continues the shard; what this one wrote since is lost."""
 
 
 class UnrecordedError(StorageError):
-    """A finished shard lies where one is to be made, without a commit record or a journal of it."""
+    """A finished shard exists already, without a commit record and without a journal."""
 
 
 class InternalError(HallutraceError, RuntimeError):
-    """A fault of hallutrace's own: please report it."""
+    """A bug of hallutrace: please report it."""
 
 
 class MissingExtraError(HallutraceError, ImportError):
@@ -68,7 +68,12 @@ class MissingExtraError(HallutraceError, ImportError):
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
-        """The error for one missing package."""
+        """The error for one missing package.
+
+        Example:
+            >>> print(MissingExtraError.of("pyarrow", "data", "Parquet"))
+            Expected the package `pyarrow` for Parquet, got no such package - pip install "hallutrace[data]"
+        """  # noqa: E501
         return cls(
             f"Expected the package `{package}` for {purpose}, got no such package - "
             f'pip install "hallutrace[{extra}]"'

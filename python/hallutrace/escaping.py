@@ -1,8 +1,8 @@
-r"""Text of others, made safe to print on a terminal and to paste into a shell.
+r"""Untrusted text, made safe to print on a terminal and to paste into a shell.
 
-A question, an answer, a path or a message of another library may hold anything: escape sequences
-that steer a terminal, characters that turn the direction of writing or have no width, halves of
-surrogate pairs that no stream can encode. :func:`visible` shows them as the escapes that Python
+A question, an answer, a path or a message of another library may contain anything: escape sequences
+for the terminal, characters that change the direction of writing or have no width, lone surrogates
+that no stream can encode. :func:`visible` shows them as the escapes that Python
 writes (``\x1b``, ``\u202e``, ``\udc80``). Backslashes stay as they are, so that LaTeX and Windows
 paths are readable.
 """
@@ -45,19 +45,34 @@ def visible(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text on one line: newlines are visible too, as ⏎."""
+    r"""Text on one line, with newlines as ⏎.
+
+    Example:
+        >>> plain("a\nb")
+        'a⏎b'
+    """
     return visible(text).replace("\n", "⏎")
 
 
 def cell(text: str, most: int = CELL) -> str:
-    """The beginning of a text on one line, for a table or a list, and how long the text is."""
+    """The beginning of a text on one line, for a table or a list, and the length of the text.
+
+    Example:
+        >>> cell("abcdef", 3)
+        'abc... (6 characters)'
+    """
     if len(text) <= most:
         return plain(text)
     return f"{plain(text[:most])}... ({len(text):,} characters)"
 
 
 def without_middle(text: str, most: int) -> str:
-    """Beginning and end of a text; for messages, whose end says what to do."""
+    """Beginning and end of a text, for messages whose end says what to do.
+
+    Example:
+        >>> without_middle("abcdefghi", 3)
+        'ab ... (6 characters left out) ... i'
+    """
     if len(text) <= most:
         return text
     end = most // 3
@@ -121,10 +136,15 @@ def _printf(text: str) -> str:
 
 
 def python_literal(text: str) -> str:
-    """A string as Python reads it, in double quotes: within those of a shell it stays readable."""
+    """A string as Python reads it, in double quotes, for code within single quotes of a shell.
+
+    Example:
+        >>> print(python_literal("my run"))
+        "my run"
+    """
     return visible(json.dumps(text, ensure_ascii=False))
 
 
 def csv_cell(value: object) -> object:
-    """A cell of CSV: zero bytes as an escape, because Python 3.10 cannot write them."""
+    """A cell of CSV, with zero bytes escaped, because Python 3.10 cannot write them."""
     return value.replace("\0", r"\x00") if isinstance(value, str) else value

@@ -1,6 +1,6 @@
-"""Texts as they are compared with right answers: TriviaQA's rule, and one for all scripts.
+"""Normalisation of texts before they are compared: TriviaQA's rule, and one for all scripts.
 
-Both give words with single spaces between them, and agree on ASCII text. They differ beyond it:
+Both give words with single spaces between them, and agree on ASCII text. On other text they differ:
 
 =================================== ======================= ================================
 text                                ``triviaqa``            ``unicode`` (the default)
@@ -37,6 +37,10 @@ def normalize_triviaqa(text: str) -> str:
 
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (normalisation of answers).
+
+    Example:
+        >>> normalize_triviaqa("The Eiffel-Tower")
+        'eiffel tower'
     """
     words = _ARTICLES.sub(" ", text.lower().replace("_", " ").translate(_PUNCTUATION))
     return " ".join(words.split())
@@ -63,6 +67,10 @@ def normalize_unicode(text: str) -> str:
     Source:
         Ours. NFKC and case folding are those of the Unicode standard, of the version that this
         Python has. Characters as words for Chinese are those of MLQA's and DRCD's evaluation.
+
+    Example:
+        >>> normalize_unicode("«İstanbul» 東京")
+        'istanbul 東 京'
     """
     if text.isascii() and text.isprintable():
         return normalize_triviaqa(text)
@@ -75,6 +83,10 @@ def split_words(text: str, *, articles: bool = True) -> list[str]:
     Args:
         text: any text.
         articles: whether a, an and the are among them.
+
+    Example:
+        >>> split_words("The 10² of ½")
+        ['the', '10', '2', 'of', '1', '2']
     """
     plain = unicodedata.normalize("NFC", text).translate(_BEFORE)
     plain = _POWER.sub(" ", _VULGAR.sub(r" \g<0> ", plain))

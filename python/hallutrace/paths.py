@@ -10,12 +10,16 @@ from hallutrace.errors import InputError
 
 
 def expanded(path: str | PathLike[str]) -> Path:
-    """A path with the home folder in the place of ``~``, which shells leave in ``--out=~/run``.
+    """A path with the home folder for ``~``, which shells leave as it is in ``--out=~/run``.
 
     A folder that is really called ``~`` is ``./~``.
 
     Raises:
         InputError: a character that no path may have.
+
+    Example:
+        >>> expanded("~/run") == Path.home() / "run"
+        True
     """
     text, path = os.fspath(path), Path(path)
     if "\0" in text:
@@ -30,5 +34,10 @@ def expanded(path: str | PathLike[str]) -> Path:
 
 
 def expanded_text(text: str) -> str:
-    """The same of text that may be a path, or the name of something else."""
+    """The same for text that is a path or another name.
+
+    Example:
+        >>> expanded_text("Qwen/Qwen3-4B")
+        'Qwen/Qwen3-4B'
+    """
     return str(expanded(text)) if text.startswith("~") else text

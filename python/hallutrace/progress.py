@@ -1,4 +1,4 @@
-"""Who is told of an extraction as it goes on."""
+"""Progress of an extraction: what a display receives while it runs."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Told of an extraction as it goes on."""
+    """Receives the progress of an extraction."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Takes a line of text for the user."""
 
     def begin(self, total: int | None, done: int) -> None:
-        """Answers expected in all, and those that are done already."""
+        """Takes the number of expected answers, and of those that exist already."""
 
     def skip(self, answers: int) -> None:
-        """So many were done before, or are others' to do, and are passed over."""
+        """Takes the number of answers that exist already, or that another process makes."""
 
     def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
-        """A batch is done: what became of its answers, and how many they are."""
+        """Takes the counts of a finished batch."""
 
 
 class Silent:
-    """Says nothing; the default of :func:`hallutrace.extract`."""
+    """Shows nothing; the default of :func:`hallutrace.extract`."""
 
     def note(self, text: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def begin(self, total: int | None, done: int) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def skip(self, answers: int) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def advance(self, traces: int, tokens: int, failures: int, answers: int) -> None:
-        """Says nothing."""
+        """Does nothing."""

@@ -1,8 +1,8 @@
-"""Judging an answer against the references of its question: text alone, no run.
+"""Measures that compare an answer with the references of its question, by their text.
 
-All comparisons are of words after a normalisation (:mod:`hallutrace.normalization`), and the best
-over the references counts. A reference that normalises to nothing (``The``, ``!!``) matches no
-answer, where TriviaQA's script would let it match an empty one.
+Words are compared after a normalisation (:mod:`hallutrace.normalization`), and the best score over
+the references counts. A reference that normalises to nothing (``The``, ``!!``) matches no answer;
+in TriviaQA's script it would match an empty one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ def normalize(text: str, normalization: str = DEFAULT) -> str:
 
     Raises:
         InputError: another normalisation.
+
+    Example:
+        >>> normalize("The “Eiffel Tower”!")
+        'eiffel tower'
     """
     return _rule(normalization)(text)
 
 
 def comparable(references: Iterable[str], normalization: str = DEFAULT) -> list[str]:
-    """The references as they are compared: normalised, each once, none that is empty."""
+    """The references as they are compared: normalised, without duplicates and empty ones.
+
+    Example:
+        >>> comparable(["Paris", "paris!", "The"])
+        ['paris']
+    """
     rule = _rule(normalization)
     return [words for words in dict.fromkeys(map(rule, references)) if words]
 
@@ -49,15 +58,19 @@ def exact(answer: str, references: Iterable[str], normalization: str = DEFAULT) 
 
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (exact match, best over aliases).
+
+    Example:
+        >>> exact("Paris.", ["paris", "Paris, France"])
+        True
     """
     return _best(_is_same, answer, references, normalization) == 1
 
 
 def contains(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> bool:
-    """Whether the answer holds one of the references as whole words, after normalisation.
+    """Whether the answer contains one of the references as whole words, after normalisation.
 
     Args:
-        answer: what the model said.
+        answer: of the model.
         references: right answers; one that normalises to nothing never matches.
         normalization: ``unicode`` or ``triviaqa``.
 
@@ -65,8 +78,12 @@ def contains(answer: str, references: Iterable[str], normalization: str = DEFAUL
         True if any reference is in the answer.
 
     Source: ours.
+
+    Example:
+        >>> contains("It is in Paris, France.", ["Paris"]), contains("A parish", ["Paris"])
+        (True, False)
     """
-    return _best(_holds, answer, references, normalization) == 1
+    return _best(_contains_words, answer, references, normalization) == 1
 
 
 def f1(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> float:
@@ -77,6 +94,10 @@ def f1(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> 
 
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (F1, best over aliases).
+
+    Example:
+        >>> f1("Paris in France", ["Paris"])
+        0.5
     """
     return _best(_word_f1, answer, references, normalization)
 
@@ -91,12 +112,16 @@ def rouge_l(answer: str, references: Iterable[str], normalization: str = DEFAULT
         Lin 2004, ROUGE, section 3. Words are those of :func:`normalize`, so that other scripts
         than Latin count; the package ``rouge_score`` takes runs of ``[a-z0-9]`` and keeps
         articles.
+
+    Example:
+        >>> rouge_l("one two three four", ["one three"])
+        0.6666666666666666
     """
     return _best(_rouge_l, answer, references, normalization)
 
 
 Measure = Callable[[str, str], float]
-"""Score of a normalised answer beside one normalised reference that is not empty."""
+"""Score of a normalised answer against one normalised reference that is not empty."""
 
 
 def _best(measure: Measure, answer: str, references: Iterable[str], normalization: str) -> float:
@@ -108,61 +133,65 @@ def _best_of(
     measure: Measure, answer: str, references: Iterable[str], normalization: str
 ) -> float | None:
     """Best over the references; None where none is left after normalisation."""
-    said = normalize(answer, normalization)
-    wanted = comparable(references, normalization)
-    return max((measure(said, words) for words in wanted), default=None)
+    words = normalize(answer, normalization)
+    rights = comparable(references, normalization)
+    return max((measure(words, right) for right in rights), default=None)
 
 
-def _is_same(said: str, wanted: str) -> float:
-    return float(said == wanted)
+def _is_same(answer: str, right: str) -> float:
+    return float(answer == right)
 
 
-def _holds(said: str, wanted: str) -> float:
-    return float(f" {wanted} " in f" {said} ")
+def _contains_words(answer: str, right: str) -> float:
+    return float(f" {right} " in f" {answer} ")
 
 
-def _word_f1(said: str, wanted: str) -> float:
-    saying, wanting = said.split(), wanted.split()
-    shared = sum((Counter(saying) & Counter(wanting)).values())
-    return 2 * shared / (len(saying) + len(wanting))
+def _word_f1(answer: str, right: str) -> float:
+    words, rights = answer.split(), right.split()
+    shared = sum((Counter(words) & Counter(rights)).values())
+    return 2 * shared / (len(words) + len(rights))
 
 
-def _rouge_l(said: str, wanted: str) -> float:
-    saying, wanting = said.split(), wanted.split()
-    return 2 * common_length(saying, wanting) / (len(saying) + len(wanting))
+def _rouge_l(answer: str, right: str) -> float:
+    words, rights = answer.split(), right.split()
+    return 2 * common_length(words, rights) / (len(words) + len(rights))
 
 
 def common_length(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence of two lists of words.
 
-    A row of the usual table is kept as the bits of one integer, zero where the table grows, so a
-    word of ``right`` costs a few operations on ``len(left)`` bits: 10,000 words beside 10,000 take
-    some ten milliseconds, where the table itself would take a minute.
+    A row of the usual table is the bits of one integer, zero where the table grows, so a word of
+    ``right`` costs a few operations on ``len(left)`` bits: two texts of 10,000 words take about ten
+    milliseconds; the table itself would take a minute.
 
     Source:
         Hyyrö 2004, Bit-parallel LCS-length computation revisited, section 3.
+
+    Example:
+        >>> common_length(["a", "b", "c", "d"], ["b", "x", "d"])
+        2
     """
-    places: dict[str, int] = {}
-    for at, word in enumerate(left):
-        places[word] = places.get(word, 0) | 1 << at
+    positions: dict[str, int] = {}
+    for index, word in enumerate(left):
+        positions[word] = positions.get(word, 0) | 1 << index
     every = (1 << len(left)) - 1
     row = every
     for word in right:
-        if matches := row & places.get(word, 0):
+        if matches := row & positions.get(word, 0):
             row = (row + matches | row - matches) & every
     return len(left) - row.bit_count()
 
 
 class Judge(Protocol):
-    """Anything that scores an answer: higher means more likely right.
+    """A class that scores answers: higher means more likely right.
 
-    Comparisons with references are here; a judge model is another class with these attributes.
+    :class:`Comparison` compares words; a judge model is another class with these attributes.
 
     Attributes:
         name: of the protocol, and of its labels unless another is given.
         threshold: an answer is right if its score is at least that.
         is_graded: whether there are scores between 0 and 1, so that a threshold is a choice.
-        facts: all else that decides a score, JSON-able; kept beside the labels.
+        facts: everything else that scores depend on, JSON-able; stored with the labels.
     """
 
     @property
@@ -179,7 +208,7 @@ class Judge(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All else that decides a score, JSON-able."""
+        """Everything else that scores depend on, JSON-able."""
 
     def score(self, question: str, answer: str, references: Sequence[str]) -> float | None:
         """The score of an answer, finite; None where it cannot be judged."""
@@ -191,7 +220,7 @@ class Comparison:
 
     Args:
         name: of the protocol.
-        measure: score beside one reference, both normalised.
+        measure: score of a normalised answer against one normalised reference.
         threshold: an answer is right if its score is at least that.
         is_graded: whether there are scores between 0 and 1.
         normalization: ``unicode`` or ``triviaqa``.
@@ -210,7 +239,7 @@ class Comparison:
 
     @property
     def label_name(self) -> str:
-        """What its labels are called unless they are given a name."""
+        """The default name of its labels."""
         of = "" if self.normalization == DEFAULT else f"-{self.normalization}"
         return f"{self.name}{of}"
 
@@ -223,7 +252,7 @@ JUDGES: dict[str, Comparison] = {
     judge.name: judge
     for judge in (
         Comparison("exact", _is_same),
-        Comparison("contains", _holds),
+        Comparison("contains", _contains_words),
         # Farquhar et al. 2024, Detecting hallucinations using semantic entropy (public code): an
         # answer is right if its F1 is at least .5. Ties are common, so "at least" matters.
         Comparison("f1", _word_f1, threshold=0.5, is_graded=True),
@@ -240,6 +269,10 @@ def find_judge(name: str, normalization: str = DEFAULT) -> Comparison:
 
     Raises:
         InputError: no such protocol, or no such normalisation.
+
+    Example:
+        >>> find_judge("exact").score("Who?", "Paris", ["paris"])
+        1.0
     """
     if name not in JUDGES:
         raise InputError(f"Expected one of {', '.join(JUDGES)}, got {name!r} - change --by")
@@ -248,7 +281,12 @@ def find_judge(name: str, normalization: str = DEFAULT) -> Comparison:
 
 
 def how_to_make(label_name: str) -> str | None:
-    """Options of `hallutrace label` that make labels of this name; None for those of a file."""
+    """Options of `hallutrace label` that make labels of this name; None for labels of a file.
+
+    Example:
+        >>> how_to_make("f1-triviaqa")
+        '--by f1 --normalize triviaqa'
+    """
     for normalization in NORMALIZATIONS:
         for name in JUDGES:
             if find_judge(name, normalization).label_name == label_name:

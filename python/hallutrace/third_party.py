@@ -1,11 +1,10 @@
-"""What other people's code raises, told apart from faults of this package.
+"""Exceptions of third-party code, separated from bugs of this package.
 
-Tokenizers, chat templates and models raise what they like: lists of exceptions would only guess.
-The frame that raised decides instead. An error that was raised outside of this package costs a
-question, or ends a command with one line; an error that was raised within it is a fault of ours
-and keeps its traceback. Two kinds are never a fault of ours: errors of this package's own classes,
-which are meant, and ``RuntimeError``, which torch raises for the tensors of a model without a frame
-of its own.
+Tokenizers, chat templates and models raise any exception, so a list of classes cannot tell. The
+frame that raised decides: an error from outside of this package fails one question, or ends a
+command with one line; an error from within it is a bug and keeps its traceback. Two kinds are never
+bugs: errors of this package's own classes, and ``RuntimeError``, which torch raises for the tensors
+of a model without a frame of its own.
 """
 
 from __future__ import annotations
@@ -18,14 +17,18 @@ from pathlib import Path
 from hallutrace.errors import HallutraceError, InputError, MissingExtraError, ModelError
 
 _PACKAGE = str(Path(__file__).parent.resolve())
-# Of our own classes, those that tell of a question or its model alone.
+# Of our own classes, those that concern one question or its model.
 _OF_A_QUESTION = (InputError, ModelError)
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether an error ends the run instead of costing a question.
+    """Whether an error ends the run; any other fails one question.
 
-    ``PanicException``, which Rust code raises, is a ``BaseException`` and yet costs a question.
+    ``PanicException``, which Rust code raises, is a ``BaseException`` and fails one question.
+
+    Example:
+        >>> is_fatal(KeyboardInterrupt()), is_fatal(InputError("an odd question"))
+        (True, False)
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
         return True
@@ -35,7 +38,7 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error was raised by this package without being meant."""
+    """Whether an error is a bug of this package."""
     if isinstance(error, (HallutraceError, RuntimeError, MemoryError)):
         return False
     frames = list(traceback.walk_tb(error.__traceback__))
@@ -45,7 +48,12 @@ def is_ours(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line: its message alone where it is meant, else with its type."""
+    """An error in one line: of our own classes the message, of others also the class.
+
+    Example:
+        >>> reason_of(KeyError("pad_token"))
+        "KeyError: 'pad_token'"
+    """
     text = " ".join(str(error).split())
     if isinstance(error, HallutraceError):
         return text
@@ -54,14 +62,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an error as text; nothing for one that is meant."""
+    """The traceback of an error as text; empty for errors of our own classes."""
     if isinstance(error, HallutraceError):
         return ""
     return "".join(traceback.format_exception(error))
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """The error without the frames that it and those it came from passed through.
+    """The error without the frames of its traceback and of those that it came from.
 
     Frames keep their variables alive, tensors among them.
     """
@@ -78,12 +86,18 @@ def without_frames(error: BaseException) -> BaseException:
 
 @contextmanager
 def refusing(expected: str, fix: str, kind: type[HallutraceError] = InputError) -> Iterator[None]:
-    """Within it, what others raise becomes one of our errors.
+    """Within it, exceptions of third-party code become one of our errors.
 
     Args:
-        expected: what was expected of them, as in ``Expected {expected}, got ...``.
+        expected: what should have worked, as in ``Expected {expected}, got ...``.
         fix: how to fix it.
         kind: the class of the error.
+
+    Example:
+        >>> with refusing("a chat template that works", "use --chat off"):
+        ...     "".missing
+        Traceback (most recent call last):
+        hallutrace.errors.InputError: Expected a chat template that works, got ... - use --chat off
     """
     try:
         yield

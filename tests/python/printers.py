@@ -33,7 +33,7 @@ from hallutrace.escaping import plain as one_line
 from hallutrace.extraction.estimate import Plan
 from hallutrace.extraction.summary import Summary
 from hallutrace.labels.agreement import Agreement, Disputed, Pair
-from hallutrace.labels.making import LabelSummary
+from hallutrace.labels.labelling import LabelSummary
 from hallutrace.store.failures import Failure
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.repair import Finding as Repaired

@@ -11,6 +11,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,14 +48,16 @@ def test_example(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    # A copy: running a test empties its names.
-    names = {**test.globs, "hallutrace": hallutrace, "Path": Path, "folder": tmp_path}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = {**test.globs, "hallutrace": hallutrace, "Path": Path, "folder": folder}
     if any("run" in example.source for example in test.examples):
-        names["run"] = request.getfixturevalue("run")
+        # Each example has a run of its own, so that none depends on another.
+        names["run"] = shutil.copytree(request.getfixturevalue("run"), tmp_path / "run")
     test.globs = names
     report: list[str] = []
-    doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append, clear_globs=False)
+    doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append)
     assert not report, "".join(report)
 
 

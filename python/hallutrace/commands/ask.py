@@ -103,8 +103,7 @@ def _check_model(
 ) -> None:
     """Refuses another model than the one whose traces the detector was trained on.
 
-    A folder may hold other weights than it did then. With ``--model`` another model is what was
-    asked for, and it is only said.
+    The weights in a folder may have changed since. With ``--model`` there is only a warning.
 
     Raises:
         IdentityError: naming what differs.
@@ -154,14 +153,14 @@ def _config(
 
 
 def settings_of(identity: dict[str, Any], has_context: bool) -> dict[str, Any]:
-    """Options of extract that ask a question as the questions of a run were asked.
+    """Options of `extract` by which a question is asked like the questions of a run.
 
     Args:
         identity: of the run.
         has_context: whether the question comes with a context.
 
     Raises:
-        InputError: a run of answers that existed, for it does not say how they were generated.
+        InputError: a run of existing answers; it does not say how they were generated.
     """
     model, prompt, decoding = identity["model"], identity["prompt"], identity["decoding"]
     sparsification, hidden = identity["sparsification"], identity["hidden"]
@@ -229,8 +228,8 @@ def _print(
     styles = _styles(by_token, len(pieces))
     answer = [(plain(piece), style) for piece, style in zip(pieces, styles, strict=True)]
     OUT.print(styled(("A  ", "bold"), *answer))
-    told = "" if risk is None else f"risk {risk:.2f}, "
-    OUT.print(f"{told}score {score:.4g} of {detector.name}")
+    shown_risk = "" if risk is None else f"risk {risk:.2f}, "
+    OUT.print(f"{shown_risk}score {score:.4g} of {detector.name}")
     if risk is None:
         OUT.print("No curve makes the score a probability: it was not trained by hallutrace train.")
     if by_token is None:

@@ -54,8 +54,8 @@ def run_extract(
     except KeyboardInterrupt:
         ERR.print(
             styled(
-                "\nStopped. Committed shards are safe, and the one in progress is gone on with at "
-                "the last batch that was synced.\nTo go on: ",
+                "\nStopped. Committed shards are safe; the one in progress continues "
+                "after its last synced batch.\nTo go on: ",
                 (same_command(), "bold"),
             )
         )

@@ -1,13 +1,13 @@
-"""What a user is told where a command ends by an exception, and the exit code.
+"""Error messages and exit codes for exceptions that end a command.
 
 ==============================================  =================================================
-exception                                       told
+exception                                       message, exit code
 ==============================================  =================================================
 ``HallutraceError``                             ``Error: ...``; 2
 arguments that typer refuses                    usage and ``Error: ...``; 2
 the file system refused (full, no permission)   ``Error: ...`` with the reason and the file; 2
 Ctrl-C                                          ``Stopped.``; 130
-anything else: a fault of hallutrace            its traceback, versions, where to report it; 1
+anything else: a bug of hallutrace              its traceback, versions, where to report it; 1
 ==============================================  =================================================
 """
 
@@ -34,7 +34,7 @@ PACKAGES = ("hallutrace", "torch", "transformers")
 # The base of the exceptions of arguments; typer carries click, or imports it, by its version.
 _ArgumentError: Any = typer.BadParameter.__mro__[2]
 
-# What says something of the file system, and nothing of the code that asked.
+# Errors of the file system, not of the code that used it.
 _REFUSALS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -82,7 +82,7 @@ def tell(error: BaseException) -> int:
 
 
 def fault_line() -> str:
-    """Says that a traceback is a fault of hallutrace, with versions and where to report it."""
+    """A line that calls a traceback a fault of hallutrace, with versions and where to report it."""
     ours, *others = (version_of(name) or "not installed" for name in PACKAGES)
     versions = ", ".join(map(" ".join, zip(PACKAGES[1:], others, strict=True)))
     url = _report_url()

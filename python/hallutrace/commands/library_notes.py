@@ -1,4 +1,4 @@
-"""What other libraries log and warn while a command runs: each once, on a line of its own."""
+"""Log messages and warnings of other libraries while a command runs, each printed once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hallutrace.commands.text import ERR, styled
 from hallutrace.model.library_errors import essence
 
 LONGEST = 300  # characters of a line
-# For developers of libraries, not for those who use hallutrace.
-UNSAID = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
+# For developers of libraries, not for users of hallutrace.
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
 NOISE = (
     "LOAD REPORT",  # hallutrace.model.weights says what is in it
     "Found missing adapter keys",  # as above
     "is deprecated",
     # Every field of generation is set, whatever a checkpoint's own configuration says.
     "generation flags are not valid",
-    # How int8 of bitsandbytes computes, said at every product of matrices.
+    # How int8 of bitsandbytes computes, logged at every matrix product.
     "inputs will be cast from",
     # Faster code that could be downloaded.
     "kernels-community",
@@ -53,8 +53,8 @@ class LibraryNotes(logging.Handler):
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        """In the place of ``warnings.showwarning``."""
-        if not issubclass(category, UNSAID):
+        """Replaces ``warnings.showwarning``."""
+        if not issubclass(category, HIDDEN):
             self.say(category.__name__, str(message))
 
     def say(self, source: str, message: str) -> None:
@@ -67,16 +67,16 @@ class LibraryNotes(logging.Handler):
 
 
 def quiet_libraries(is_small: bool) -> None:
-    """Keeps other libraries from talking over the progress bar; what matters becomes a line."""
+    """Keeps other libraries from printing over the progress bar; warnings become lines."""
     show_through(ERR, is_small)
 
 
 def show_through(console: Console, is_small: bool) -> None:
-    """Lets libraries speak through a console alone: no bars of their own, no line twice.
+    """Sends messages of libraries to a console only: no bars of their own, no line twice.
 
     Args:
         console: where their warnings go.
-        is_small: whether nothing is downloaded, so that no bar of the hub is wanted either.
+        is_small: whether nothing is downloaded, so that no bar of the hub is needed either.
     """
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils import logging as transformers_logging

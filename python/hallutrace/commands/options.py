@@ -1,4 +1,4 @@
-"""The fields of ExtractConfig as options of the command line: one source for both."""
+"""The fields of ExtractConfig as options of the command line."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def flag_of(name: str) -> str:
 
 
 def _may_be_none(name: str) -> bool:
-    # Of a column, `none` is a choice of its own; what is not given is found by its name.
+    # For a column, `none` is a value; a column that is not given is found by its name.
     if name.endswith("_column"):
         return False
     return type(None) in _alternatives(ExtractConfig.model_fields[name].annotation)
@@ -125,7 +125,7 @@ def _values(annotation: Any) -> list[str]:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The types of a union, without what is annotated to them."""
+    """The types of a union, without their annotations."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [kind for part in get_args(annotation) for kind in _alternatives(part)]
     if get_origin(annotation) is Annotated:

@@ -1,4 +1,4 @@
-"""What happens where whoever reads the output stops early, as `head` does."""
+"""Quiet end of a command when the reader of its output stops early, as `head` does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PipedConsole(Console):
 
 
 def end_writing() -> None:
-    """Lets what is still to be written go nowhere, so that the interpreter ends without a word."""
+    """Drops output that is still to be written, so that the interpreter ends without an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -58,8 +58,8 @@ def run_repair(
         )
     else:
         summary = f"{len(found) - left} {verb}, {left} cannot be repaired"
-        told = summary if found else "nothing is wrong (every byte checked)"
-        OUT.print(f"{plain(str(run))}: {told}")
+        text = summary if found else "nothing is wrong (every byte checked)"
+        OUT.print(f"{plain(str(run))}: {text}")
     if left:
         raise SystemExit(1)
 

@@ -115,7 +115,7 @@ def _ids(text: str | None) -> list[str] | None:
         return text.split(",")
     path = expanded(text[1:])
     try:
-        # Lines as text files have them; other separators that Python knows may be within an id.
+        # Only newlines end a line; other separators that Python knows may be within an id.
         lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         got = error.strerror if isinstance(error, OSError) else "text that is not UTF-8"
@@ -141,10 +141,9 @@ def _indices(text: str | None) -> list[int] | None:
 
 
 def condition_of(text: str | None) -> Callable[[Any], bool] | None:
-    """A Python expression over the names in a trace's meta, beside Python's own.
+    """A Python expression over the names in a trace's meta and Python's built-in names.
 
-    It is code and may do whatever its writer may: nothing confines it, so an expression from
-    somebody else is to be read before it is run.
+    It runs without a sandbox: read an expression from somebody else before you run it.
     """
     if text is None:
         return None

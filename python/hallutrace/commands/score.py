@@ -32,7 +32,7 @@ from hallutrace.paths import expanded
 
 if TYPE_CHECKING:
     from hallutrace.detect import Detector, Examples
-    from hallutrace.detect.provenance import Learnt, Provenance
+    from hallutrace.detect.provenance import Provenance, TrainingTraces
     from hallutrace.store.reader import TraceStore
 
 AT_ONCE = 500  # traces whose features are in memory
@@ -68,18 +68,18 @@ def run_score(
     fitted on the validation part of the run that the detector was trained on.
     """
     from hallutrace.detect import load
-    from hallutrace.detect.provenance import Learnt, Provenance
+    from hallutrace.detect.provenance import Provenance, TrainingTraces
     from hallutrace.store.reader import open_run
 
     _check_out(out, overwrite)
     loaded = load(detector)
-    provenance, learnt = Provenance.read(detector), Learnt.read(detector)
+    provenance, trained_on = Provenance.read(detector), TrainingTraces.read(detector)
     store = open_run(run)
     loaded.check(store)
     name, labels = _labels(label, store, provenance)
-    rows = list(_rows(store, loaded, provenance, learnt, labels))
+    rows = list(_rows(store, loaded, provenance, trained_on, labels))
     _write(out, rows)
-    for warning in filter(None, (_warning(rows, provenance, learnt), _without(rows))):
+    for warning in filter(None, (_warning(rows, provenance, trained_on), _without(rows))):
         ERR.print(f"Warning: {warning}")
     if out is not None:
         OUT.print(_summary(out, loaded, rows, name))
@@ -105,7 +105,7 @@ def _check_out(out: Path | None, overwrite: bool) -> None:
 def _labels(
     label: str | None, store: TraceStore, provenance: Provenance | None
 ) -> tuple[str | None, dict[tuple[str, int], int | None]]:
-    """Labels by key: those asked for, or those it was trained with if the run has them."""
+    """Labels by key: those named, or those the detector was trained with if the run has them."""
     from hallutrace import labels
 
     if label is not None:
@@ -119,10 +119,10 @@ def _rows(
     store: TraceStore,
     detector: Detector,
     provenance: Provenance | None,
-    learnt: Learnt | None,
+    trained_on: TrainingTraces | None,
     labels: dict[tuple[str, int], int | None],
 ) -> Iterator[dict[str, Any]]:
-    """A row a trace, in the run's order; features are kept for a part of them at a time."""
+    """One row per trace, in the run's order; features are in memory for some of them at a time."""
     import numpy as np
 
     from hallutrace.detect import Examples
@@ -130,8 +130,8 @@ def _rows(
     same = provenance is not None and provenance.fingerprint == store.manifest.fingerprint
     curve = None if provenance is None else provenance.curve
     for begin in followed(range(0, len(store), AT_ONCE), "scoring"):
-        places = np.arange(begin, min(begin + AT_ONCE, len(store)))
-        some = Examples(store, places, np.zeros(len(places), np.int8))
+        indices = np.arange(begin, min(begin + AT_ONCE, len(store)))
+        some = Examples(store, indices, np.zeros(len(indices), np.int8))
         scores = _scores(detector, some)
         for key, group, score in zip(some.keys, some.groups, scores, strict=True):
             risk = None if curve is None or score is None else float(curve([score])[0])
@@ -141,29 +141,29 @@ def _rows(
                 "score": score,
                 "risk": risk,
                 "label": labels.get(key),
-                "part": "" if learnt is None else _part(learnt, key, group, same),
+                "part": "" if trained_on is None else _part(trained_on, key, group, same),
             }
 
 
 def _scores(detector: Detector, some: Examples) -> list[float | None]:
-    """A score of each; None where numbers of a trace are not finite, so that there is none."""
+    """The score of each; None where numbers of a trace are not finite."""
     try:
         scores = detector.scores(some).tolist()
     except NonFiniteError:
         if len(some) == 1:
             return [None]
-        # One at a time: what is refused costs the trace alone.
+        # One at a time, so that only the traces with such numbers have no score.
         return [score for at in range(len(some)) for score in _scores(detector, some.take([at]))]
     return [score if math.isfinite(score) else None for score in scores]
 
 
-def _part(learnt: Learnt, key: tuple[str, int], group: str, is_same_run: bool) -> str:
-    """What of the training a trace was in."""
-    if is_same_run and key in learnt.train:
+def _part(trained_on: TrainingTraces, key: tuple[str, int], group: str, is_same_run: bool) -> str:
+    """The part of the training that a trace was in."""
+    if is_same_run and key in trained_on.train:
         return "train"
-    if is_same_run and key in learnt.validation:
+    if is_same_run and key in trained_on.validation:
         return "validation"
-    return "group" if group in learnt.groups else ""
+    return "group" if group in trained_on.groups else ""
 
 
 def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
@@ -189,7 +189,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _without(rows: list[dict[str, Any]]) -> str | None:
-    """Which traces have no score."""
+    """A warning that names traces without a score."""
     from hallutrace.store.finite import NON_FINITE_FIX
 
     bare = [row for row in rows if row["score"] is None]
@@ -203,11 +203,11 @@ def _without(rows: list[dict[str, Any]]) -> str | None:
 
 
 def _warning(
-    rows: list[dict[str, Any]], provenance: Provenance | None, learnt: Learnt | None
+    rows: list[dict[str, Any]], provenance: Provenance | None, trained_on: TrainingTraces | None
 ) -> str | None:
-    """What the scores may not be used for."""
-    if provenance is None or learnt is None:
-        return "nothing tells what the detector was trained on, so it may have seen these traces"
+    """A warning where the scores are of traces that the detector was trained on."""
+    if provenance is None or trained_on is None:
+        return "it is not known what the detector was trained on, so it may have seen these traces"
     counts = {part: sum(row["part"] == part for row in rows) for part in ("train", "validation")}
     if any(counts.values()):
         return (

@@ -1,4 +1,4 @@
-"""How commands print: consoles that escape the text of others, and how numbers are written.
+"""Printing of commands: consoles that escape untrusted text, and formats of numbers.
 
 Everything that a person reads goes through ``OUT`` or ``ERR``. Their markup, emoji codes and
 highlighting are off, so that ``[final]`` and ``:smile:`` are printed as they are; styles come from
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 
 
 class SafeConsole(PipedConsole):
-    """A console on which no text can steer the terminal, whoever wrote it and however it came.
+    """A console on which no text can control the terminal.
 
     Strings are escaped before they are laid out, so that widths are right. Whatever else is
     rendered (what other libraries print beside a progress bar) is escaped when it is rendered.
@@ -49,7 +49,7 @@ class SafeConsole(PipedConsole):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """What is written, escaped but for what moves the cursor of a progress bar."""
+        """The output, escaped except for the control codes of a progress bar."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else visible(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)

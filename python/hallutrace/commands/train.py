@@ -111,7 +111,7 @@ def run_train(
     """
     from hallutrace.detect import load_examples, make
     from hallutrace.detect.evaluation import parse_options
-    from hallutrace.detect.provenance import Learnt, Provenance
+    from hallutrace.detect.provenance import Provenance, TrainingTraces
     from hallutrace.store.reader import open_run
 
     options = parse_options(detector, settings or [], "--set")
@@ -126,7 +126,7 @@ def run_train(
     if overwrite:
         _clear(out)
     provenance.write(out)
-    Learnt.of(train, validation).write(out)
+    TrainingTraces.of(train, validation).write(out)
     printer, began = EpochPrinter(), time.monotonic()
     left = len(examples) - len(train) - len(validation)
     printer.note(

@@ -114,7 +114,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainingTraces:
     """Which traces a detector has seen in training.
 
     Attributes:
@@ -128,7 +128,7 @@ class Learnt:
     groups: frozenset[str]
 
     @classmethod
-    def of(cls, train: Examples, validation: Examples) -> Learnt:
+    def of(cls, train: Examples, validation: Examples) -> TrainingTraces:
         """From the parts themselves."""
         return cls(
             frozenset(train.keys),
@@ -146,7 +146,7 @@ class Learnt:
         _write(folder / SPLIT, {"schema": SCHEMA, **content})
 
     @classmethod
-    def read(cls, folder: Path) -> Learnt | None:
+    def read(cls, folder: Path) -> TrainingTraces | None:
         """What :meth:`write` wrote; None where there is nothing.
 
         Raises:

@@ -30,7 +30,7 @@ from hallutrace.questions import (
 )
 from hallutrace.retry import Retry
 from hallutrace.store import overwriting
-from hallutrace.store.claims import UNTOLD, Holder, claim, living, wait_for_sign
+from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, living, wait_for_sign
 from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.processes import State
@@ -214,7 +214,7 @@ class Extraction:
         self._run.make_folders()
         mine = claim(self._run.partial, name, len(questions))
         if isinstance(mine, Holder):
-            if mine.questions not in (len(questions), UNTOLD):
+            if mine.questions not in (len(questions), UNKNOWN_COUNT):
                 raise InputError(
                     f"Expected {mine.questions} questions in shard {name}, as the process "
                     f"{mine.pid} on {mine.host} has it, got {len(questions)} - give all workers of "

@@ -20,14 +20,14 @@ Tables = dict[str, dict[Key, TraceLabel]]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two protocols, on the traces that both have decided on.
+    """Two protocols, on the traces that both have labelled 0 or 1.
 
     Attributes:
         names: of the two.
-        traces: how many both have decided on.
-        disagreements: how many of them they call differently.
-        kappa: Cohen's kappa; None where there are no such traces, or both give all of them one and
-            the same label, so that chance alone would agree as often.
+        traces: how many both have labelled 0 or 1.
+        disagreements: how many of them have different labels.
+        kappa: Cohen's kappa; None where it is not defined: without such traces, or where both give
+            all of them the same label.
     """
 
     names: tuple[str, str]
@@ -44,7 +44,7 @@ class Disputed:
         id: of the question.
         sample: which answer of its question.
         question: the text.
-        answer: what the model said.
+        answer: of the model.
         references: right answers.
         labels: by protocol: 1 hallucinated, 0 right, None neither.
         scores: by protocol; None where there is none.
@@ -61,14 +61,14 @@ class Disputed:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Protocols beside each other.
+    """Comparison of protocols.
 
     Attributes:
         traces: of the run.
         counts: by protocol: traces, hallucinated, right, dropped, unjudged, and ``unlabelled``,
             which are traces that it has no row of.
         pairs: all pairs of protocols.
-        disputed: how many traces at least two protocols call differently.
+        disputed: how many traces have different labels in at least two protocols.
         examples: those that most pairs disagree on, ties in the run's order; 20 at most.
     """
 
@@ -84,7 +84,7 @@ class Agreement:
 
 
 def agreement(run: str | Path, names: Sequence[str] = ()) -> Agreement:
-    """How protocols of a run agree.
+    """Compares the labelling protocols of a run.
 
     Args:
         run: its folder.
@@ -92,7 +92,13 @@ def agreement(run: str | Path, names: Sequence[str] = ()) -> Agreement:
 
     Raises:
         InputError: fewer than two, one of them twice, or one that the run has no labels of.
-        DamagedError: labels that cannot be trusted.
+        DamagedError: labels that are damaged.
+
+    Example:
+        >>> from hallutrace.labels import label
+        >>> _ = label(run, "exact")
+        >>> [pair.names for pair in agreement(run, ["contains", "exact"]).pairs]
+        [('contains', 'exact')]
     """
     with open_run(run) as store:
         chosen = list(names) or store.labels()
@@ -123,6 +129,10 @@ def cohen_kappa(one: Sequence[int], other: Sequence[int]) -> float | None:
 
     Source:
         Cohen 1960, A coefficient of agreement for nominal scales.
+
+    Example:
+        >>> cohen_kappa([0, 0, 1, 1], [0, 1, 1, 1])
+        0.5
     """
     total = len(one)
     same = sum(left == right for left, right in zip(one, other, strict=True))

@@ -2,10 +2,10 @@
 
 A source is a stream. One iteration is one pass over its rows and gives a :class:`Question` or a
 :class:`BadRow` for each; only ids and short digests are remembered, never rows. Every row is
-either read right or is a bad row that names what is wrong: none is lost without a word.
+either parsed or becomes a bad row that names the problem: none is dropped silently.
 
-Columns are found by name (case, spaces and underscores do not matter), the first that is there,
-unless :class:`Columns` maps them or turns them off (`none`):
+Columns are found by name (case, spaces and underscores do not matter), the first of these that
+the source has, unless :class:`Columns` maps them or turns them off (`none`):
 
 =========  ========================================================================
 question   ``question``, ``query``, ``prompt``, ``question_stem``
@@ -26,11 +26,14 @@ Numbers that are whole are written without a point (1969.0 is 1969), and integer
 digits. Cells of CSV stay as they are written, but for columns in which every number ends in
 ``.0``, as pandas writes whole numbers beside missing ones.
 
-Rooms: ``rows`` (what goes in and out), ``values``, ``literals`` and ``contexts`` (single values),
-``columns`` (names), ``answers`` and ``schema`` (one row to one question), ``gather`` (rows that are
-samples of one question), ``understanding`` (the schema, from the first rows), ``delimited``,
-``json_files``, ``parquet``, ``classes``, ``files`` and ``hub`` (rows from somewhere), ``source``
-(opening, merging).
+Modules, from the file to the question:
+
+- ``file_formats`` chooses a reader: ``csv_files``, ``json_files``, ``parquet_files`` or
+  ``hub_datasets`` (with ``class_labels``). A reader yields the rows of ``rows``.
+- ``schema_detection`` finds in the first rows, with ``columns``, which column holds what.
+- ``row_parsing`` makes a question of a row, with ``right_answers``, ``context_paragraphs``,
+  ``lists_in_text`` and ``cell_values``.
+- ``sample_rows`` joins rows that are samples of one question; ``source`` puts all of it together.
 """
 
 from hallutrace.questions.rows import BadRow, Columns, Question, digest_of

@@ -1,4 +1,4 @@
-"""Single values of a row: what they may be, and what to say of those that may not."""
+"""Checks and conversions of single values of a row, and their description in messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHOLE = re.compile(r"\s*([+-]?\d+)\.0+\s*")
 
 
 def described(value: object) -> str:
-    """A value in words, for messages; never longer than a line."""
+    """A value in words, for messages; at most one line."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -128,7 +128,7 @@ def reference_text(item: object, column: str) -> str:
 
     True and false are `yes` and `no`, as questions with such answers are asked (BoolQ). An
     object may hold the text (NarrativeQA). A text that ends in a line `#### 42` is a solution
-    whose answer stands there (GSM8K).
+    whose answer follows the mark (GSM8K).
     """
     if isinstance(item, dict) and isinstance(item.get("text"), str):
         item = item["text"]

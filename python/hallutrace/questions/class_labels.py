@@ -1,4 +1,4 @@
-"""Classes of `datasets`, which are stored as numbers and mean their names."""
+"""Class labels of `datasets`: stored as numbers, read as the names of the classes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from hallutrace.questions.rows import MismatchError
 
-UNTOLD = -1
-"""The class of rows whose class is kept secret."""
+NO_CLASS = -1
+"""The number in rows whose class is not published, as in test splits."""
 
 
 def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -30,7 +30,7 @@ def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 def with_class_names(
     values: dict[str, object] | MismatchError, classes: Mapping[str, list[str]]
 ) -> dict[str, object] | MismatchError:
-    """A row with the names of its classes in the place of their numbers."""
+    """A row with the names of its classes instead of their numbers."""
     if isinstance(values, MismatchError) or not classes:
         return values
     try:
@@ -47,7 +47,7 @@ def _named(value: object, names: list[str]) -> object:
         return [_named(one, names) for one in value]
     if not isinstance(value, int) or isinstance(value, bool):
         return value
-    if value == UNTOLD:
+    if value == NO_CLASS:
         return None
     if not 0 <= value < len(names):
         raise IndexError(f"number {value} of {len(names)}")

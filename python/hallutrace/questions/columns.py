@@ -1,8 +1,8 @@
-"""Which columns of a source hold what, by their names.
+"""Which column of a source holds the question, the answers and so on, found by its name.
 
 Names are compared without case, spaces, dots and underscores: `Best Answer`, `best_answer` and
-`bestAnswer` are one. What a column holds is never guessed from its values: a data set that is
-not known here has no right answers until `--answers-column` names them, and this is said.
+`bestAnswer` are one. Values are never used to guess: a data set that is not known here has no
+right answers until `--answers-column` names them, and a warning says so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RIGHT = (
     "ground_truths",
     "possible_answers",
 )
-"""Columns of right answers, whatever stands beside them."""
+"""Columns of right answers, whatever other columns there are."""
 
 ANSWERS = ("answers", "answer")
 """Columns of right answers; `answer` unless another column says whether it is right."""
@@ -59,7 +59,7 @@ VERDICTS = (
     "correctness",
     "verdict",
 )
-"""What says of an answer beside it whether it is right: HaluEval's samples, HaluBench, WikiQA."""
+"""Columns that say whether `answer` is right: HaluEval's samples, HaluBench, WikiQA."""
 
 CHOICES = ("choices", "options")
 KEYS = ("answer_key", "answer_idx", "answer_index", "correct_option", "correct", "gold")
@@ -79,7 +79,7 @@ class AnswerColumns:
         choices: column of choices, of which the answer may be a label or an index.
         split: column whose text holds several answers with semicolons between them, as in the
             file that TruthfulQA publishes.
-        judged: a column that is not taken because another says whether it is right, and that one.
+        judged: a column of answers that are not all right, and the column that says which are.
     """
 
     columns: tuple[str, ...]
@@ -215,7 +215,7 @@ def _columns_of(field: str, mapped: Columns, present: PresentColumns) -> tuple[s
     candidates = CANDIDATES[field]
     here = present.find(candidates, field)
     if not here and field == "response" and _verdict(present):
-        # An answer with a verdict on it is one that somebody gave.
+        # An answer with a verdict is a response that was judged.
         here = present.find(["answer"], field)
     if not here and field in ("question", "response"):
         raise MismatchError(

@@ -1,12 +1,11 @@
-"""Rows from CSV and TSV, read strictly: what is not written as it should be is a bad row.
+"""Rows of CSV and TSV files, read strictly: a malformed row is a bad row.
 
 Python's reader is lenient by default: a quote that is never closed takes the rest of the file
-into one cell. Here it is an error that names the line where the quote opens. A quote too many
-turns what is inside cells and what is outside around, so nothing after it is read: a line from
-the middle of a text would be taken for a row.
+into one cell. Here it is an error that names the line where the quote opens. After an extra quote
+nothing more is read, because text within cells and outside of them could not be told apart.
 
-What stays unseen: a quote too many that another one closes, at the end of a cell further down.
-Such a file is well-formed, and the rows between are one cell of text.
+Not detected: an extra quote that another one closes at the end of a later cell. Such a file is
+well-formed, and the rows between are one cell of text.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from hallutrace.questions.cell_values import check_utf8, name_list
 from hallutrace.questions.rows import MismatchError, RawRow
 
 LONGEST_CELL = 2**24
-"""Characters; what is longer is an open quote."""
+"""Characters; a longer cell is taken for a quote that is not closed."""
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SPACED_QUOTE = re.compile(r'[ \t]+".*"\s*', re.DOTALL)
-"""A cell whose quotes were meant to enclose it, and do not because a space stands before them."""
+"""A cell with a space before its opening quote, so that the quotes do not enclose it."""
 
 
 class Csv:

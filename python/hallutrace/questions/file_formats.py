@@ -1,4 +1,4 @@
-"""Rows from a file: which reader takes it, and what is said of files that none takes."""
+"""Which reader reads a file, by its extension, and errors for files that none reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hallutrace.questions.parquet_files import Parquet
 from hallutrace.questions.rows import MismatchError, RowReader
 
 HEAD = 4096
-"""Bytes at the beginning that tell a file from what its name says."""
+"""Bytes at the beginning that show whether a file is what its extension says."""
 
 FORMATS = ".jsonl, .json, .csv, .tsv or .parquet"
 
@@ -44,7 +44,7 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": ("a file that is compressed with zstd", PACKED),
     b"PAR1": ("a Parquet file", "rename it to .parquet"),
 }
-"""What files that are no text begin with."""
+"""First bytes of files that are not text."""
 
 
 def open_file(name: str, option: str) -> RowReader:

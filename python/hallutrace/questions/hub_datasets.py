@@ -17,7 +17,7 @@ FORMS = "hf:OWNER/NAME/CONFIG/SPLIT, hf:OWNER/NAME/SPLIT or hf:/FOLDER/CONFIG/SP
 
 
 def parse_spec(spec: str) -> tuple[str, str | None, str]:
-    """Take a spec apart.
+    """Splits a spec into its parts.
 
     Four parts are owner, name, configuration and split; three are owner, name and split, for a
     data set with one configuration: every data set on the hub has an owner today, so three
@@ -51,7 +51,7 @@ class HubReader:
 
     Args:
         spec: as :func:`parse_spec` takes it.
-        retry: with what is passing; a stream that breaks is opened again at the row it was at.
+        retry: after temporary errors; a stream that breaks is opened again at the next row.
     """
 
     def __init__(self, spec: str, retry: Retry | None = None) -> None:
@@ -70,7 +70,7 @@ class HubReader:
         """All rows in order."""
         data = self._data
         if columns is not None and data.column_names is not None:
-            # Contexts of megabytes that nobody asked for need not be decoded.
+            # Contexts of megabytes that are not needed are not decoded.
             data = data.select_columns([name for name in data.column_names if name in columns])
         features = getattr(data, "features", None)
         classes = class_names(features.to_dict() if features else {})
@@ -116,7 +116,7 @@ class HubReader:
 
 
 class _Stream:
-    """One pass over a data set, which can be taken up again where it broke."""
+    """One pass over a data set, which can go on where it broke."""
 
     def __init__(self, data: Any) -> None:
         self.index = 0

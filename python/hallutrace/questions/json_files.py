@@ -114,7 +114,7 @@ class JsonFile:
 
 
 class KeyTwiceError(Exception):
-    """An object that holds a key twice: which of the values counts, nobody can tell."""
+    """An object that has a key twice, so that its value is ambiguous."""
 
 
 def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -133,7 +133,7 @@ def decoded(content: bytes) -> object:
 
 
 def parsed(line: bytes) -> dict[str, object] | MismatchError:
-    """The object on a line, or why there is none."""
+    """The object on a line, or the problem with the line."""
     expected, fix = "one JSON object on the line", "fix or remove the line"
     try:
         value = decoded(line)

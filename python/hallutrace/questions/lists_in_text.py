@@ -1,4 +1,4 @@
-"""Lists and objects that stand in a text: JSON, what Python prints, what numpy prints.
+"""Lists and objects written in text: as JSON, as Python prints them, as numpy prints them.
 
 A list that is saved in a cell of CSV becomes text, and each tool writes it in its own way:
 ``["a", "b"]`` (JSON), ``['a', 'b']`` (pandas), ``['a' 'b']`` (arrays of numpy, so also
@@ -63,7 +63,7 @@ def python_literal(text: str) -> object:
         ValueError, SyntaxError, TypeError, RecursionError, MemoryError: it is something else.
     """
     with warnings.catch_warnings():
-        # A backslash before a letter that needs none is a text that somebody wrote by hand.
+        # Python warns of a backslash that escapes nothing, as in text written by hand.
         warnings.simplefilter("ignore")
         return ast.literal_eval(with_commas(text))
 

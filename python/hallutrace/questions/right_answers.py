@@ -12,12 +12,12 @@ from hallutrace.questions.lists_in_text import parse_list_text
 from hallutrace.questions.rows import MismatchError
 
 UNKNOWN_ANSWER = "<unk>"
-"""What TriviaQA's test split holds for answers that are kept secret: no reference."""
+"""The answer in TriviaQA's test split, whose answers are not published: no reference."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 KEY_NAMES = frozenset(map(normalized_name, KEYS))
-UNTOLD = -1
-"""The index that stands for "not told" in test splits on the hub."""
+NO_INDEX = -1
+"""The index in rows whose right choice is not published, as in test splits on the hub."""
 
 
 def right_answers(values: Mapping[str, object], where: AnswerColumns) -> Iterator[str]:
@@ -151,8 +151,8 @@ def choice_text(answer: object, column: str, offered: object, choices_column: st
     """
     if isinstance(answer, list):
         return [choice_text(one, column, offered, choices_column) for one in answer]
-    if isinstance(answer, dict | bool) or answer is None or answer == UNTOLD:
-        return None if answer == UNTOLD else answer
+    if isinstance(answer, dict | bool) or answer is None or answer == NO_INDEX:
+        return None if answer == NO_INDEX else answer
     key = reference_text(answer, column).strip()
     choices = choices_of(offered, choices_column)
     if choices is None:

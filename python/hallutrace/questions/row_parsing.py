@@ -1,4 +1,4 @@
-"""One row of a source, whatever its schema, as one question."""
+"""Parsing of one row of a source into a question."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ NUMBERED = ("id", "group")
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A row that was understood: its question, and whether the source itself named it."""
+    """A row as a question.
+
+    Attributes:
+        question: of the row.
+        has_id: whether the source has an id for it.
+        line: of the file, from 1; None where there are no lines.
+    """
 
     question: Question
     has_id: bool
@@ -64,7 +70,7 @@ class Schema:
     floats: frozenset[str] = frozenset()
 
     def read(self, raw: RawRow, location: str) -> ParsedRow | BadRow:
-        """Turn a row into a question, or into the reason why it is none."""
+        """The row as a question, or as a bad row that names the problem."""
         found: str | None = None
         try:
             if isinstance(raw.values, MismatchError):

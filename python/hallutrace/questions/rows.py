@@ -24,8 +24,13 @@ class Question:
         references: right answers; empty where the source has none.
         context: a text to answer from.
         index: 0-based row of the source it (first) came from.
-        group: splits go by it; the id unless the source names one.
+        group: traces of one group stay together in splits; the id unless the source has groups.
         responses: answers that exist already, in the order of their samples.
+
+    Example:
+        >>> question = Question("q1", "Who?", ("Anna",), context=None, index=0, group="q1")
+        >>> len(question.digest())
+        32
     """
 
     id: str
@@ -76,12 +81,17 @@ class BadRow:
 
 
 OFF = "none"
-"""Given as a column: the field is left out, whatever the source has."""
+"""As the name of a column: the field is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of a source's columns; None is found by schema, `none` turns the field off."""
+    """Names of a source's columns; None finds the column by its name, `none` turns it off.
+
+    Example:
+        >>> Columns(answers="gold", context="none").given()
+        {'answers': 'gold', 'context': 'none'}
+    """
 
     id: str | None = None
     question: str | None = None

@@ -1,4 +1,4 @@
-"""What is understood of a source from its first rows: the schema, and how to say it."""
+"""The schema of a source, found in its first rows, and its description for the user."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hallutrace.questions.rows import BadRow, Columns, MismatchError, Question, 
 
 @dataclass(frozen=True, slots=True)
 class DetectedSchema:
-    """A schema, and what the first rows gave with it.
+    """A schema, and the first rows as it reads them.
 
     Attributes:
         schema: for all rows.
-        rows: the first rows, as they were understood.
+        rows: the first rows.
     """
 
     schema: Schema
     rows: tuple[ParsedRow | BadRow, ...]
 
     def describe(self, location: str) -> list[str]:
-        """What was understood, for the user: columns, and right answers or a warning.
+        """Lines for the user: which columns are read, and right answers or a warning.
 
         Args:
             location: name of the source.
@@ -76,7 +76,7 @@ class DetectedSchema:
         )
 
     def _words(self, found: Sequence[tuple[str, ...]]) -> str:
-        """What to know where all right answers are one of two words."""
+        """A note where all right answers are one of two words."""
         words = {text.casefold() for references in found for text in references}
         if words <= {"yes", "no"}:
             return " All are yes or no (true and false are read so)."

@@ -1,4 +1,4 @@
-"""A source of questions: rows understood, duplicates merged, responses gathered."""
+"""Sources of questions: rows parsed, duplicates merged, samples of one question joined."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEMO_COUNT = 400
 
 
 class QuestionSource:
-    """Questions in the order of their rows; one iteration is one pass, from the start.
+    """Questions in the order of their rows; each iteration reads the source from the start.
 
     Attributes:
         name: for the folder of a run: `demo`, `demo-50`, a file's stem, a repository's last part.
@@ -56,15 +56,14 @@ class QuestionSource:
         return self._reader.total
 
     def describe(self) -> list[str]:
-        """What was understood of its first rows, in lines for the user; none for `demo`.
+        """Lines for the user: which columns are read, and in how many rows right answers are.
 
-        Which columns hold what, and in how many rows right answers were found: a warning where
-        there are none.
+        Without right answers there is a warning; for `demo` there are no lines.
         """
         return [] if self._kind == "demo" else self._detected.describe(self._reader.location)
 
     def identity(self) -> dict[str, object]:
-        """What tells this source from others, JSON-able: kind, spec, and columns if mapped."""
+        """What identifies this source, JSON-able: kind, spec, and columns if mapped."""
         return dict(self._identity)
 
     def __iter__(self) -> Iterator[Question | BadRow]:
@@ -90,7 +89,7 @@ class QuestionSource:
                 yield from self._admit(item, seen)
 
     def _admit(self, item: QuestionRows, seen: dict[str, bytes]) -> Iterator[Question | BadRow]:
-        """A question the first time, nothing for its duplicate, bad rows for its rival."""
+        """A new question; nothing for a duplicate; bad rows for the same id with other content."""
         question = item.question
         digest = content_digest(question)
         known = seen.get(question.id)
@@ -120,20 +119,20 @@ class QuestionSource:
 
 
 def single_row(row: ParsedRow | BadRow) -> QuestionRows | BadRow:
-    """A row that stands for itself."""
+    """A row that is a question of its own."""
     if isinstance(row, BadRow):
         return row
     return QuestionRows(row.question, row.has_id, ((row.question.index, row.line),))
 
 
 def content_digest(question: Question) -> bytes:
-    """Half a digest of all but the names that a row gets for want of others (16 bytes)."""
+    """Digest of a question without its id, and without a group that repeats the id (16 bytes)."""
     group = "" if question.group == question.id else question.group
     return replace(question, id="", group=group).digest()[:16]
 
 
 def read_rows(reader: RowReader, columns: Collection[str] | None = None) -> Iterator[RawRow]:
-    """The rows of a reader, with what the file system says as an InputError."""
+    """The rows of a reader; errors of the file system become InputErrors."""
     try:
         yield from reader.rows(columns)
     except OSError as error:
@@ -198,7 +197,7 @@ def open_questions(
             or `.parquet` file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there
             is one configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
         columns: names of columns; those left out are found by schema.
-        retry: of what fails for a moment, as when a hub is busy.
+        retry: of what fails for a moment, as when the hub is busy.
 
     Returns:
         The source; nothing but the first rows has been read.
@@ -207,6 +206,12 @@ def open_questions(
         InputError: the spec, the file or the data set is not what it should be, a column is
             missing, or there is no good row among the first ones.
         MissingExtraError: `datasets` or `pyarrow` is needed and not installed.
+
+    Example:
+        >>> _ = Path("q.jsonl").write_text('{"question": "Who?", "answer": "Anna"}')
+        >>> source = open_questions("q.jsonl")
+        >>> [(question.question, question.references) for question in source]
+        [('Who?', ('Anna',))]
     """
     if columns.response is not None:
         raise MismatchError(
@@ -225,7 +230,7 @@ def open_questions(
 
 
 def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
-    """Open a file of questions that have been answered already.
+    r"""Open a file of questions that have been answered already.
 
     Rows of one id (or, without ids, of one question) that follow each other are further
     samples, equal texts included: sampling may say the same twice. They may leave out context
@@ -241,6 +246,11 @@ def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
     Raises:
         InputError: as in :func:`open_questions`, or no column of responses.
         MissingExtraError: Parquet without pyarrow.
+
+    Example:
+        >>> _ = Path("r.csv").write_text("question,response\nWho?,Anna\nWho?,Ben\n")
+        >>> [question.responses for question in open_responses("r.csv")]
+        [('Anna', 'Ben')]
     """
     file = Path(path)
     reader = open_file(path, "--responses")

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from hallutrace.store.processes import Process, State
 
-UNTOLD = 0  # questions of a claim whose holder does not know how many its shard covers
+UNKNOWN_COUNT = 0  # questions of a claim whose holder does not know how many its shard covers
 
 # What a file system without hard links says.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-HELD: set[str] = set()  # tokens of the claims of this process; its threads tell each other by them
+OWN_TOKENS: set[str] = (
+    set()
+)  # tokens of the claims of this process; its threads tell each other by them
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Holder:
         boot: likewise.
         pid: likewise.
         started: likewise.
-        questions: how many questions the shard covers; others pass over so many. ``UNTOLD`` where
+        questions: how many questions the shard covers, which others skip; ``UNKNOWN_COUNT`` where
             its holder repairs the shard.
         released: its holder gave it up, and lives on.
         namespace: see :class:`hallutrace.store.processes.Process`.
@@ -66,7 +68,7 @@ class Holder:
         state = Process(self.host, self.boot, self.namespace, self.pid, self.started).state()
         if state is State.RUNNING and self.pid == os.getpid():
             # A claim of this process that none of its threads holds was left by an interrupt.
-            return State.RUNNING if self.token in HELD else State.GONE
+            return State.RUNNING if self.token in OWN_TOKENS else State.GONE
         return state
 
 
@@ -160,7 +162,7 @@ def read(path: Path) -> Holder | None:
             return None
         time.sleep(0.02)
     # Its maker is slow, or died between two steps: like one that cannot be seen.
-    return Holder(empty(number), "an unknown machine", "", 0, "", UNTOLD)
+    return Holder(empty(number), "an unknown machine", "", 0, "", UNKNOWN_COUNT)
 
 
 def silent_for(path: Path) -> float:

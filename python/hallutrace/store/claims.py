@@ -31,8 +31,8 @@ from types import TracebackType
 
 from hallutrace.errors import StorageError, SupersededError
 from hallutrace.store.claim_files import (
-    HELD,
-    UNTOLD,
+    OWN_TOKENS,
+    UNKNOWN_COUNT,
     Holder,
     after,
     content,
@@ -48,7 +48,7 @@ from hallutrace.store.processes import State
 __all__ = [
     "SILENCE",
     "TOUCH",
-    "UNTOLD",
+    "UNKNOWN_COUNT",
     "Claim",
     "Holder",
     "claim",
@@ -102,7 +102,7 @@ class Claim:
             with suppress(OSError):
                 self._end()
         finally:
-            HELD.discard(self._holder.token)
+            OWN_TOKENS.discard(self._holder.token)
 
     def check(self) -> None:
         """Makes sure that the shard is still this process's; to be called before every commit.
@@ -164,12 +164,12 @@ class Claim:
         """Makes the next link, which an heir may want as well: one of the two gets it."""
         heir = replace(self._holder, token=secrets.token_hex(8))
         path = after(self._chain, self._holder.token)
-        HELD.add(heir.token)
+        OWN_TOKENS.add(heir.token)
         if make(path, heir):
-            HELD.discard(self._holder.token)
+            OWN_TOKENS.discard(self._holder.token)
             self._path, self._holder = path, heir
         else:
-            HELD.discard(heir.token)
+            OWN_TOKENS.discard(heir.token)
             self._is_lost = True
 
     def _end(self) -> None:
@@ -197,20 +197,20 @@ def claim(folder: Path, name: str, questions: int) -> Claim | Holder:
         StorageError: the file system refused.
     """
     me = Holder.me(questions)
-    HELD.add(me.token)
+    OWN_TOKENS.add(me.token)
     try:
         found = _claim(folder / f"{name}.claim", me)
     except OSError as error:
-        HELD.discard(me.token)
+        OWN_TOKENS.discard(me.token)
         raise StorageError(
             f"Expected to claim the shard {name} in {folder}, got: {error.strerror or error} - "
             "make the folder writable, or copy the run to where it is"
         ) from None
     except BaseException:
-        HELD.discard(me.token)
+        OWN_TOKENS.discard(me.token)
         raise
     if isinstance(found, Holder):
-        HELD.discard(me.token)
+        OWN_TOKENS.discard(me.token)
     return found
 
 

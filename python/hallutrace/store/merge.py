@@ -22,7 +22,7 @@ from hallutrace.errors import (
     StorageError,
     UnrecordedError,
 )
-from hallutrace.store.claims import UNTOLD, Claim, Holder, claim
+from hallutrace.store.claims import UNKNOWN_COUNT, Claim, Holder, claim
 from hallutrace.store.folder import CommitRecord, Manifest, Run
 from hallutrace.store.label_carrying import carry_merged, carry_part
 from hallutrace.store.label_files import read as read_labels
@@ -194,7 +194,7 @@ def _set_aside(run: Run, name: str) -> Iterator[None]:
 @contextmanager
 def _claimed(run: Run, name: str) -> Iterator[Claim]:
     """Within it, no other process writes the shard."""
-    mine = claim(run.partial, name, UNTOLD)
+    mine = claim(run.partial, name, UNKNOWN_COUNT)
     if isinstance(mine, Holder):
         raise InputError(
             f"Expected to write the shard {name} of {run.folder}, got process {mine.pid} on "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hallutrace.atomic_files import sync_folder
 from hallutrace.errors import HallutraceError, InputError, StorageError
-from hallutrace.store.claims import UNTOLD, Holder, claim, left_behind, living
+from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, living
 from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
 from hallutrace.text_measures import JUDGES
 
@@ -94,7 +94,7 @@ def clear_remains(run: Run) -> None:
 @contextmanager
 def _alone(run: Run) -> Iterator[None]:
     """Within it, no other process starts the run over."""
-    mine = claim(run.folder, ".overwriting", UNTOLD)
+    mine = claim(run.folder, ".overwriting", UNKNOWN_COUNT)
     if isinstance(mine, Holder):
         raise InputError(
             f"Expected to start {run.folder} over, got process {mine.pid} on {mine.host}, which "

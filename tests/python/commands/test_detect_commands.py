@@ -21,7 +21,7 @@ from hallutrace import ExtractConfig, extract, labels
 from hallutrace.commands.app import main
 from hallutrace.commands.ask import settings_of
 from hallutrace.detect import load, load_examples
-from hallutrace.detect.provenance import Learnt, Provenance
+from hallutrace.detect.provenance import Provenance, TrainingTraces
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.splits import fold, holdout
 
@@ -204,7 +204,7 @@ def test_evaluate_tells_a_failure_and_tries_it_again(
         code, shown, said = command(*asked)
     assert code == 1
     assert "rauq, failed: ValueError: heads [4] of layer 3" in shown
-    assert "Where they failed is in evaluation.json; the same command tries them again." in shown
+    assert "evaluation.json tells where they failed; the same command tries them again." in shown
     assert "rauq, fold 1, seed 0 failed: ValueError: heads [4] of layer 3" in said
     rows = json.loads((out / "evaluation.json").read_text())["detectors"]
     failed = next(row for row in rows if row["status"] == "failed")
@@ -254,8 +254,8 @@ def test_train_saves_a_detector_and_what_it_saw(
     left = len(examples) - len(train) - len(validation)
     assert f"{len(train)} traces to learn from, {len(validation)} for validation" in said
     assert f"{left} left for testing" in said
-    learnt = Learnt.read(out)
-    assert learnt == Learnt.of(train, validation)
+    learnt = TrainingTraces.read(out)
+    assert learnt == TrainingTraces.of(train, validation)
     assert not {*train.groups} & {*validation.groups}
     provenance = Provenance.read(out)
     assert provenance is not None
@@ -380,7 +380,7 @@ def test_damaged_records_of_a_training_are_told(
         Provenance.read(out)
     (out / "split.json").write_text('{"schema": 1, "train": [[1]]}')
     with pytest.raises(DamagedError, match=r"split\.json - restore it from a copy"):
-        Learnt.read(out)
+        TrainingTraces.read(out)
 
 
 # Score --------------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ def test_score_writes_scores_and_says_what_was_seen(
     assert [float(row["score"]) for row in rows] == pytest.approx(scores, abs=1e-9)
     known = labels.read(run, "contains")
     assert [int(row["label"]) for row in rows] == list(known.values())
-    learnt = Learnt.read(probe)
+    learnt = TrainingTraces.read(probe)
     assert learnt is not None
     for row, trace in zip(rows, store, strict=True):
         key = (row["id"], int(row["sample"]))
@@ -473,7 +473,7 @@ def test_score_of_another_run_warns_of_groups(
         (out / name).unlink()
     code, shown, said = command("score", bare, "--detector", out)
     assert said == (
-        "Warning: nothing tells what the detector was trained on, so it may have seen these "
+        "Warning: it is not known what the detector was trained on, so it may have seen these "
         "traces\n"
     )
     assert {row["risk"] for row in csv.DictReader(io.StringIO(shown))} == {""}

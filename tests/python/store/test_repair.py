@@ -21,7 +21,7 @@ from hallutrace import merge, subset
 from hallutrace.capture import replay
 from hallutrace.commands.app import main
 from hallutrace.errors import NotARunError, StorageError
-from hallutrace.store.claims import UNTOLD, Holder, claim, last_holder
+from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, last_holder
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.repair import Finding, repair
 from hallutrace.store.verify import verify_run
@@ -560,7 +560,7 @@ def test_a_claim_of_the_dead_is_given_up(run: Path, run_extract: Extract) -> Non
 
 def test_who_comes_by_while_a_shard_is_repaired_passes_it(run: Path, run_extract: Extract) -> None:
     (run / "shards" / "00002.json").unlink()
-    mine = claim(run / "partial", "00002", UNTOLD)
+    mine = claim(run / "partial", "00002", UNKNOWN_COUNT)
     assert not isinstance(mine, Holder)
     with mine:
         assert run_extract().new_traces == 0

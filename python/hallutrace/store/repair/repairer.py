@@ -13,7 +13,7 @@ from hallutrace._core import Shard, publish
 from hallutrace.errors import HallutraceError, StorageError
 from hallutrace.retry import Retry
 from hallutrace.store.claims import (
-    UNTOLD,
+    UNKNOWN_COUNT,
     Claim,
     Holder,
     claim,
@@ -265,7 +265,7 @@ class Repairer:
         """The right to work on a shard, or who has it; None in a dry run where nobody has."""
         if self._dry_run:
             return living(self._run.partial, name)
-        return claim(self._run.partial, name, UNTOLD)
+        return claim(self._run.partial, name, UNKNOWN_COUNT)
 
 
 def _opens(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Labels that a person or a judge wrote into a file."""
+"""Labels from a file that a person or a judge wrote."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEANINGS: dict[str, int | None] = {
 """Labels as text; case does not matter. ``true`` is 1, hallucinated; 1.0 is how pandas writes 1."""
 
 
-def read_given(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
+def read_label_file(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
     """The labels in a file.
 
     Columns: ``id``, ``label`` (1, 0, null, true, false, ``hallucinated``, ``right``), and if there,
@@ -91,7 +91,11 @@ def _check_known(path: Path, found: Collection[Key], known: set[Key]) -> None:
 
 
 def _row(values: dict[str, Any]) -> tuple[Key, TraceLabel]:
-    """A row of the file; ValueError says what was expected and what came."""
+    """A row of the file.
+
+    Raises:
+        ValueError: what was expected, and what was found.
+    """
     label = values.get("label")
     try:
         # As among questions: 17 and 17.0 are the id "17".

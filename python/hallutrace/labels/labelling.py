@@ -1,4 +1,4 @@
-"""Labels of a run, by a judge or from a file."""
+"""Labelling of a run, by a judge or from a file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import DamagedError, InputError
-from hallutrace.labels.given import digest_of, read_given
-from hallutrace.labels.protocol import check_threshold, judge_of
+from hallutrace.labels.from_file import digest_of, read_label_file
+from hallutrace.labels.thresholds import check_threshold, judge_of
 from hallutrace.normalization import DEFAULT
 from hallutrace.store.label_files import (
     Key,
@@ -26,23 +26,23 @@ from hallutrace.store.trace import Trace
 from hallutrace.text_measures import Judge
 
 Follow = Callable[[Iterator[Trace], int], Iterable[Trace]]
-"""Passes traces on, told how many there are: where a progress bar comes in."""
+"""Yields the traces that it is given; it also receives their number, for a progress bar."""
 
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What was labelled.
+    """Result of labelling a run.
 
     Attributes:
         name: of the labels.
-        path: where they lie.
-        parameters: what decided them.
+        path: of their file.
+        parameters: how they were made.
         traces: of the run.
         hallucinated: label 1.
         right: label 0.
-        dropped: label null although there is a score: ambiguous.
+        dropped: label null with a score: ambiguous.
         unjudged: label null without a score.
-        without_references: of these, traces of questions without a reference; 0 for a file's.
+        without_references: those of them without a reference; 0 for labels from a file.
         new: traces that these labels did not have before.
         is_changed: whether anything was written.
     """
@@ -77,32 +77,37 @@ def label(
 ) -> LabelSummary:
     """Labels the traces of a run by judging each answer against its references.
 
-    A run that grew is labelled by the same call again. Every trace is judged anew, and a label that
-    is there and would come out otherwise is refused, not replaced.
+    After a run has grown, the same call labels the new traces. All traces are judged again, and a
+    label that would change is an error.
 
     Args:
         run: its folder.
-        by: ``exact``, ``contains``, ``f1``, ``rouge-l``, or a judge of one's own.
+        by: ``exact``, ``contains``, ``f1``, ``rouge-l``, or a judge of your own.
         normalize: how answers and references are made comparable: ``unicode``, for all scripts and
             their typography, or ``triviaqa``, the rule of its evaluation script; see
-            :mod:`hallutrace.normalization`. Not of a judge of one's own.
-        name: of the labels; the protocol's unless given, with ``-triviaqa`` after it if so.
+            :mod:`hallutrace.normalization`. It cannot be given with a judge of your own.
+        name: of the labels; by default that of the protocol, with ``-triviaqa`` for that
+            normalisation.
         threshold: an answer is right (0) if its score is at least that, else hallucinated (1);
             the judge's own unless given.
         drop: lowest and highest score that are neither: the label is null, the score is kept.
         overwrite: replace labels of that name that were made in another way.
-        follow: is given the traces and their number, and passes them on.
+        follow: yields the traces that it is given with their number, as a progress bar does.
 
     Returns:
-        How many traces are what. A trace without references, or with none that is left after
-        normalisation, has null as label and score, and is counted as unjudged.
+        Counts of traces. A trace without references, or with none that is left after
+        normalisation, has null as label and score, and counts as unjudged.
 
     Raises:
         InputError: an unknown protocol or normalisation, a threshold or range that makes no sense,
-            a run without traces or of which none can be judged, or labels of that name that are
-            other than these would be.
-        DamagedError: a trace, or labels that are there, that cannot be trusted.
+            a run without traces or of which none can be judged, or other labels of that name.
+        DamagedError: a trace or existing labels that are damaged.
         StorageError: the labels cannot be written.
+
+    Example:
+        >>> summary = label(run, "f1", threshold=0.6)
+        >>> summary.hallucinated + summary.right == summary.traces == 8
+        True
     """
     judge, label_name = judge_of(by, normalize)
     limit = check_threshold(judge, threshold, drop)
@@ -116,25 +121,25 @@ def label(
     with _store(run, name) as store:
         _check_parameters(store.folder, name, parameters, overwrite)
         rows: dict[Key, TraceLabel] = {}
-        bare = 0
+        without_references = 0
         traces = iter(store)
         for key, trace in zip(
             store.keys(), traces if follow is None else follow(traces, len(store)), strict=True
         ):
             references = _texts(trace, "references")
-            bare += not references
+            without_references += not references
             question, answer = _text(trace, "question"), _text(trace, "answer")
-            rows[key] = _decided(judge.score(question, answer, references), limit, drop)
-        _check_judged(store, judge, rows, bare)
-        return _save(store, name, rows, parameters, None, overwrite, bare)
+            rows[key] = _label_of(judge.score(question, answer, references), limit, drop)
+        _check_judged(store, judge, rows, without_references)
+        return _save(store, name, rows, parameters, None, overwrite, without_references)
 
 
 def label_from(
     run: str | Path, file: str | Path, *, name: str | None = None, overwrite: bool = False
 ) -> LabelSummary:
-    """Takes the labels of a person or a judge from a file.
+    r"""Takes the labels of a person or a judge from a file.
 
-    A file that has become longer is taken by the same call again: traces that had no label get one.
+    After the file has grown, the same call labels the traces that had no label.
 
     Args:
         run: its folder.
@@ -144,14 +149,18 @@ def label_from(
         overwrite: replace labels of that name that are others.
 
     Returns:
-        How many traces are what. Traces that the file does not have get null, and are counted as
-        unjudged.
+        Counts of traces. Traces that the file does not have get null, and count as unjudged.
 
     Raises:
-        InputError: a file that is no such file, with ids that the run does not have or with
-            contradicting rows; a run without traces; or labels of that name that are others.
-        DamagedError: labels that are there and cannot be trusted.
+        InputError: a file of another format, with ids that the run does not have or with
+            contradicting rows; a run without traces; or other labels of that name.
+        DamagedError: existing labels that are damaged.
         StorageError: a file that cannot be read or written.
+
+    Example:
+        >>> _ = Path("anna.csv").write_text(f"id,label\n{hallutrace.open(run)[0].id},1\n")
+        >>> label_from(run, "anna.csv").hallucinated
+        1
     """
     path = Path(file)
     name = path.stem if name is None else name
@@ -159,7 +168,7 @@ def label_from(
     with _store(run, name) as store:
         _check_parameters(store.folder, name, parameters, overwrite)
         keys = store.keys()
-        given = read_given(path, keys)
+        given = read_label_file(path, keys)
         rows = {key: given.get(key, TraceLabel(None, None)) for key in keys}
         origin = {"file": path.name, "sha256": digest_of(path)}
         return _save(store, name, rows, parameters, origin, overwrite, 0)
@@ -197,12 +206,14 @@ def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overw
         )
 
 
-def _check_judged(store: TraceStore, judge: Judge, rows: dict[Key, TraceLabel], bare: int) -> None:
-    """Refuses labels that would all be null, which is a run without right answers."""
+def _check_judged(
+    store: TraceStore, judge: Judge, rows: dict[Key, TraceLabel], without_references: int
+) -> None:
+    """Refuses labels that would all be null: the run has no right answers."""
     if any(row.score is not None for row in rows.values()):
         return
-    got = f"{bare:,} of {len(rows):,} traces without any"
-    if bare < len(rows):
+    got = f"{without_references:,} of {len(rows):,} traces without any"
+    if without_references < len(rows):
         got += f", and none of the others that `{judge.name}` can judge"
     raise InputError(
         f"Expected right answers to judge by, got {got} in {store.folder} - extract again with "
@@ -232,7 +243,7 @@ def _other(trace: Trace, field: str, expected: str) -> DamagedError:
     )
 
 
-def _decided(score: float | None, limit: float, drop: tuple[float, float] | None) -> TraceLabel:
+def _label_of(score: float | None, limit: float, drop: tuple[float, float] | None) -> TraceLabel:
     if score is None:
         return TraceLabel(None, None)
     if not math.isfinite(score):
@@ -249,9 +260,9 @@ def _save(
     parameters: dict[str, Any],
     origin: dict[str, Any] | None,
     overwrite: bool,
-    bare: int,
+    without_references: int,
 ) -> LabelSummary:
-    """Writes the labels, unless others are there that would be lost."""
+    """Writes the labels, unless other labels would be lost."""
     before: dict[Key, TraceLabel] = {}
     path = path_of(store.folder, name)
     if path.is_file() and not overwrite:
@@ -265,7 +276,7 @@ def _save(
         path=path,
         parameters=parameters,
         **counts,
-        without_references=bare,
+        without_references=without_references,
         new=new,
         is_changed=is_changed,
     )
@@ -274,7 +285,7 @@ def _save(
 def _check_kept(
     path: Path, before: dict[Key, TraceLabel], rows: dict[Key, TraceLabel], *, may_fill: bool
 ) -> None:
-    """Refuses to lose labels that are there: rows changed by hand, or that the run has no more."""
+    """Refuses to lose labels: rows that were changed by hand, or of traces that are gone."""
     lost = [
         key
         for key, row in before.items()

@@ -1,4 +1,4 @@
-"""What decides labels: the judge, its threshold, and scores that are neither right nor wrong."""
+"""When a score means right: the judge, its threshold, and the range that is neither."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hallutrace.text_measures import JUDGES, Judge, find_judge
 
 
 def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:
-    """The judge that was asked for, and what its labels are called unless they get a name.
+    """The judge, and the default name of its labels.
 
     Raises:
         InputError: no such protocol or normalisation, or a normalisation for a judge of one's own.
@@ -29,10 +29,10 @@ def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:
 def check_threshold(
     judge: Judge, threshold: float | None, drop: tuple[float, float] | None
 ) -> float:
-    """The threshold as resolved.
+    """The threshold, that of the judge unless one is given.
 
     Raises:
-        InputError: a threshold or a range that makes no sense with this judge.
+        InputError: a threshold or a range that this judge cannot have.
     """
     if not judge.is_graded and (threshold is not None or drop is not None):
         graded = ", ".join(name for name, one in JUDGES.items() if one.is_graded)
