@@ -185,7 +185,7 @@ def common_length(left: Sequence[str], right: Sequence[str]) -> int:
 class Judge(Protocol):
     """A class that scores answers: higher means more likely right.
 
-    :class:`Comparison` compares words; a judge model is another class with these attributes.
+    :class:`WordJudge` compares words; a judge model is another class with these attributes.
 
     Attributes:
         name: of the protocol, and of its labels unless another is given.
@@ -215,7 +215,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WordJudge:
     """A judge that compares words with those of the references.
 
     Args:
@@ -248,23 +248,23 @@ class Comparison:
         return _best_of(self.measure, answer, references, self.normalization)
 
 
-JUDGES: dict[str, Comparison] = {
+JUDGES: dict[str, WordJudge] = {
     judge.name: judge
     for judge in (
-        Comparison("exact", _is_same),
-        Comparison("contains", _contains_words),
+        WordJudge("exact", _is_same),
+        WordJudge("contains", _contains_words),
         # Farquhar et al. 2024, Detecting hallucinations using semantic entropy (public code): an
         # answer is right if its F1 is at least .5. Ties are common, so "at least" matters.
-        Comparison("f1", _word_f1, threshold=0.5, is_graded=True),
+        WordJudge("f1", _word_f1, threshold=0.5, is_graded=True),
         # Kuhn et al. 2023, Semantic uncertainty (public code): right if ROUGE-L is above .3; here,
         # as for F1, at least. Others take .5. Either calls a long answer wrong that has it right.
-        Comparison("rouge-l", _rouge_l, threshold=0.3, is_graded=True),
+        WordJudge("rouge-l", _rouge_l, threshold=0.3, is_graded=True),
     )
 }
 """Judges by the name of their protocol, with the normalisation that is the default."""
 
 
-def find_judge(name: str, normalization: str = DEFAULT) -> Comparison:
+def find_judge(name: str, normalization: str = DEFAULT) -> WordJudge:
     """A judge by the name of its protocol, with a normalisation.
 
     Raises:

@@ -30,7 +30,7 @@ from hallutrace.commands.faults import tell
 from hallutrace.errors import InputError
 from hallutrace.escaping import cell
 from hallutrace.escaping import plain as one_line
-from hallutrace.extraction.estimate import Plan
+from hallutrace.extraction.estimate import RunSize
 from hallutrace.extraction.summary import Summary
 from hallutrace.labels.agreement import Agreement, Disputed, Pair
 from hallutrace.labels.labelling import LabelSummary
@@ -143,7 +143,7 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(plan, "config_of", lambda *_: config)
     patch.setattr("hallutrace.extraction.estimate.model_shape", lambda *_: shape)
     patch.setattr(
-        "hallutrace.extraction.estimate.plan", lambda *_: [Plan("none", 1, 1, 1, 3, None)]
+        "hallutrace.extraction.estimate.plan", lambda *_: [RunSize("none", 1, 1, 1, 3, None)]
     )
     patch.setattr("hallutrace.extraction.estimate.memory", lambda *_: {"weights": 10})
     plan.run_plan(prompt_tokens=40, answer_tokens=12)

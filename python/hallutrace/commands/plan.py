@@ -13,6 +13,7 @@ from hallutrace.commands.text import OUT, bytes_text, duration, plain, print_jso
 
 if TYPE_CHECKING:
     from hallutrace.config import ExtractConfig
+    from hallutrace.extraction.estimate import Measured, RunSize
     from hallutrace.questions import QuestionSource
 
 
@@ -47,7 +48,7 @@ def run_plan(
     questions = config.limit or (source.total if source else None)
     source_lines = source.describe() if source else []
     batch = config.batch_size if config.batch_size != "auto" else 8
-    plans = estimate.plan(config, shape, prompt_tokens, answer_tokens, questions)
+    sizes = estimate.plan(config, shape, prompt_tokens, answer_tokens, questions)
     needs = estimate.memory(config, shape, prompt_tokens, answer_tokens, batch)
     timed = estimate.measure(config, batch) if measure else None
     if as_json:
@@ -62,7 +63,7 @@ def run_plan(
                     name: getattr(one, name)
                     for name in ("edges", "marginals", "hidden", "trace", "run")
                 }
-                for one in plans
+                for one in sizes
             },
             "memory": needs,
         }
@@ -77,25 +78,32 @@ def run_plan(
         f"width {shape.hidden_size:,}, {shape.parameters / 1e6:,.0f}M parameters; "
         f"{prompt_tokens} + {answer_tokens} tokens a trace"
     )
-    table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
-    for one in plans:
-        chosen = " (chosen)" if one.hidden_states == config.hidden_states else ""
-        run = bytes_text(one.run) if one.run is not None else "-"
-        sizes = (one.edges, one.marginals, one.hidden, one.trace)
-        table.add_row(one.hidden_states + chosen, *map(bytes_text, sizes), run)
-    OUT.print(table)
+    OUT.print(_size_table(sizes, config.hidden_states))
     pieces = ", ".join(f"{name} {bytes_text(size)}" for name, size in needs.items())
     OUT.print(f"Memory at batch size {batch}: about {bytes_text(sum(needs.values()))} ({pieces})")
     if timed:
-        whole = ""
-        if questions is not None:
-            needed = duration(timed.seconds_of(questions))
-            whole = f"; {questions:,} questions take about {needed}"
-        OUT.print(
-            f"Measured: {timed.traces} traces of {timed.questions} questions in "
-            f"{timed.seconds:.1f} s, {timed.prompt:.0f} + {timed.answer:.0f} tokens, "
-            f"{bytes_text(timed.trace_bytes)} a trace{whole}",
-        )
+        OUT.print(_measured_text(timed, questions))
+
+
+def _size_table(sizes: list[RunSize], chosen: str) -> Table:
+    table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
+    for one in sizes:
+        name = one.hidden_states + (" (chosen)" if one.hidden_states == chosen else "")
+        run = "-" if one.run is None else bytes_text(one.run)
+        of_trace = (one.edges, one.marginals, one.hidden, one.trace)
+        table.add_row(name, *map(bytes_text, of_trace), run)
+    return table
+
+
+def _measured_text(timed: Measured, questions: int | None) -> str:
+    whole = ""
+    if questions is not None:
+        whole = f"; {questions:,} questions take about {duration(timed.seconds_of(questions))}"
+    return (
+        f"Measured: {timed.traces} traces of {timed.questions} questions in "
+        f"{timed.seconds:.1f} s, {timed.prompt:.0f} + {timed.answer:.0f} tokens, "
+        f"{bytes_text(timed.trace_bytes)} a trace{whole}"
+    )
 
 
 def _source_at_hand(config: ExtractConfig) -> QuestionSource | None:

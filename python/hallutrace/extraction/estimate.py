@@ -47,13 +47,13 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The cost of one choice of hidden states.
+class RunSize:
+    """Bytes of a run with one choice of hidden states.
 
     Attributes:
         hidden_states: the choice.
-        edges, marginals, hidden: bytes a trace.
-        trace: bytes a trace, with tokens, text and header.
+        edges, marginals, hidden: bytes per trace.
+        trace: bytes per trace, with tokens, text and header.
         run: bytes of the whole run; None where the number of questions is not known.
     """
 
@@ -117,7 +117,7 @@ def model_shape(
 
 def plan(
     config: ExtractConfig, shape: ModelShape, prompt: int, answer: int, questions: int | None
-) -> list[Plan]:
+) -> list[RunSize]:
     """Bytes of every choice of hidden states.
 
     Args:
@@ -129,14 +129,14 @@ def plan(
     """
     edges = edge_bytes(config, shape, prompt, answer)
     marginals = marginal_bytes(config, shape, prompt, answer)
-    plans = []
+    sizes = []
     for choice in HIDDEN_CHOICES:
         hidden = hidden_bytes(config, shape, choice, prompt, answer)
         text = 4 * (prompt + answer) + 8 * answer + META_BYTES + HEADER_BYTES
         trace = edges + marginals + hidden + text
         run = None if questions is None else trace * questions * config.samples
-        plans.append(Plan(choice, edges, marginals, hidden, trace, run))
-    return plans
+        sizes.append(RunSize(choice, edges, marginals, hidden, trace, run))
+    return sizes
 
 
 def edge_bytes(config: ExtractConfig, shape: ModelShape, prompt: int, answer: int) -> int:
