@@ -52,7 +52,9 @@ def chat_arguments(value: Any) -> Any:
         return value
     reserved = sorted(_RESERVED & value.keys())
     if reserved:
-        raise ValueError(f"arguments of the template's own, without {', '.join(reserved)}")
+        raise ValueError(
+            f"arguments that the template itself defines, without {', '.join(reserved)}"
+        )
     return _as_json(value)
 
 

@@ -227,8 +227,8 @@ def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
         ),
         (
             {"chat_template_kwargs": "{tokenize: true, x: 1}"},
-            "Expected `chat_template_kwargs` to be arguments of the template's own, without "
-            "tokenize, got '{tokenize: true, x: 1}' - change --chat-template-kwargs",
+            "Expected `chat_template_kwargs` to be arguments that the template itself defines, "
+            "without tokenize, got '{tokenize: true, x: 1}' - change --chat-template-kwargs",
         ),
         (
             {"chat_template_kwargs": {"x": {1, 2}}},

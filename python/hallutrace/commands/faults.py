@@ -72,7 +72,7 @@ def tell(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         where = f": {plain(str(error.filename))}" if error.filename else ""
         return _mistake(
-            f"Expected the file system to do as asked, got: {error.strerror}{where} - fix that, "
+            f"Expected to read and write files, got: {error.strerror}{where} - fix that, "
             "and run the same command again"
         )
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))

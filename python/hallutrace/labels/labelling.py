@@ -200,7 +200,7 @@ def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overw
         is_triviaqa = str(there.get("normalization")).startswith("triviaqa")
         kept = f" (or keep them with --normalize triviaqa --name {name})" if is_triviaqa else ""
         raise InputError(
-            f"Expected labels `{name}` that were made as asked, got others in {folder} "
+            f"Expected labels `{name}` with these settings, got others in {folder} "
             f"({'; '.join(differing)}) - choose another --name{kept}, or replace them with "
             "--overwrite"
         )

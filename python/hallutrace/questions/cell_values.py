@@ -66,7 +66,7 @@ def check_utf8(text: str, column: str) -> str:
     except UnicodeEncodeError as error:
         raise MismatchError(
             f"text in UTF-8 in column `{shown_name(column)}`",
-            f"a character or byte that is none at position {error.start}",
+            f"a character or byte that is not UTF-8 at position {error.start}",
             "save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix the row",
         ) from None
     return text

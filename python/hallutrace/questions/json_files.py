@@ -101,7 +101,7 @@ class JsonFile:
         try:
             return decoded(self.path.read_bytes().removeprefix(BYTE_ORDER_MARK))
         except UnicodeDecodeError as error:
-            got = f"bytes that are no UTF-8 at position {error.start}"
+            got = f"bytes that are not UTF-8 at position {error.start}"
             problem = MismatchError(expected, got, ENCODING_FIX.replace("line", "text"))
         except json.JSONDecodeError as error:
             got = f"invalid JSON ({error.msg} at line {error.lineno}, column {error.colno})"
@@ -138,7 +138,7 @@ def parsed(line: bytes) -> dict[str, object] | MismatchError:
     try:
         value = decoded(line)
     except UnicodeDecodeError as error:
-        got = f"bytes that are no UTF-8 at position {error.start}"
+        got = f"bytes that are not UTF-8 at position {error.start}"
         return MismatchError(expected, got, ENCODING_FIX)
     except json.JSONDecodeError as error:
         return MismatchError(expected, f"invalid JSON ({error.msg} at column {error.colno})", fix)

@@ -87,4 +87,6 @@ def rows_of(batch: Any) -> Iterator[dict[str, object] | MismatchError]:
             try:
                 yield from batch.slice(position, 1).to_pylist()
             except UnicodeDecodeError:
-                yield MismatchError("text in UTF-8", "bytes that are none", "fix or remove the row")
+                yield MismatchError(
+                    "text in UTF-8", "bytes that are not UTF-8", "fix or remove the row"
+                )

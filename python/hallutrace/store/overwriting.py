@@ -30,19 +30,20 @@ def check_may_go(run: Run) -> None:
         holder = living(run.partial, name) if name else None
         if holder is not None:
             raise InputError(
-                f"Expected a run that nobody works on, got process {holder.pid} on {holder.host} "
-                f"at shard {name} of {run.folder} - let it end or stop it, or choose another --out"
+                f"Expected a run that no other process uses, got process {holder.pid} on "
+                f"{holder.host} at shard {name} of {run.folder} - let it end or stop it, "
+                "or choose another --out"
             )
-    labels = labels_of_people(run)
+    labels = labels_from_files(run)
     if labels:
         raise InputError(
-            f"Expected a run without labels of people, got {', '.join(labels)} in "
+            f"Expected a run without labels from a file, got {', '.join(labels)} in "
             f"{run.folder / 'labels'}, which would be deleted - move these files to another "
             "folder (`hallutrace label --from` takes them again), or choose another --out"
         )
 
 
-def labels_of_people(run: Run) -> list[str]:
+def labels_from_files(run: Run) -> list[str]:
     """Names of files with labels that no judge of this package would make again."""
     from hallutrace.store.label_files import names, read_parameters
 

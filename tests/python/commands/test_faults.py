@@ -224,7 +224,7 @@ def test_every_exception_has_its_code(error: str, code: int) -> None:
     assert_harmless(ending[2])
     assert ("Traceback" in ending[2]) == (code == 1)
     if code == 2:
-        assert ending[2].startswith("Error: Expected the file system to do as asked, got: ")
+        assert ending[2].startswith("Error: Expected to read and write files, got: ")
     if "a\\x1bb" in error:
         assert r"Permission denied: a\x1bb - " in ending[2]
 

@@ -126,7 +126,7 @@ def test_both_normalisations_lie_beside_each_other(run: Path) -> None:
 def test_labels_of_the_earlier_rule_can_be_kept(run: Path) -> None:
     label(run, "contains", normalize="triviaqa", name="contains")
     assert message(lambda: label(run, "contains")) == (
-        f"Expected labels `contains` that were made as asked, got others in {run} (normalization "
+        f"Expected labels `contains` with these settings, got others in {run} (normalization "
         "triviaqa-1, asked unicode-1) - choose another --name (or keep them with --normalize "
         "triviaqa --name contains), or replace them with --overwrite"
     )
@@ -294,7 +294,7 @@ def test_other_parameters_are_refused(run: Path) -> None:
     path = run / "labels" / "f1.jsonl"
     before = path.read_bytes()
     assert message(lambda: label(run, "f1", threshold=0.7)) == (
-        f"Expected labels `f1` that were made as asked, got others in {run} (threshold 0.5, asked "
+        f"Expected labels `f1` with these settings, got others in {run} (threshold 0.5, asked "
         "0.7) - choose another --name, or replace them with --overwrite"
     )
     assert "(by f1, asked exact" in message(lambda: label(run, "exact", name="f1"))

@@ -271,7 +271,7 @@ def test_a_context_without_a_place_is_told() -> None:
 def test_a_place_that_nothing_fills_is_told() -> None:
     (line,) = said(plain("{question} {answer} {x} {} { context }"))
     assert line == (
-        "Warning: nothing fills {answer}, {x} in --prompt, which stays as it stands - it takes "
+        "Warning: nothing fills {answer}, {x} in --prompt, which is kept as text - it takes "
         "{question} and {context}."
     )
 

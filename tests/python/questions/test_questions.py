@@ -482,7 +482,7 @@ def test_a_line_that_is_no_utf8() -> None:
         None,
         1,
         2,
-        "Expected one JSON object on the line, got bytes that are no UTF-8 at position 14, "
+        "Expected one JSON object on the line, got bytes that are not UTF-8 at position 14, "
         "in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, or fix "
         "the line",
     )

@@ -69,7 +69,7 @@ def test_labels_of_people_are_not_deleted(
     with pytest.raises(InputError) as raised:
         run_extract(limit=1, top_k=3, overwrite=True)
     assert str(raised.value) == (
-        f"Expected a run without labels of people, got mine.jsonl in {labels}, which would be "
+        f"Expected a run without labels from a file, got mine.jsonl in {labels}, which would be "
         "deleted - move these files to another folder (`hallutrace label --from` takes them "
         "again), or choose another --out"
     )
@@ -88,7 +88,7 @@ def test_a_run_that_another_process_writes_is_not_deleted(
         with pytest.raises(InputError) as raised:
             run_extract(limit=1, overwrite=True)
         assert str(raised.value).startswith(
-            f"Expected a run that nobody works on, got process {os.getpid()} on "
+            f"Expected a run that no other process uses, got process {os.getpid()} on "
         )
         assert files_of(run.folder) == before
     run_extract(limit=1, overwrite=True)
@@ -110,7 +110,9 @@ def test_a_writer_that_comes_meanwhile_keeps_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", renamed)
-        with pytest.raises(InputError, match="Expected a run that nobody works on, got process"):
+        with pytest.raises(
+            InputError, match="Expected a run that no other process uses, got process"
+        ):
             overwriting.clear(run)
     assert files_of(run.folder).items() - before.items() == {
         ("partial/00007.claim", (run.partial / "00007.claim").read_bytes())
