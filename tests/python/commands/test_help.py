@@ -43,7 +43,8 @@ def test_each_example_is_a_command_line_that_is_accepted(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_option_is_explained_in_a_phrase(name: str) -> None:
     for one in GROUP.commands[name].params:
-        if one.name != "help":
+        # Of arguments, some versions of click drop the help.
+        if one.param_type_name == "option" and one.name != "help":
             text = re.sub(r"\s*\[required\]$", "", one.help or "")
             assert len(text.split()) > 2, (name, one.name)
             assert text[0].isupper() or text.startswith("all: "), (name, one.name)
