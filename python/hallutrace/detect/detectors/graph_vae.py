@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from hallutrace.detect.base import Progress
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.nets.anomaly import Anomaly
+from hallutrace.detect.nets.anomaly import AnomalyScore, Array
 from hallutrace.detect.nets.batching import GraphBatch
 from hallutrace.detect.nets.detector import check_both_classes
 from hallutrace.detect.nets.graph_detector import GraphDetector
-from hallutrace.detect.nets.task import seeded
+from hallutrace.detect.nets.task import Task
 from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, VaeNet
-from hallutrace.detect.nets.vae_tasks import Tables, VaeLoss, joint_task, scorer_task, vae_task
+from hallutrace.detect.nets.vae_tasks import VaeData, VaeLoss, joint_task, scorer_task, vae_task
 from hallutrace.errors import InputError
+from hallutrace.model.seeding import seeded
 from hallutrace.store.trace import Trace
 
 
@@ -30,17 +31,17 @@ class GraphVae(GraphDetector):
     inner-product decoder rebuilds the adjacency; loss = reconstruction + ``beta`` KL. z_l is the
     mean over the answer tokens. Scores are made from mu. See :mod:`hallutrace.detect.nets.vae`.
 
-    - ``supervised=True``: a scorer reads z_1 .. z_L and z_l - z_(l-1), as perceptron
+    - ``supervised=True``: a scorer reads z_1 .. z_L and z_l - z_(l-1), as an MLP
       (``scorer="mlp"``) or recurrent net (``"gru"``). ``training="joint"``: one loss, cross entropy
       + ``alpha`` (reconstruction + ``beta`` KL). ``"two-stage"``: the autoencoder first, stopped on
       its own validation loss, then the scorer on its frozen mu.
     - ``supervised=False``: the autoencoder is fitted on right answers alone, stopped on its loss
       on right answers of the validation part. Score: reconstruction error + Mahalanobis distance
-      of z_1 .. z_L from right answers, each in deviations of right answers of the training part.
+      of z_1 .. z_L from right answers, each standardised on right answers of the training part.
 
     Options: ``scorer``, ``training``, ``supervised``, ``objective`` (``weighted``: edges are
-    rebuilt as their weight; ``binary``: as 1), ``latent``, ``width``, ``steps``, ``alpha``,
-    ``beta``, and those of :class:`~hallutrace.detect.nets.graph_detector.GraphDetector`.
+    rebuilt as their weight; ``binary``: as 1), ``latent``, ``hidden_dim``, ``num_layers``,
+    ``alpha``, ``beta``, and those of :class:`~hallutrace.detect.nets.graph_detector.GraphDetector`.
 
     Source: Kipf and Welling 2016 (variational graph autoencoder), Hu et al. 2020 (GINE); the
     sequence over layers and its scorers are ours.
@@ -55,17 +56,17 @@ class GraphVae(GraphDetector):
         "supervised": True,
         "objective": "weighted",
         "latent": 16,
-        "width": 32,
-        "steps": 2,
+        "hidden_dim": 32,
+        "num_layers": 2,
         "alpha": 0.1,
         "beta": 0.01,
     }
-    _anomaly: Anomaly | None = None
+    _anomaly: AnomalyScore | None = None
 
     def check_options(self) -> None:
         """Refuses a network or a training that there is not."""
         super().check_options()
-        self.require_whole("width", "steps", "latent")
+        self.require_whole("hidden_dim", "num_layers", "latent")
         for name, known in (
             ("scorer", ("mlp", "gru")),
             ("training", ("joint", "two-stage")),
@@ -82,11 +83,11 @@ class GraphVae(GraphDetector):
     def make_net(self, shape: dict[str, int]) -> VaeNet:
         """A new network."""
         options = self.options
-        sizes = {name: options[name] for name in ("width", "latent", "steps", "dropout")}
+        sizes = {name: options[name] for name in ("hidden_dim", "latent", "num_layers", "dropout")}
         layers, latent = shape["layers"], options["latent"]
-        rest = (options["scorer"], 2 * options["width"], options["dropout"])
+        rest = (options["scorer"], 2 * options["hidden_dim"], options["dropout"])
         return VaeNet(
-            LayerVae(shape["width"], shape["channels"], layers, **sizes),
+            LayerVae(shape["node_dim"], shape["edge_dim"], layers, **sizes),
             SequenceScorer(layers, latent, *rest),
         )
 
@@ -99,34 +100,33 @@ class GraphVae(GraphDetector):
         workspace: Path | None = None,
     ) -> None:
         """Trains autoencoder and scorer; epochs are chosen on the validation part."""
-        check_both_classes(train, "training")
-        check_both_classes(validation, "validation")
-        self.prepare(train)
-        tables = Tables(self.table(train), self.table(validation), train.labels, validation.labels)
+        check_both_classes(train, validation)
+        is_supervised = self.options["supervised"]
         loss = VaeLoss(*(self.options[name] for name in ("objective", "alpha", "beta")))
-        # In the unsupervised case hallucinated answers are not looked at, not even for a mean.
+        # Unsupervised, hallucinated answers are not read at all, not even for the moments.
         right = np.flatnonzero(train.labels == 0)
-        rows = np.arange(len(train)) if self.options["supervised"] else right
-        with seeded(self.seed):
-            assert self._shape is not None
-            net = self.make_net(self._shape)
-            nodes, edges = tables.learnt.moments(rows)
-            net.vae.standard.learn(*nodes)
-            net.vae.edges.learn(*edges)
-            stages: dict[str, Any] = {}
-            if self.options["supervised"] and self.options["training"] == "joint":
-                stages["joint"] = lambda: joint_task(net, tables, loss)
+        rows = np.arange(len(train)) if is_supervised else right
+        with seeded(self.seed, self.training_options().torch_device()):
+            net = self.prepare(train)
+            labels = (train.labels, validation.labels)
+            data = VaeData(self.table(train), self.table(validation), *labels)
+            nodes, edges = data.train.moments(rows)
+            net.vae.standardize_nodes.set_moments(*nodes)
+            net.vae.standardize_edges.set_moments(*edges)
+            stages: dict[str, Callable[[], Task]] = {}
+            if is_supervised and self.options["training"] == "joint":
+                stages["joint"] = lambda: joint_task(net, data, loss)
             else:
-                stages["vae"] = lambda: vae_task(net, tables, loss, rows)
-                if self.options["supervised"]:
-                    stages["scorer"] = lambda: scorer_task(net, tables)
-            for stage, make in stages.items():
-                at = workspace / stage if workspace is not None and len(stages) > 1 else workspace
-                self.history[stage] = self.train(make(), train, validation, stage, progress, at)
+                stages["vae"] = lambda: vae_task(net, data, loss, rows)
+                if is_supervised:
+                    stages["scorer"] = lambda: scorer_task(net, data)
+            for stage, make_task in stages.items():
+                folder = workspace if workspace is None or len(stages) == 1 else workspace / stage
+                self.train(make_task(), train, validation, stage, progress, folder)
         net.eval()
         self._net = net
-        if not self.options["supervised"]:
-            self._anomaly = Anomaly.of(*self._looked_at(train.take(right)))
+        if not is_supervised:
+            self._anomaly = AnomalyScore.fit(*self._errors_and_codes(train.take(right)))
 
     def risk(self, batch: GraphBatch) -> NDArray[np.float64]:
         """Log odds that traces are hallucinated, or how far they are from right answers."""
@@ -135,7 +135,7 @@ class GraphVae(GraphDetector):
             return logits
         if self._anomaly is None:
             raise InputError(f"Expected a fitted `{self.name}`, got a new one - call fit first")
-        return self._anomaly(*self._seen(batch))
+        return self._anomaly(*self._error_and_code(batch))
 
     def token_scores(self, trace: Trace) -> NDArray[np.float64] | None:
         """The scorer on each answer token's own z, float64 [A]; None where it is unsupervised."""
@@ -156,25 +156,19 @@ class GraphVae(GraphDetector):
         """Takes them back."""
         super().restore(arrays, facts)
         if not self.options["supervised"]:
-            self._anomaly = Anomaly.from_arrays(arrays)
+            self._anomaly = AnomalyScore.from_arrays(arrays)
 
-    def _seen(self, batch: GraphBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _error_and_code(self, batch: GraphBatch) -> tuple[Array, Array]:
         """Reconstruction error of each trace [traces], and z_1 .. z_L [traces, layers * latent]."""
         vae = self.net.vae
         mu = vae.encode(batch, draw=False).mu
         error = vae.reconstruction(mu, batch, self.options["objective"], draw=False)
         sequence = vae.sequence(mu, batch).flatten(1)
-        return per_trace(error, vae).double().numpy(), sequence.double().numpy()
+        return vae.layer_mean(error).double().numpy(), sequence.double().numpy()
 
-    def _looked_at(self, examples: Examples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _errors_and_codes(self, examples: Examples) -> tuple[Array, Array]:
         """The same of many traces."""
-        found = []
         with torch.no_grad():
-            for traces in self.pieces(examples):
-                found.append(self._seen(self.batch(traces)))
-        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
-
-
-def per_trace(of_graphs: torch.Tensor, vae: LayerVae) -> torch.Tensor:
-    """Mean over the layers of each trace, from graphs of the first layer, then of others."""
-    return of_graphs.view(len(vae.offset), -1).mean(dim=0)
+            parts = [self._error_and_code(self.batch(some)) for some in self.chunks(examples)]
+        errors, codes = zip(*parts, strict=True)
+        return np.concatenate(errors), np.concatenate(codes)
