@@ -42,10 +42,11 @@ def fitted(
 ) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
     """Weights and history of a training of the toy."""
     plain = {"epochs": 12, "patience": 12, "batch_size": 16, "learning_rate": 0.02}
+    seed = options.pop("seed", 0)
     chosen = TrainingOptions(**{**plain, **options})
-    with seeded(chosen.seed, torch.device("cpu")):
+    with seeded(seed, torch.device("cpu")):
         made = toy() if task is None else task()
-        epochs = train(made, chosen, progress=progress, workspace=workspace)
+        epochs = train(made, chosen, seed=seed, progress=progress, workspace=workspace)
     return {name: t.clone() for name, t in made.model.state_dict().items()}, epochs
 
 

@@ -235,10 +235,3 @@ def auroc(scores: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
 
     _check_both_classes(labels, "choose on", " in the validation part")
     return float(roc_auc_score(labels, scores))
-
-
-def is_penalty(value: object) -> bool:
-    """Whether it is a number > 0, or None, which stands for one that is chosen."""
-    if value is None:
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < np.inf

@@ -78,7 +78,7 @@ def test_a_bent_direction_is_seen_by_the_mlp(hidden: Examples) -> None:
 
 
 def test_reduced_hidden_states_reach_graph_models(hidden: Examples) -> None:
-    options = {**QUICK, "features": ["hidden"], "hidden_columns": 6, "epochs": 15}
+    options = {**QUICK, "features": ["hidden"], "hidden_components": 6, "epochs": 15}
     assert reached("attention-gnn", hidden, **options)[1] > 0.95
 
 
@@ -92,8 +92,8 @@ def test_shuffled_labels_teach_nothing(name: str, edges: Examples, hidden: Examp
 
 SMALL: list[tuple[str, dict[str, Any]]] = [
     ("mlp-probe", {"epochs": 2}),
-    ("attention-gnn", {"epochs": 1, "features": ["hidden", "marginals"], "hidden_columns": 3}),
-    ("graph-vae", {"epochs": 1, "features": ["hidden", "role"], "hidden_columns": None}),
+    ("attention-gnn", {"epochs": 1, "features": ["hidden", "marginals"], "hidden_components": 3}),
+    ("graph-vae", {"epochs": 1, "features": ["hidden", "role"], "hidden_components": None}),
     ("graph-vae", {"epochs": 1, "scorer": "gru", "objective": "binary"}),
     ("graph-vae", {"epochs": 1, "training": "two-stage"}),
     ("graph-vae", {"epochs": 1, "supervised": False}),
@@ -221,9 +221,10 @@ def test_runs_that_lack_something_are_refused_before_any_work(edges: Examples) -
         ("mlp-probe", "layers", [-1]),
         ("mlp-probe", "dropout", 1.0), ("mlp-probe", "epochs", 0),
         ("attention-gnn", "edges", "false"), ("attention-gnn", "features", []),
-        ("attention-gnn", "num_layers", 0), ("attention-gnn", "memory", 0.5),
-        ("graph-vae", "scorer", "lstm"), ("graph-vae", "beta", -1.0), ("graph-vae", "latent", 0),
-        ("graph-vae", "objective", "rows"), ("graph-vae", "hidden_columns", 0),
+        ("attention-gnn", "num_layers", 0), ("attention-gnn", "memory_mib", 0.5),
+        ("graph-vae", "scorer", "lstm"), ("graph-vae", "beta", -1.0),
+        ("graph-vae", "latent_dim", 0), ("graph-vae", "objective", "rows"),
+        ("graph-vae", "hidden_components", 0),
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing_are_refused(name: str, option: str, value: Any) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.base import Progress
+from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.nets.batching import GraphBatch
 from hallutrace.detect.nets.detector import check_both_classes
 from hallutrace.detect.nets.encoders import AttentionNet
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Rows, classification, cross_entropy
+from hallutrace.detect.options import Count
 from hallutrace.model.seeding import seeded
 from hallutrace.store.trace import Trace
 
@@ -30,9 +30,6 @@ class AttentionGnn(GraphDetector):
     an MLP of mean and maximum of x over the answer tokens. Binary cross entropy; early stopping on
     validation AUROC.
 
-    Options: ``hidden_dim`` of nodes, ``num_layers`` of message passing, and those of
-    :class:`~hallutrace.detect.nets.graph_detector.GraphDetector`.
-
     Source: after CHARM: Frasca, Bar-Shalom, Ziser, Maron 2025, "Neural Message-Passing on Attention
     Graphs for Hallucination Detection", arXiv 2509.24770. Its text and code could not be read here;
     what it does is taken from its abstract and public summaries: nodes are tokens with their
@@ -43,22 +40,25 @@ class AttentionGnn(GraphDetector):
     are of whole answers. CHARM's own message function and readout are not known to be these.
     """
 
-    name: ClassVar[str] = "attention-gnn"
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **GraphDetector.defaults,
-        "hidden_dim": 32,
-        "num_layers": 2,
-    }
+    name = "attention-gnn"
+    source = Source(
+        "after CHARM: Frasca et al. 2025, Neural Message-Passing on Attention Graphs for "
+        "Hallucination Detection (arXiv 2509.24770), its abstract and public summaries",
+        "text",
+    )
 
-    def check_options(self) -> None:
-        """Refuses a network without units or layers."""
-        super().check_options()
-        self.require_whole("hidden_dim", "num_layers")
+    class Options(GraphDetector.Options):
+        """Of the network, the graphs and the training."""
+
+        hidden_dim: Count = Field(32, description="numbers of a node within the network")
+        num_layers: Count = Field(2, description="rounds of message passing")
+
+    options: Options
 
     def make_net(self, shape: dict[str, int]) -> AttentionNet:
         """A new network."""
         options = self.options
-        sizes = (options["hidden_dim"], options["num_layers"], options["dropout"])
+        sizes = (options.hidden_dim, options.num_layers, options.dropout)
         return AttentionNet(shape["node_dim"], shape["edge_dim"], *sizes)
 
     def fit(
@@ -71,7 +71,7 @@ class AttentionGnn(GraphDetector):
     ) -> None:
         """Trains the network; epochs are chosen on the validation part."""
         check_both_classes(train, validation)
-        with seeded(self.seed, self.training_options().torch_device()):
+        with seeded(self.seed, self.options.torch_device()):
             net = self.prepare(train)
             train_graphs, validation_graphs = self.table(train), self.table(validation)
             nodes, edges = train_graphs.moments()

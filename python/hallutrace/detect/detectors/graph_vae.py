@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.base import Progress
+from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.nets.anomaly import AnomalyScore, Array
 from hallutrace.detect.nets.batching import GraphBatch
@@ -19,6 +20,7 @@ from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Task
 from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, VaeNet
 from hallutrace.detect.nets.vae_tasks import VaeData, VaeLoss, joint_task, scorer_task, vae_task
+from hallutrace.detect.options import Count
 from hallutrace.errors import InputError
 from hallutrace.model.seeding import seeded
 from hallutrace.store.trace import Trace
@@ -39,57 +41,56 @@ class GraphVae(GraphDetector):
       on right answers of the validation part. Score: reconstruction error + Mahalanobis distance
       of z_1 .. z_L from right answers, each standardised on right answers of the training part.
 
-    Options: ``scorer``, ``training``, ``supervised``, ``objective`` (``weighted``: edges are
-    rebuilt as their weight; ``binary``: as 1), ``latent``, ``hidden_dim``, ``num_layers``,
-    ``alpha``, ``beta``, and those of :class:`~hallutrace.detect.nets.graph_detector.GraphDetector`.
-
     Source: Kipf and Welling 2016 (variational graph autoencoder), Hu et al. 2020 (GINE); the
     sequence over layers and its scorers are ours.
     """
 
-    name: ClassVar[str] = "graph-vae"
+    name = "graph-vae"
+    source = Source(
+        "Kipf and Welling 2016 (variational graph autoencoder), Hu et al. 2020 (GINE); the "
+        "sequence over layers and its scorers are our own"
+    )
     per: ClassVar[str] = "layer"
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **GraphDetector.defaults,
-        "scorer": "mlp",
-        "training": "joint",
-        "supervised": True,
-        "objective": "weighted",
-        "latent": 16,
-        "hidden_dim": 32,
-        "num_layers": 2,
-        "alpha": 0.1,
-        "beta": 0.01,
-    }
-    _anomaly: AnomalyScore | None = None
 
-    def check_options(self) -> None:
-        """Refuses a network or a training that there is not."""
-        super().check_options()
-        self.require_whole("hidden_dim", "num_layers", "latent")
-        for name, known in (
-            ("scorer", ("mlp", "gru")),
-            ("training", ("joint", "two-stage")),
-            ("objective", ("weighted", "binary")),
-            ("supervised", (True, False)),
-        ):
-            shown = ", ".join(map(str, known))
-            self.require_option(name, self.options[name] in known, f"one of {shown}")
-        for name in ("alpha", "beta"):
-            value = self.options[name]
-            good = isinstance(value, (int, float)) and 0 <= value < np.inf
-            self.require_option(name, good, "a number >= 0")
+    class Options(GraphDetector.Options):
+        """Of the network, its loss, the graphs and the training."""
+
+        scorer: Literal["mlp", "gru"] = Field("mlp", description="what reads z_1 .. z_L")
+        training: Literal["joint", "two-stage"] = Field(
+            "joint", description="one loss, or the autoencoder first and then the scorer"
+        )
+        supervised: bool = Field(
+            True, description="whether labels are learnt; else right answers alone are looked at"
+        )
+        objective: Literal["weighted", "binary"] = Field(
+            "weighted", description="whether edges are rebuilt as their weight or as 1"
+        )
+        latent_dim: Count = Field(16, description="numbers of a node's z")
+        hidden_dim: Count = Field(32, description="numbers of a node within the encoder")
+        num_layers: Count = Field(2, description="rounds of message passing")
+        alpha: float = Field(
+            0.1, ge=0, description="weight of the autoencoder's loss beside the cross entropy"
+        )
+        beta: float = Field(0.01, ge=0, description="weight of the KL divergence")
+
+    options: Options
+    _anomaly: AnomalyScore | None = None
 
     def make_net(self, shape: dict[str, int]) -> VaeNet:
         """A new network."""
         options = self.options
-        sizes = {name: options[name] for name in ("hidden_dim", "latent", "num_layers", "dropout")}
-        layers, latent = shape["layers"], options["latent"]
-        rest = (options["scorer"], 2 * options["hidden_dim"], options["dropout"])
-        return VaeNet(
-            LayerVae(shape["node_dim"], shape["edge_dim"], layers, **sizes),
-            SequenceScorer(layers, latent, *rest),
+        layers, dropout, latent = shape["layers"], options.dropout, options.latent_dim
+        vae = LayerVae(
+            shape["node_dim"],
+            shape["edge_dim"],
+            layers,
+            hidden_dim=options.hidden_dim,
+            latent=latent,
+            num_layers=options.num_layers,
+            dropout=dropout,
         )
+        hidden = 2 * options.hidden_dim
+        return VaeNet(vae, SequenceScorer(layers, latent, options.scorer, hidden, dropout))
 
     def fit(
         self,
@@ -101,12 +102,12 @@ class GraphVae(GraphDetector):
     ) -> None:
         """Trains autoencoder and scorer; epochs are chosen on the validation part."""
         check_both_classes(train, validation)
-        is_supervised = self.options["supervised"]
-        loss = VaeLoss(*(self.options[name] for name in ("objective", "alpha", "beta")))
+        is_supervised = self.options.supervised
+        loss = VaeLoss(self.options.objective, self.options.alpha, self.options.beta)
         # Unsupervised, hallucinated answers are not read at all, not even for the moments.
         right = np.flatnonzero(train.labels == 0)
         rows = np.arange(len(train)) if is_supervised else right
-        with seeded(self.seed, self.training_options().torch_device()):
+        with seeded(self.seed, self.options.torch_device()):
             net = self.prepare(train)
             labels = (train.labels, validation.labels)
             data = VaeData(self.table(train), self.table(validation), *labels)
@@ -114,7 +115,7 @@ class GraphVae(GraphDetector):
             net.vae.standardize_nodes.set_moments(*nodes)
             net.vae.standardize_edges.set_moments(*edges)
             stages: dict[str, Callable[[], Task]] = {}
-            if is_supervised and self.options["training"] == "joint":
+            if is_supervised and self.options.training == "joint":
                 stages["joint"] = lambda: joint_task(net, data, loss)
             else:
                 stages["vae"] = lambda: vae_task(net, data, loss, rows)
@@ -130,7 +131,7 @@ class GraphVae(GraphDetector):
 
     def risk(self, batch: GraphBatch) -> NDArray[np.float64]:
         """Log odds that traces are hallucinated, or how far they are from right answers."""
-        if self.options["supervised"]:
+        if self.options.supervised:
             logits: NDArray[np.float64] = self.net(batch).double().numpy()
             return logits
         if self._anomaly is None:
@@ -139,7 +140,7 @@ class GraphVae(GraphDetector):
 
     def token_scores(self, trace: Trace) -> NDArray[np.float64] | None:
         """The scorer on each answer token's own z, float64 [A]; None where it is unsupervised."""
-        if not self.options["supervised"]:
+        if not self.options.supervised:
             return None
         with torch.no_grad():
             batch = self.batch([trace])
@@ -155,14 +156,14 @@ class GraphVae(GraphDetector):
     def restore(self, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Takes them back."""
         super().restore(arrays, facts)
-        if not self.options["supervised"]:
+        if not self.options.supervised:
             self._anomaly = AnomalyScore.from_arrays(arrays)
 
     def _error_and_code(self, batch: GraphBatch) -> tuple[Array, Array]:
         """Reconstruction error of each trace [traces], and z_1 .. z_L [traces, layers * latent]."""
         vae = self.net.vae
         mu = vae.encode(batch, draw=False).mu
-        error = vae.reconstruction(mu, batch, self.options["objective"], draw=False)
+        error = vae.reconstruction(mu, batch, self.options.objective, draw=False)
         sequence = vae.sequence(mu, batch).flatten(1)
         return vae.layer_mean(error).double().numpy(), sequence.double().numpy()
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.base import Progress
+from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.features import TOKENS, answer_states, hidden_vector
+from hallutrace.detect.features import answer_states, hidden_vector
+from hallutrace.detect.needs import Needs
 from hallutrace.detect.nets.detector import (
     NetDetector,
     arrays_of,
@@ -21,9 +22,9 @@ from hallutrace.detect.nets.detector import (
 )
 from hallutrace.detect.nets.encoders import VectorNet
 from hallutrace.detect.nets.task import Rows, classification, cross_entropy
+from hallutrace.detect.options import Counts, HiddenVector, Layers
 from hallutrace.errors import InputError
 from hallutrace.model.seeding import seeded
-from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 
 
@@ -34,10 +35,6 @@ class MlpProbe(NetDetector):
     One is trained in every layer; that with the largest validation AUROC is kept, the first of
     equal ones.
 
-    Options: ``token``, which vector, as for ``linear-probe``; ``layers``, numbers to choose among,
-    by default all that the run kept; ``hidden_dims``; and those of
-    :class:`~hallutrace.detect.nets.detector.NetDetector`.
-
     Source: SAPLMA: Azaria and Mitchell 2023, "The Internal State of an LLM Knows When It's Lying".
     Not checked against its text; from public summaries: widths of 256, 128, 64, the last token's
     state, layers compared. Departures: features are standardised on the training part, epochs and
@@ -45,35 +42,32 @@ class MlpProbe(NetDetector):
     answer token that is not end-of-sequence is read.
     """
 
-    name: ClassVar[str] = "mlp-probe"
-    needs_hidden: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **NetDetector.defaults,
-        "token": "last_answer",
-        "layers": None,
-        "hidden_dims": [256, 128, 64],
-    }
+    name = "mlp-probe"
+    source = Source(
+        "SAPLMA: Azaria and Mitchell 2023, The Internal State of an LLM Knows When It's Lying, "
+        "after public summaries",
+        "text",
+    )
+
+    class Options(NetDetector.Options):
+        """Of the vector, the layers and the network."""
+
+        token: HiddenVector = Field(
+            "last_answer", description="which hidden vector, as of linear-probe"
+        )
+        layers: Layers | None = Field(
+            None, description="layers to choose among; all that the run kept unless given"
+        )
+        hidden_dims: Counts = Field((256, 128, 64), description="units of each hidden layer")
+
+    options: Options
     layer: int | None = None
     _inputs: int = 0
 
-    def check_options(self) -> None:
-        """Refuses a vector that there is not, an empty choice of layers, or of sizes."""
-        super().check_options()
-        self.require_option("token", self.options["token"] in TOKENS, f"one of {', '.join(TOKENS)}")
-        layers, hidden_dims = self.options["layers"], self.options["hidden_dims"]
-        self.require_option(
-            "layers",
-            layers is None or _are_whole(layers, 0),
-            "a list of numbers of layers, or None",
-        )
-        self.require_option("hidden_dims", _are_whole(hidden_dims, 1), "a list of integers >= 1")
-
-    def check(self, store: TraceStore) -> None:
-        """Refuses a run without the hidden states that it needs."""
-        super().check(store)
-        if len(store):
-            first = store[0]
-            hidden_vector(first, self._candidates(first)[0], self.options["token"])
+    @property
+    def needs(self) -> Needs:
+        """One hidden vector of each layer."""
+        return Needs(hidden=(self.options.token,), hidden_layers=self.options.layers)
 
     def fit(
         self,
@@ -109,7 +103,7 @@ class MlpProbe(NetDetector):
         """A network trained in one layer, and the AUROC on the validation part."""
         train, validation = (torch.from_numpy(self._vectors(part, layer)) for part in parts)
         name = f"layer {layer}"
-        with seeded(self.seed, self.training_options().torch_device()):
+        with seeded(self.seed, self.options.torch_device()):
             net = self._make(train.shape[1])
             std = train.std(dim=0, correction=0)
             std[std < 1e-6] = 1.0
@@ -130,7 +124,7 @@ class MlpProbe(NetDetector):
     def score(self, trace: Trace) -> float:
         """Log odds that a trace is hallucinated."""
         return float(
-            self._logits(hidden_vector(trace, self._chosen(), self.options["token"])[None])[0]
+            self._logits(hidden_vector(trace, self._chosen(), self.options.token)[None])[0]
         )
 
     def scores(self, examples: Examples) -> NDArray[np.float64]:
@@ -154,7 +148,7 @@ class MlpProbe(NetDetector):
 
     def _make(self, inputs: int) -> VectorNet:
         self._inputs = inputs
-        return VectorNet(inputs, self.options["hidden_dims"], self.options["dropout"])
+        return VectorNet(inputs, self.options.hidden_dims, self.options.dropout)
 
     def _logits(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         if not len(vectors):
@@ -176,24 +170,9 @@ class MlpProbe(NetDetector):
 
     def _candidates(self, trace: Trace) -> list[int]:
         """The layers to choose among, in order."""
-        kept, asked = trace.hidden_layers, self.options["layers"]
-        missing = [layer for layer in asked or () if layer not in kept]
-        if missing:
-            raise InputError(
-                f"Expected layers with hidden states ({kept}) for `{self.name}`, got {missing} - "
-                "choose among those, or extract with --hidden-layers all"
-            )
-        return sorted(asked) if asked else kept
+        return sorted(self.options.layers or trace.hidden_layers)
 
     def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
-        token = self.options["token"]
+        token = self.options.token
         vectors = [hidden_vector(trace, layer, token) for trace in examples]
         return np.stack(vectors) if vectors else np.zeros((0, self._inputs), np.float32)
-
-
-def _are_whole(values: object, least: int) -> bool:
-    return (
-        isinstance(values, (list, tuple))
-        and len(values) > 0
-        and all(type(value) is int and value >= least for value in values)
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +17,12 @@ from hallutrace.detect.examples import Examples
 from hallutrace.detect.nets.history import Epoch
 from hallutrace.detect.nets.task import Task
 from hallutrace.detect.nets.training import train as run_training
-from hallutrace.detect.nets.training_options import (
-    TRAINING_DEFAULTS,
-    TrainingOptions,
-    first_fault,
-)
+from hallutrace.detect.nets.training_options import TrainingOptions
 from hallutrace.errors import InputError
 
 
 class NetDetector(Detector):
     """A neural network.
-
-    Options that all of them have, see
-    :class:`~hallutrace.detect.nets.training_options.TrainingOptions`: ``epochs``, ``batch_size``,
-    ``learning_rate``, ``weight_decay``, ``patience``, ``scheduler``, ``max_grad_norm``,
-    ``device``, ``precision``; and ``dropout``.
 
     ``fit(train, validation, progress=..., workspace=...)`` stops early on the validation part, and
     with a workspace writes checkpoints and the history there and goes on after a kill; see
@@ -41,33 +32,16 @@ class NetDetector(Detector):
         history: of the last fit, by the name of each training in it.
     """
 
-    seeded: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {**TRAINING_DEFAULTS, "dropout": 0.1}
+    class Options(TrainingOptions, Detector.Options):
+        """Of the training."""
+
+    seeded = True
+    options: Options
     _net: nn.Module | None = None
 
-    def __init__(self, *, seed: int = 0, **options: Any) -> None:
-        super().__init__(seed=seed, **options)
+    def __init__(self, options: Options | None = None, *, seed: int = 0) -> None:
+        super().__init__(options, seed=seed)
         self.history: dict[str, list[Epoch]] = {}
-
-    def check_options(self) -> None:
-        """Refuses options of a training that are out of range."""
-        fault = first_fault(self.options)
-        if fault is not None:
-            self.require_option(fault[0], False, fault[1])
-        dropout = self.options["dropout"]
-        good = isinstance(dropout, (int, float)) and 0 <= dropout < 1
-        self.require_option("dropout", good, "a number from 0, below 1")
-
-    def require_whole(self, *names: str) -> None:
-        """Refuses options that are not whole numbers from 1."""
-        for name in names:
-            value = self.options[name]
-            self.require_option(name, type(value) is int and value >= 1, "an integer >= 1")
-
-    def training_options(self) -> TrainingOptions:
-        """How its networks are trained."""
-        chosen = {name: self.options[name] for name in TRAINING_DEFAULTS}
-        return TrainingOptions(**chosen, seed=self.seed)
 
     def train(
         self,
@@ -92,14 +66,17 @@ class NetDetector(Detector):
         identity = {
             "detector": self.name,
             "part": part,
-            "options": self.options,
-            "seed": self.seed,
+            "options": self.options.to_json(),
             "run": train.store.manifest.fingerprint,
             "data": digest(data).hex(),
         }
-        options = self.training_options()
         self.history[part] = run_training(
-            task, options, identity=identity, progress=progress, workspace=workspace
+            task,
+            self.options,
+            seed=self.seed,
+            identity=identity,
+            progress=progress,
+            workspace=workspace,
         )
 
     @property

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import nn
 
 from hallutrace.detect.examples import Examples
+from hallutrace.detect.needs import Needs
 from hallutrace.detect.nets.batching import (
     READ_AT_ONCE,
     GraphBatch,
@@ -21,6 +23,7 @@ from hallutrace.detect.nets.batching import (
     read_compact,
 )
 from hallutrace.detect.nets.detector import NetDetector, arrays_of, load_arrays
+from hallutrace.detect.options import Count, Layers
 from hallutrace.errors import InputError
 from hallutrace.graphs.layout import GraphLayout
 from hallutrace.graphs.options import GraphOptions
@@ -29,19 +32,7 @@ from hallutrace.store.folder import Manifest
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 
-GRAPH_DEFAULTS: dict[str, Any] = {
-    "features": ["marginals", "position", "role", "logprob"],
-    "hidden_columns": 32,
-    "layers": None,
-    "heads": None,
-    "top_k": 8,
-    "min_weight": 0.0,
-    "window": None,
-    "max_nodes": None,
-    "edges": "true",
-    "memory": 2048,
-}
-"""Options of graphs and their defaults; see :class:`GraphDetector`."""
+Feature = Literal["hidden", "marginals", "position", "role", "logprob"]
 
 _GRAPH_OPTIONS = (
     "features", "layers", "heads", "top_k", "min_weight", "window", "max_nodes", "edges"
@@ -49,41 +40,69 @@ _GRAPH_OPTIONS = (
 
 
 class GraphDetector(NetDetector):
-    """A network over the attention graphs of a trace.
+    """A network over the attention graphs of a trace."""
 
-    Options that all of them have: ``features``, ``layers``, ``heads``, ``top_k``, ``min_weight``,
-    ``window``, ``max_nodes`` and ``edges``, as :class:`hallutrace.graphs.TraceGraphs` has them
-    (``edges="shuffled"`` and ``"none"`` are the controls); ``hidden_columns``, to how many columns
-    hidden states are reduced, by a PCA fitted on the training part alone, None for the states
-    themselves; ``memory``, MiB that graphs of the training part may take, and as much again for
-    those of the validation part; beyond that they are read from the run for each batch.
-    """
+    class Options(NetDetector.Options):
+        """Of the graphs and the training; see :class:`hallutrace.graphs.TraceGraphs`."""
 
-    is_graph: ClassVar[bool] = True
+        epochs: Count = Field(30, description="most epochs")
+        patience: Count = Field(6, description="epochs without a better validation before it ends")
+        learning_rate: float = Field(3e-3, gt=0, description="of AdamW, at the beginning")
+        features: tuple[Feature, ...] = Field(
+            ("marginals", "position", "role", "logprob"),
+            min_length=1,
+            strict=False,
+            description="what a node has, see hallutrace.graphs.TraceGraphs",
+        )
+        hidden_components: Count | None = Field(
+            32,
+            description="principal components of the training part's hidden states; none for the "
+            "states themselves",
+        )
+        layers: Layers | None = Field(
+            None, description="layers whose attention is taken; all captured unless given"
+        )
+        heads: Literal["each", "mean", "max"] | None = Field(
+            None, description="how heads are combined; as the run kept them unless given"
+        )
+        top_k: Count | None = Field(8, description="largest weights of each row that become edges")
+        min_weight: float = Field(0.0, ge=0, description="least weight that becomes an edge")
+        window: Annotated[int, Field(ge=0)] | Literal["answer"] | None = Field(
+            None,
+            description="nodes: the answer and so many of the prompt's last tokens; answer for the "
+            "answer alone",
+        )
+        max_nodes: Count | None = Field(None, description="most nodes; the first tokens are cut")
+        edges: Literal["true", "shuffled", "none"] = Field(
+            "true", description="shuffled and none are controls"
+        )
+        memory_mib: Count = Field(
+            2048,
+            description="MiB that graphs of the training part may take, and as much again for "
+            "those of the validation part; beyond it they are read for each batch",
+        )
+
+    is_graph = True
     per: ClassVar[str] = "trace"
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **NetDetector.defaults,
-        **GRAPH_DEFAULTS,
-        "epochs": 30,
-        "patience": 6,
-        "learning_rate": 3e-3,
-    }
+    options: Options
     _fitted_options: GraphOptions | None = None
     _shape: dict[str, int] | None = None
 
-    def check_options(self) -> None:
-        """Refuses options of graphs that are out of range."""
-        super().check_options()
-        columns = self.options["hidden_columns"]
-        good = columns is None or (type(columns) is int and columns >= 1)
-        self.require_option("hidden_columns", good, "an integer >= 1 or None")
-        for name in ("features", "layers"):
-            value = self.options[name]
-            good = isinstance(value, (list, tuple)) or (name == "layers" and value is None)
-            self.require_option(name, good, "a list")
-        self.require_option("features", len(self.options["features"]) > 0, "a list of at least one")
-        self.require_whole("memory")
-        self.graph_options()
+    @property
+    def needs(self) -> Needs:
+        """What nodes and edges are made of; values that a run keeps of fewer tokens are zeros."""
+        options = self.options
+        marginals = ("diagonal", "received_mean", "previous", "entropy", "mass")
+        return Needs(
+            hidden=("all",) if "hidden" in options.features else (),
+            hidden_layers=options.layers,
+            marginals=marginals if "marginals" in options.features else (),
+            all_rows=True,
+            layers=options.layers,
+            edges=options.top_k or "all",
+            heads=options.heads == "each",
+            takes_less=True,
+        )
 
     def check(self, store: TraceStore) -> None:
         """Refuses a run without what the graphs are made of."""
@@ -92,7 +111,7 @@ class GraphDetector(NetDetector):
 
     def graph_options(self) -> GraphOptions:
         """The options of its graphs, before hidden states are reduced."""
-        chosen = {name: self.options[name] for name in _GRAPH_OPTIONS}
+        chosen = {name: getattr(self.options, name) for name in _GRAPH_OPTIONS}
         return GraphOptions.of(per=self.per, seed=self.seed, **chosen)
 
     # Graphs -----------------------------------------------------------------------------------
@@ -102,7 +121,7 @@ class GraphDetector(NetDetector):
         manifest, where = train.store.manifest, str(train.store.folder)
         layout = GraphLayout.of(self.graph_options(), manifest, where)
         options = replace(layout.options, layers=layout.layers)
-        columns = self.options["hidden_columns"]
+        columns = self.options.hidden_components
         if "hidden" in options.features and columns is not None:
             reducer = HiddenReducer(min(columns, manifest.facts["hidden_size"]), seed=self.seed)
             options = replace(options, reducer=reducer.fit(train, list(layout.layers)))
@@ -121,7 +140,7 @@ class GraphDetector(NetDetector):
 
     @property
     def _cap(self) -> int:
-        return int(self.options["memory"]) * 2**20
+        return self.options.memory_mib * 2**20
 
     def _layout(self, manifest: Manifest) -> GraphLayout:
         """The layout of a run's graphs, which must have the shape that was fitted on."""

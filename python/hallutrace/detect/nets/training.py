@@ -78,6 +78,7 @@ def train(
     task: Task,
     options: TrainingOptions,
     *,
+    seed: int = 0,
     identity: dict[str, Any] | None = None,
     progress: Progress | None = None,
     workspace: Path | None = None,
@@ -88,6 +89,7 @@ def train(
         task: its model was made, and this is called, inside
             :func:`~hallutrace.model.seeding.seeded`.
         options: how it is trained.
+        seed: of the order of batches.
         identity: of the data and the model, JSON-able; a checkpoint must have an equal one.
         progress: told of epochs and notes.
         workspace: folder for ``checkpoints/`` (``last`` and ``best``), ``history.json`` and
@@ -102,7 +104,7 @@ def train(
         DamagedError: a damaged checkpoint.
         StorageError: the workspace cannot be written.
     """
-    return _Trainer(task, options, identity or {}, progress or Silent(), workspace).run()
+    return _Trainer(task, options, seed, identity or {}, progress or Silent(), workspace).run()
 
 
 class _Trainer:
@@ -112,14 +114,16 @@ class _Trainer:
         self,
         task: Task,
         options: TrainingOptions,
+        seed: int,
         identity: dict[str, Any],
         progress: Progress,
         workspace: Path | None,
     ) -> None:
         self.task, self.options, self.progress = task, options, progress
-        self.workspace = workspace
+        self.seed, self.workspace = seed, workspace
         # As text, so that tuples and lists are equal.
-        self.identity = canonical({"training": asdict(options), **identity}).decode()
+        whole = {"training": options.to_json(), "seed": seed, **identity}
+        self.identity = canonical(whole).decode()
         self.device = options.torch_device()
         self.model = task.model.to(self.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -165,7 +169,7 @@ class _Trainer:
         rate *= self.options.rate_factor(number, state.rate_halvings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        order = self.task.order(np.random.default_rng([self.options.seed, number]))
+        order = self.task.order(np.random.default_rng([self.seed, number]))
         total, norms = 0.0, []
         self.model.train()
         for first in range(0, len(order), state.batch_size):

@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import Field, field_validator
 
-SCHEDULERS = ("cosine", "plateau", "none")
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16")
+from hallutrace.detect.options import Count, Options
 
 # The cosine schedule ends at this share of the learning rate.
 _COSINE_FLOOR = 0.02
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a network is trained.
+class TrainingOptions(Options):
+    """How a network is trained."""
 
-    Attributes:
-        epochs: the most epochs.
-        batch_size: traces in a batch.
-        learning_rate: of AdamW, at the beginning.
-        weight_decay: of AdamW.
-        patience: epochs without a better validation after which the training stops.
-        scheduler: of the learning rate. ``cosine`` falls to 2% over all epochs; ``plateau`` halves
-            after each third of the patience without a better validation; ``none`` is constant.
-        max_grad_norm: gradients of a batch with a larger L2 norm are scaled down to it.
-        device: ``auto`` takes a GPU if there is one.
-        precision: ``auto`` is mixed precision with bfloat16 on a GPU that supports it, float32
-            otherwise.
-        seed: of weights, order of batches and dropout.
-    """
+    epochs: Count = Field(40, description="most epochs")
+    batch_size: Count = Field(64, description="traces in a batch")
+    learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at the beginning")
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
+    patience: Count = Field(8, description="epochs without a better validation before it ends")
+    scheduler: Literal["cosine", "plateau", "none"] = Field(
+        "cosine",
+        description="of the learning rate: cosine goes down to 2% over all epochs, plateau halves "
+        "it after each third of the patience without a better validation",
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="largest L2 norm of a batch's gradient")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where it is trained; auto takes a GPU where there is one"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto is mixed precision, bfloat16, on a GPU that has it"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of units left out in training")
 
-    epochs: int = 40
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    patience: int = 8
-    scheduler: str = "cosine"
-    max_grad_norm: float = 1.0
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 0
+    @field_validator("device")
+    @classmethod
+    def _device_is_there(cls, value: str) -> str:
+        if value == "cuda" and not torch.cuda.is_available():
+            raise ValueError("auto or cpu, for there is no GPU here")
+        return value
 
     def torch_device(self) -> torch.device:
         """The device that ``device`` stands for."""
@@ -68,31 +65,3 @@ class TrainingOptions:
             share = (1 + math.cos(math.pi * epoch / max(self.epochs, 1))) / 2
             return _COSINE_FLOOR + (1 - _COSINE_FLOOR) * share
         return float(0.5**halvings) if self.scheduler == "plateau" else 1.0
-
-
-TRAINING_DEFAULTS: dict[str, Any] = {
-    field.name: field.default for field in fields(TrainingOptions) if field.name != "seed"
-}
-"""Options of every training but the seed, and their defaults."""
-
-
-def first_fault(options: dict[str, Any]) -> tuple[str, str] | None:
-    """The first option with a value out of range, and the values that are allowed; or None."""
-    for name in ("epochs", "batch_size", "patience"):
-        if type(options[name]) is not int or options[name] < 1:
-            return name, "an integer >= 1"
-    for name in ("learning_rate", "max_grad_norm"):
-        if not _is_number(options[name]) or options[name] <= 0:
-            return name, "a number > 0"
-    if not _is_number(options["weight_decay"]) or options["weight_decay"] < 0:
-        return "weight_decay", "a number >= 0"
-    for name, known in (("scheduler", SCHEDULERS), ("precision", PRECISIONS), ("device", DEVICES)):
-        if options[name] not in known:
-            return name, f"one of {', '.join(known)}"
-    if options["device"] == "cuda" and not torch.cuda.is_available():
-        return "device", "auto or cpu, for there is no GPU here"
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
