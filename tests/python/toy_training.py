@@ -13,7 +13,7 @@ from torch import nn
 
 from hallutrace.detect.nets.history import Epoch
 from hallutrace.detect.nets.task import Task, classification, cross_entropy
-from hallutrace.detect.nets.training import train
+from hallutrace.detect.nets.training import Training
 from hallutrace.detect.nets.training_options import TrainingOptions
 from hallutrace.model.seeding import seeded
 
@@ -38,15 +38,19 @@ def toy(signal: float = 2.0, count: int = 200) -> Task:
 
 
 def fitted(
-    workspace: Path | None = None, *, task: Any = None, progress: Any = None, **options: Any
+    workspace: Path | None = None,
+    *,
+    task: Any = None,
+    progress: Any = None,
+    seed: int = 0,
+    **options: Any,
 ) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
     """Weights and history of a training of the toy."""
     plain = {"epochs": 12, "patience": 12, "batch_size": 16, "learning_rate": 0.02}
-    seed = options.pop("seed", 0)
     chosen = TrainingOptions(**{**plain, **options})
     with seeded(seed, torch.device("cpu")):
         made = toy() if task is None else task()
-        epochs = train(made, chosen, seed=seed, progress=progress, workspace=workspace)
+        epochs = Training(made, chosen, seed=seed, progress=progress, workspace=workspace).run()
     return {name: t.clone() for name, t in made.model.state_dict().items()}, epochs
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,19 +93,15 @@ def test_early_stopping_takes_the_best_epoch() -> None:
     assert len(epochs) < 60 and len(epochs) == best + 3
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "none"])
+@pytest.mark.parametrize("scheduler", ["cosine", "none"])
 def test_schedulers(scheduler: str) -> None:
-    _, epochs = fitted(scheduler=scheduler, epochs=40, patience=20, learning_rate=0.01)
+    _, epochs = fitted(scheduler=scheduler, epochs=40, patience=30, learning_rate=0.01)
     rates = [epoch.learning_rate for epoch in epochs]
     assert rates[0] == pytest.approx(0.01)
     if scheduler == "none":
         assert set(rates) == {0.01}
-    elif scheduler == "cosine":
-        assert rates[20] == pytest.approx(0.01 * 0.51) and rates == sorted(rates, reverse=True)
     else:
-        # Halved after each 6 epochs (a third of the patience) without a better validation.
-        halvings = [old / new for old, new in pairwise(rates) if old != new]
-        assert halvings and halvings == pytest.approx([2.0] * len(halvings))
+        assert rates[20] == pytest.approx(0.01 * 0.51) and rates == sorted(rates, reverse=True)
 
 
 def test_checkpoints_and_history(tmp_path: Path) -> None:

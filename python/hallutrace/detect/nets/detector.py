@@ -16,7 +16,7 @@ from hallutrace.detect.base import Detector, Progress
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.nets.history import Epoch
 from hallutrace.detect.nets.task import Task
-from hallutrace.detect.nets.training import train as run_training
+from hallutrace.detect.nets.training import Training
 from hallutrace.detect.nets.training_options import TrainingOptions
 from hallutrace.errors import InputError
 
@@ -26,7 +26,7 @@ class NetDetector(Detector):
 
     ``fit(train, validation, progress=..., workspace=...)`` stops early on the validation part, and
     with a workspace writes checkpoints and the history there and goes on after a kill; see
-    :func:`~hallutrace.detect.nets.training.train`. A fitted detector scores on the CPU.
+    :class:`~hallutrace.detect.nets.training.Training`. A fitted detector scores on the CPU.
 
     Attributes:
         history: of the last fit, by the name of each training in it.
@@ -70,14 +70,14 @@ class NetDetector(Detector):
             "run": train.store.manifest.fingerprint,
             "data": digest(data).hex(),
         }
-        self.history[part] = run_training(
+        self.history[part] = Training(
             task,
             self.options,
             seed=self.seed,
             identity=identity,
             progress=progress,
             workspace=workspace,
-        )
+        ).run()
 
     @property
     def net(self) -> Any:

@@ -88,22 +88,20 @@ def diagnose(epochs: Sequence[Epoch], hallucinated: float) -> str | None:
     trend = "flat" if abs(fall) < _FLAT else "falling" if fall > 0 else "rising"
     is_small, is_large = gradient < _SMALL_GRADIENT, gradient > _LARGE_GRADIENT
     size = "small" if is_small else "large" if is_large else "ordinary"
-    if min(hallucinated, 1 - hallucinated) < _RARE_CLASS:
-        advice = "One class is rare: take more traces, or another labelling protocol"
-    elif is_large:
-        advice = "Gradients are large: lower `learning_rate`"
-    elif is_small:
-        advice = "Gradients vanish: raise `learning_rate`, or look for constant features"
-    elif fall >= _FALLEN:
-        advice = (
-            "The training part is learned by heart: raise `weight_decay` or `dropout`, take a "
-            "smaller network, or more traces"
+    is_rare = min(hallucinated, 1 - hallucinated) < _RARE_CLASS
+    advice = next(
+        text
+        for is_so, text in (
+            (is_rare, "One class is rare: take more traces, or another labelling protocol"),
+            (is_large, "Gradients are large: lower `learning_rate`"),
+            (is_small, "Gradients vanish: raise `learning_rate`, or look for constant features"),
+            (fall >= _FALLEN, "The training part is learned by heart: raise `weight_decay` or "
+             "`dropout`, take a smaller network, or more traces"),
+            (True, "The loss does not move: the features may hold nothing of these labels; compare "
+             "linear detectors, or raise `learning_rate`"),
         )
-    else:
-        advice = (
-            "The loss does not move: the features may hold nothing of these labels; compare linear "
-            "detectors, or raise `learning_rate`"
-        )
+        if is_so
+    )  # fmt: skip
     return (
         f"It did not learn: validation AUROC at best {max(known):.3f} in {len(epochs)} epochs; "
         f"loss {first.loss:.4g} to {last.loss:.4g} ({trend}); gradients of norm {gradient:.2g} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,17 @@ Rows = NDArray[np.int64]
 
 class NotFiniteError(ArithmeticError):
     """A loss, gradient or score is NaN or infinite; the training loop catches it."""
+
+
+def finite(value: float | torch.Tensor, what: str) -> float:
+    """A number as it is.
+
+    Raises:
+        NotFiniteError: naming it, if it is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise NotFiniteError(what)
+    return float(value)
 
 
 @dataclass

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,63 +29,53 @@ from hallutrace.detect.base import Progress, Silent
 from hallutrace.detect.nets import checkpoints, history
 from hallutrace.detect.nets.checkpoints import with_prefix, without_prefix
 from hallutrace.detect.nets.history import Epoch
-from hallutrace.detect.nets.task import NotFiniteError, Rows, Task
+from hallutrace.detect.nets.task import NotFiniteError, Rows, Task, finite
 from hallutrace.detect.nets.training_options import TrainingOptions
 from hallutrace.errors import InputError
 from hallutrace.model.free_memory import is_out_of_memory, release_cached_memory
 
 RETRIES = 3
-"""How often a training restores a snapshot because of numbers that are not finite."""
+"""How often a training goes back because of numbers that are not finite."""
 
 _MIN_IMPROVEMENT = 1e-6  # of the monitored value, so that rounding does not count
 
 
 @dataclass
 class TrainingState:
-    """What a training has reached; JSON-able by ``asdict``.
+    """How far a training is.
 
     Attributes:
         batch_size: in use; halved after memory ran out.
-        best_epoch: epoch of the largest monitored value; 0 before the first.
-        rate_halvings: how often the ``plateau`` scheduler halved the learning rate.
-        rate_scale: of the learning rate; a tenth for each retry.
-        retries: how often a snapshot was restored because of numbers that are not finite.
+        retries: how often it went back because of numbers that are not finite.
         epochs: the history.
         notes: messages to the user.
     """
 
     batch_size: int
-    best_epoch: int = 0
-    rate_halvings: int = 0
-    rate_scale: float = 1.0
     retries: int = 0
     epochs: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the epoch with the largest monitored value; 0 before the first."""
+        best = 0
+        for epoch in self.epochs:
+            if not best or epoch.monitored > self.epochs[best - 1].monitored + _MIN_IMPROVEMENT:
+                best = epoch.epoch
+        return best
 
     @property
     def epochs_without_improvement(self) -> int:
         """Epochs since the best one."""
         return len(self.epochs) - self.best_epoch
 
-    @property
-    def best_value(self) -> float:
-        """The largest monitored value; minus infinity before the first epoch."""
-        return self.epochs[self.best_epoch - 1].monitored if self.best_epoch else -math.inf
 
-
-def train(
-    task: Task,
-    options: TrainingOptions,
-    *,
-    seed: int = 0,
-    identity: dict[str, Any] | None = None,
-    progress: Progress | None = None,
-    workspace: Path | None = None,
-) -> list[Epoch]:
-    """Trains the model of a task; it is left on the CPU with its best weights.
+class Training:
+    """One training; :meth:`run` leaves the model on the CPU with its best weights.
 
     Args:
-        task: its model was made, and this is called, inside
+        task: its model was made, and :meth:`run` is called, inside
             :func:`~hallutrace.model.seeding.seeded`.
         options: how it is trained.
         seed: of the order of batches.
@@ -94,48 +83,45 @@ def train(
         progress: told of epochs and notes.
         workspace: folder for ``checkpoints/`` (``last`` and ``best``), ``history.json`` and
             ``history.csv``. A training in it that was killed goes on, one that ended is read.
-
-    Returns:
-        The epochs.
-
-    Raises:
-        InputError: numbers that are not finite after 3 retries, too little memory for a batch of
-            one trace, or a workspace of another training.
-        DamagedError: a damaged checkpoint.
-        StorageError: the workspace cannot be written.
     """
-    return _Trainer(task, options, seed, identity or {}, progress or Silent(), workspace).run()
-
-
-class _Trainer:
-    """One training; see the module."""
 
     def __init__(
         self,
         task: Task,
         options: TrainingOptions,
-        seed: int,
-        identity: dict[str, Any],
-        progress: Progress,
-        workspace: Path | None,
+        *,
+        seed: int = 0,
+        identity: dict[str, Any] | None = None,
+        progress: Progress | None = None,
+        workspace: Path | None = None,
     ) -> None:
-        self.task, self.options, self.progress = task, options, progress
-        self.seed, self.workspace = seed, workspace
+        self.task, self.options, self.seed = task, options, seed
+        self.progress, self.workspace = progress or Silent(), workspace
         # As text, so that tuples and lists are equal.
-        whole = {"training": options.to_json(), "seed": seed, **identity}
+        whole = {"training": options.to_json(), "seed": seed, **(identity or {})}
         self.identity = canonical(whole).decode()
         self.device = options.torch_device()
         self.model = task.model.to(self.device)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, options.learning_rate, weight_decay=options.weight_decay
+            self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay
         )
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=options.is_mixed())
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, options.is_mixed())
         self.state = TrainingState(options.batch_size)
         self.best_weights: checkpoints.Tensors = {}
+        self.snapshot: checkpoints.Tensors = {}
 
     def run(self) -> list[Epoch]:
-        """Trains to the end."""
+        """Trains to the end.
+
+        Returns:
+            The epochs.
+
+        Raises:
+            InputError: numbers that are not finite after 3 retries, too little memory for a batch
+                of one trace, or a workspace of another training.
+            DamagedError: a damaged checkpoint.
+            StorageError: the workspace cannot be written.
+        """
         try:
             self._resume()
             while not self._is_done():
@@ -155,78 +141,60 @@ class _Trainer:
         return self.state.epochs
 
     def _is_done(self) -> bool:
-        state, options = self.state, self.options
-        return (
-            len(state.epochs) >= options.epochs
-            or state.epochs_without_improvement >= options.patience
-        )
-
-    # One epoch ------------------------------------------------------------------------------------
+        is_late = self.state.epochs_without_improvement >= self.options.patience
+        return is_late or len(self.state.epochs) >= self.options.epochs
 
     def _train_epoch(self) -> Epoch:
-        begin, state, number = time.perf_counter(), self.state, len(self.state.epochs)
-        rate = self.options.learning_rate * state.rate_scale
-        rate *= self.options.rate_factor(number, state.rate_halvings)
+        begin, number = time.perf_counter(), len(self.state.epochs)
+        batch_size = self.state.batch_size
+        rate = self.options.rate_of_epoch(number) * 0.1**self.state.retries
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         order = self.task.order(np.random.default_rng([self.seed, number]))
-        total, norms = 0.0, []
         self.model.train()
-        for first in range(0, len(order), state.batch_size):
-            rows = order[first : first + state.batch_size]
-            loss, norm = self._step(rows)
-            total += loss * len(rows)
-            norms.append(norm)
+        batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+        losses, gradients = zip(*map(self._step, batches), strict=True)
         self.model.eval()
         with torch.no_grad(), self.autocast:
-            auroc, monitored = self.task.validate(state.batch_size, self.device)
-        if not math.isfinite(monitored):
-            raise NotFiniteError("validation")
+            auroc, monitored = self.task.validate(batch_size, self.device)
         return Epoch(
             epoch=number + 1,
-            loss=total / max(len(order), 1),
+            loss=sum(losses) / len(order),
             validation_auroc=auroc,
-            monitored=monitored,
+            monitored=finite(monitored, "validation"),
             learning_rate=rate,
-            gradient=median(norms),
-            batch_size=state.batch_size,
+            gradient=median(gradients),
+            batch_size=batch_size,
             seconds=time.perf_counter() - begin,
         )
 
     def _step(self, rows: Rows) -> tuple[float, float]:
-        """Trains on one batch; its loss, and the norm of its gradient."""
+        """Trains on one batch; the sum of its losses, and the norm of its gradient."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             loss = self.task.loss(rows, self.device)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NotFiniteError("loss")
+        total = finite(loss.detach(), "loss") * len(rows)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm))
-        if not math.isfinite(norm):
-            raise NotFiniteError("gradient")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        gradient = finite(norm, "gradient")
         self.optimizer.step()
-        return value, norm
+        return total, gradient
 
     def _end_epoch(self, epoch: Epoch) -> None:
-        state = self.state
-        is_best = epoch.monitored > state.best_value + _MIN_IMPROVEMENT
-        state.epochs.append(epoch)
+        self.state.epochs.append(epoch)
+        is_best = self.state.epochs_without_improvement == 0
         if is_best:
-            state.best_epoch = epoch.epoch
             self.best_weights = with_prefix("", self.model.state_dict())
-        elif state.epochs_without_improvement % max(1, self.options.patience // 3) == 0:
-            state.rate_halvings += 1
-        if self._is_done():
-            diagnosis = history.diagnose(state.epochs, self.task.hallucinated)
-            if diagnosis is not None:
-                self._note(diagnosis)
+        diagnosis = history.diagnose(self.state.epochs, self.task.hallucinated)
+        if self._is_done() and diagnosis is not None:
+            self._note(diagnosis)
         self.snapshot = self._take_snapshot()
         if self.workspace is not None:
-            self._write(self.workspace, epoch, is_best)
+            history.write(self.workspace, self.state.epochs, self.state.notes)
+            if is_best:
+                self._write_checkpoint(checkpoints.BEST, self.best_weights, epoch=asdict(epoch))
+            self._write_checkpoint(checkpoints.LAST, self.snapshot, state=asdict(self.state))
         self.progress.epoch(epoch.epoch, epoch.loss, epoch.validation_auroc, epoch.seconds)
-
-    # After a fault --------------------------------------------------------------------------------
 
     def _lower_learning_rate(self, what: str) -> None:
         """Goes back to the last snapshot after numbers that are not finite."""
@@ -235,11 +203,10 @@ class _Trainer:
             raise InputError(
                 f"Expected finite numbers in epoch {number + 1}, got a {what} that is NaN or "
                 f"infinite, also after going back {RETRIES} times to a tenth of the learning rate "
-                f"(now {self.options.learning_rate * state.rate_scale:.1g}) - look for features "
-                "that are not finite, or lower `learning_rate`"
+                "- look for features that are not finite, or lower `learning_rate`"
             )
-        self._restore(self.snapshot)
-        state.rate_scale, state.retries = state.rate_scale / 10, state.retries + 1
+        self._restore()
+        state.retries += 1
         self._note(
             f"Epoch {number + 1}: a {what} that is not finite; back to epoch {number} with a tenth "
             f"of the learning rate ({state.retries} of {RETRIES})"
@@ -247,26 +214,22 @@ class _Trainer:
 
     def _halve_batch(self) -> None:
         """Goes back to the last snapshot after memory ran out."""
+        self.optimizer.zero_grad(set_to_none=True)
+        release_cached_memory()
         state = self.state
         if state.batch_size == 1:
             raise InputError(
                 "Expected memory for a batch of one trace, got too little - take fewer layers, a "
                 "smaller network (`hidden_dim`), or `max_nodes`"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        release_cached_memory()
-        self._restore(self.snapshot)
+        self._restore()
         state.batch_size //= 2
-        self._note(
-            f"Epoch {len(state.epochs) + 1}: out of memory; batches of {state.batch_size} from "
-            "here on"
-        )
+        number = len(state.epochs) + 1
+        self._note(f"Epoch {number}: out of memory; batches of {state.batch_size} from here on")
 
     def _note(self, text: str) -> None:
         self.state.notes.append(text)
         self.progress.note(text)
-
-    # Snapshots and files --------------------------------------------------------------------------
 
     def _take_snapshot(self) -> checkpoints.Tensors:
         """Copies on the CPU of all tensors that the next epoch depends on."""
@@ -279,21 +242,22 @@ class _Trainer:
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         return tensors
 
-    def _restore(self, tensors: checkpoints.Tensors) -> None:
-        self.model.load_state_dict(without_prefix("model.", tensors))
-        self.best_weights = without_prefix("best.", tensors)
+    def _restore(self) -> None:
+        """Takes everything from the last snapshot."""
+        self.model.load_state_dict(without_prefix("model.", self.snapshot))
+        self.best_weights = without_prefix("best.", self.snapshot)
         moments: dict[int, checkpoints.Tensors] = {}
-        for name, tensor in without_prefix("optimizer.", tensors).items():
+        for name, tensor in without_prefix("optimizer.", self.snapshot).items():
             number, _, key = name.partition(".")
             moments.setdefault(int(number), {})[key] = tensor.clone()  # AdamW works in place
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        torch.set_rng_state(tensors["rng.cpu"])
+        torch.set_rng_state(self.snapshot["rng.cpu"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+            torch.cuda.set_rng_state(self.snapshot["rng.cuda"], self.device)
 
     def _resume(self) -> None:
-        """Goes on from the last checkpoint of the workspace, if there is one."""
-        path = None if self.workspace is None else self.workspace / "checkpoints" / checkpoints.LAST
+        """Takes the first snapshot, or goes on from the last checkpoint."""
+        path = self.workspace and self.workspace / "checkpoints" / checkpoints.LAST
         if path is None or not path.is_file():
             self.snapshot = self._take_snapshot()
             return
@@ -305,15 +269,10 @@ class _Trainer:
             )
         epochs = [Epoch(**epoch) for epoch in content["state"]["epochs"]]
         self.state = TrainingState(**{**content["state"], "epochs": epochs})
-        self._restore(self.snapshot)
+        self._restore()
         self.progress.note(f"Goes on after epoch {len(epochs)}, from {path}")
 
-    def _write(self, workspace: Path, epoch: Epoch, is_best: bool) -> None:
-        """Writes history and checkpoints; the last checkpoint comes last."""
-        folder, content = workspace / "checkpoints", {"identity": self.identity}
-        history.write(workspace, self.state.epochs, self.state.notes)
-        if is_best:
-            best = {**content, "epoch": asdict(epoch)}
-            checkpoints.write(folder / checkpoints.BEST, self.best_weights, best)
-        last = {**content, "state": asdict(self.state)}
-        checkpoints.write(folder / checkpoints.LAST, self.snapshot, last)
+    def _write_checkpoint(self, name: str, tensors: checkpoints.Tensors, **content: Any) -> None:
+        assert self.workspace is not None
+        path = self.workspace / "checkpoints" / name
+        checkpoints.write(path, tensors, {"identity": self.identity, **content})

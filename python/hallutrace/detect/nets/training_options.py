@@ -22,10 +22,9 @@ class TrainingOptions(Options):
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW, at the beginning")
     weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
     patience: Count = Field(8, description="epochs without a better validation before it ends")
-    scheduler: Literal["cosine", "plateau", "none"] = Field(
+    scheduler: Literal["cosine", "none"] = Field(
         "cosine",
-        description="of the learning rate: cosine goes down to 2% over all epochs, plateau halves "
-        "it after each third of the patience without a better validation",
+        description="of the learning rate: cosine lowers it to 2% over all epochs, none keeps it",
     )
     max_grad_norm: float = Field(1.0, gt=0, description="largest L2 norm of a batch's gradient")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -55,13 +54,14 @@ class TrainingOptions(Options):
             return False
         return self.precision == "bfloat16" or torch.cuda.is_bf16_supported()
 
-    def rate_factor(self, epoch: int, halvings: int) -> float:
-        """Factor of the learning rate in an epoch, counted from 0, after so many halvings.
+    def rate_of_epoch(self, number: int) -> float:
+        """The learning rate of an epoch, counted from 0.
 
-        >>> TrainingOptions(epochs=10).rate_factor(5, 0)
-        0.51
+        Example:
+            >>> TrainingOptions(epochs=10, learning_rate=0.1).rate_of_epoch(5)
+            0.051
         """
-        if self.scheduler == "cosine":
-            share = (1 + math.cos(math.pi * epoch / max(self.epochs, 1))) / 2
-            return _COSINE_FLOOR + (1 - _COSINE_FLOOR) * share
-        return float(0.5**halvings) if self.scheduler == "plateau" else 1.0
+        if self.scheduler == "none":
+            return self.learning_rate
+        share = (1 + math.cos(math.pi * number / self.epochs)) / 2
+        return self.learning_rate * (_COSINE_FLOOR + (1 - _COSINE_FLOOR) * share)
