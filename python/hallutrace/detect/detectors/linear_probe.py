@@ -14,7 +14,14 @@ from hallutrace.detect.choosing import inner_aurocs, is_few
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.features import answer_states, hidden_vector
 from hallutrace.detect.linear import LinearDetector
-from hallutrace.detect.logistic import Recipe, auroc, fit_best, fit_logistic, note_choice
+from hallutrace.detect.logistic import (
+    Recipe,
+    check_validation,
+    fit_best,
+    fit_logistic,
+    note_choice,
+)
+from hallutrace.detect.metrics import auroc
 from hallutrace.detect.needs import Needs
 from hallutrace.detect.options import HiddenVector, Layers
 from hallutrace.errors import InputError
@@ -120,6 +127,7 @@ class LinearProbe(LinearDetector):
         self, train: Examples, validation: Examples, progress: Progress | None
     ) -> None:
         """The layer that is best on the validation part with one recipe."""
+        check_validation(validation.labels)
         recipes = self.recipes()
         first = Recipe(components=self.options.components, balanced=self.options.balanced)
         first = first if first in recipes else recipes[0]

@@ -58,8 +58,8 @@ class TrainingOptions(Options):
         """The learning rate of an epoch, counted from 0.
 
         Example:
-            >>> TrainingOptions(epochs=10, learning_rate=0.1).rate_of_epoch(5)
-            0.051
+            >>> TrainingOptions(epochs=10, learning_rate=1.0).rate_of_epoch(5)
+            0.51
         """
         if self.scheduler == "none":
             return self.learning_rate
