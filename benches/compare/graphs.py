@@ -68,8 +68,8 @@ def measure(
     from torch_geometric.loader import DataLoader
 
     store = hallutrace.open(run)
-    places = np.arange(min(options.traces, len(store)))
-    graphs = TraceGraphs(store, per=per, features=features, places=places, top_k=TOP_K)
+    indices = np.arange(min(options.traces, len(store)))
+    graphs = TraceGraphs(store, per=per, features=features, indices=indices, top_k=TOP_K)
     saved, dense = Saved(graphs, folder / "saved"), Dense(graphs, folder / "dense")
     check(graphs, saved, dense)
     common = {"num_workers": options.workers, "persistent_workers": options.workers > 0}
@@ -139,7 +139,7 @@ class Dense(Dataset[Any]):
         folder.mkdir()
         self._folder = folder
         self._count, self._layers = len(graphs), len(graphs.layers)
-        self._per_trace = len(graphs) // len(graphs.places)
+        self._per_trace = graphs.graphs_of_trace
         for number, trace in enumerate(graphs.traces):
             heads = trace.marginals.diagonal.shape[1]
             mean = np.stack([trace.layer(layer).to_dense()[0] for layer in graphs.layers])

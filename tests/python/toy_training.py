@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from hallutrace.detect.nets.detector import Supervised, cross_entropy
 from hallutrace.detect.nets.history import Epoch
-from hallutrace.detect.nets.schedule import Schedule
-from hallutrace.detect.nets.task import seeded
-from hallutrace.detect.nets.training import train
+from hallutrace.detect.nets.task import Task, classification, cross_entropy
+from hallutrace.detect.nets.training import Training
+from hallutrace.detect.nets.training_options import TrainingOptions
+from hallutrace.model.seeding import seeded
 
 
-def toy(signal: float = 2.0, count: int = 200) -> Supervised:
+def toy(signal: float = 2.0, count: int = 200) -> Task:
     """Labels from one of six columns; half is for validation."""
     rng = np.random.default_rng(3)
     labels = (np.arange(count) % 2).astype(np.int8)
@@ -28,28 +28,30 @@ def toy(signal: float = 2.0, count: int = 200) -> Supervised:
     half = count // 2
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
 
-    def loss_of(rows: np.ndarray, truth: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def loss(rows: np.ndarray, truth: torch.Tensor, device: torch.device) -> torch.Tensor:
         return cross_entropy(model(x[torch.from_numpy(rows)].to(device))[:, 0], truth)
 
-    return Supervised(
-        model=model,
-        labels=labels[:half],
-        held=labels[half:],
-        loss_of=loss_of,
-        scores_of=lambda _, device: model(x[half:].to(device))[:, 0].double().cpu().numpy(),
-    )
+    def scores(_: int, device: torch.device) -> np.ndarray:
+        return model(x[half:].to(device))[:, 0].double().cpu().numpy()
+
+    return classification(model, labels[:half], labels[half:], loss, scores)
 
 
 def fitted(
-    workspace: Path | None = None, *, task: Any = None, progress: Any = None, **options: Any
+    workspace: Path | None = None,
+    *,
+    task: Any = None,
+    progress: Any = None,
+    seed: int = 0,
+    **options: Any,
 ) -> tuple[dict[str, torch.Tensor], list[Epoch]]:
     """Weights and history of a training of the toy."""
     plain = {"epochs": 12, "patience": 12, "batch_size": 16, "learning_rate": 0.02}
-    schedule = Schedule(**{**plain, **options})
-    with seeded(schedule.seed):
-        chosen = toy() if task is None else task()
-        epochs = train(chosen, schedule, progress=progress, workspace=workspace)
-    return {name: t.clone() for name, t in chosen.model.state_dict().items()}, epochs
+    chosen = TrainingOptions(**{**plain, **options})
+    with seeded(seed, torch.device("cpu")):
+        made = toy() if task is None else task()
+        epochs = Training(made, chosen, seed=seed, progress=progress, workspace=workspace).run()
+    return {name: t.clone() for name, t in made.model.state_dict().items()}, epochs
 
 
 class Slow:

@@ -196,7 +196,7 @@ def _provenance(
         facts=manifest.facts,
         label=label,
         label_parameters=label_parameters(train, label),
-        detector={"name": detector.name, "options": detector.options, "seed": seed},
+        detector={"name": detector.name, "options": detector.options.to_json(), "seed": seed},
         limit=limit,
         split=digest(parts).hex()[:16],
         versions=package_versions(),

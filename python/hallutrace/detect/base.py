@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect import saving
 from hallutrace.detect.examples import Examples
+from hallutrace.detect.needs import Needs, shortfalls
+from hallutrace.detect.options import Options as BaseOptions
 from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
 from hallutrace.store.finite import NON_FINITE_FIX
 from hallutrace.store.reader import TraceStore
@@ -41,79 +42,83 @@ class Silent:
         """Says nothing."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a method is from.
+
+    Attributes:
+        text: authors, year, title, section or equation; empty for one of the detector's author.
+        follows: ``text`` where it does what the paper says, ``code`` where it does what the
+            authors' public code does, ``own`` where it is of the detector's author.
+        code: repository of the authors' code.
+    """
+
+    text: str = ""
+    follows: Literal["text", "code", "own"] = "own"
+    code: str = ""
+
+    def __str__(self) -> str:
+        if self.follows == "own":
+            return self.text or "own"
+        code = f"; code {self.code}" if self.code else ""
+        return f"{self.text}{code} (as in the {self.follows})"
+
+
 class Detector(ABC):
     """Anything that scores a trace: higher means more likely hallucinated.
 
     Scores order traces; they need not be probabilities, nor lie between 0 and 1.
 
     Args:
+        options: of the class's own ``Options``; its defaults unless given.
         seed: of all that is random in it.
-        options: those in :attr:`defaults`, others are refused.
 
     Attributes:
-        name: as in the registry.
+        name: as in the registry: small letters, digits and hyphens.
         trained: False where there is nothing to fit.
-        needs_hidden: whether it reads hidden states.
         is_graph: whether it is a graph model, which is shown beside its controls.
         seeded: whether the seed changes its result.
-        packages: what must be installed to fit it, as imported; the extra ``detect`` has them.
-        defaults: the options it knows, JSON-able, and what they are unless given.
-        options: all of them, as they are.
+        packages: what must be installed to fit or to score, as imported.
+        source: where the method is from.
+        needs: what it reads of a trace; a property where that depends on options.
+        options: all of them.
 
     Raises:
-        InputError: an option it does not know, or a value that an option cannot have.
+        InputError: options of another detector.
+
+    Example:
+        >>> class LastToken(Scorer):
+        ...     name = "last-token"
+        ...     def score(self, trace):
+        ...         return -float(trace.logprob[-1])
+        >>> LastToken(seed=3).seed
+        3
     """
+
+    class Options(BaseOptions):
+        """It has none."""
 
     name: ClassVar[str]
     trained: ClassVar[bool] = True
-    needs_hidden: ClassVar[bool] = False
     is_graph: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    source: ClassVar[Source] = Source()
+    options: Options
 
-    def __init__(self, *, seed: int = 0, **options: Any) -> None:
-        self.refuse_unknown(options)
-        self.seed = seed
-        self.options: dict[str, Any] = {**self.defaults, **options}
-        self.check_options()
-
-    @classmethod
-    def known_options(cls) -> list[str]:
-        """Names of the options it takes, ``seed`` left out."""
-        named = [
-            parameter.name
-            for parameter in inspect.signature(cls.__init__).parameters.values()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        ]
-        return sorted({*cls.defaults, *named} - {"seed"})
-
-    @classmethod
-    def refuse_unknown(cls, options: Mapping[str, Any]) -> None:
-        """Raises InputError if an option is not one of those it knows."""
-        known = cls.known_options()
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            wanted = f"one of {', '.join(known)}" if known else "none, for it has none"
+    def __init__(self, options: Options | None = None, *, seed: int = 0) -> None:
+        given = type(self).Options() if options is None else options
+        if not isinstance(given, type(self).Options):
             raise InputError(
-                f"Expected options of `{cls.name}` ({wanted}), got {', '.join(unknown)} - "
-                "leave out what it does not know"
+                f"Expected options of `{self.name}` ({type(self).__name__}.Options), got "
+                f"{type(given).__qualname__} - make them with that class"
             )
+        self.options, self.seed = given, seed
 
-    def check_options(self) -> None:  # noqa: B027 - most detectors have nothing to refuse
-        """Refuses options that mean nothing; called when it is made.
-
-        Raises:
-            InputError: a value that an option cannot have.
-        """
-
-    def require_option(self, name: str, is_good: bool, expected: str) -> None:
-        """Raises InputError, with what was expected of an option, unless it is good."""
-        if not is_good:
-            raise InputError(
-                f"Expected `{name}` of `{self.name}` {expected}, got {self.options[name]!r} - "
-                "change that option"
-            )
+    @property
+    def needs(self) -> Needs:
+        """What it reads of a trace beside its text and its token probabilities."""
+        return Needs()
 
     def check(self, store: TraceStore) -> None:
         """Refuses a run that lacks what the detector reads, before any work.
@@ -122,17 +127,18 @@ class Detector(ABC):
             store: the run.
 
         Raises:
-            InputError: no hidden states in the run, for a detector that needs them.
+            InputError: the run lacks something of :attr:`needs`.
             MissingExtraError: a package is not installed.
         """
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 raise MissingExtraError.of(package, "detect", f"the detector `{self.name}`")
-        if self.needs_hidden and store.manifest.identity["hidden"]["states"] == "none":
-            raise InputError(
-                f"Expected a run with hidden states for `{self.name}`, got {store.folder} without "
-                "- extract it again with --hidden-states answer"
-            )
+        for one in shortfalls(self.needs, store.manifest):
+            if one.is_refused:
+                raise InputError(
+                    f"Expected {one.expected} for `{self.name}`, got {one.got} in {store.folder} "
+                    f"- {one.fix}"
+                )
 
     @abstractmethod
     def fit(
@@ -212,5 +218,22 @@ class Detector(ABC):
             StorageError: the folder cannot be written.
         """
         arrays, facts = self.state()
-        content = {"name": self.name, "seed": self.seed, "options": self.options, "facts": facts}
+        options = self.options.to_json()
+        content = {"name": self.name, "seed": self.seed, "options": options, "facts": facts}
         saving.write(folder, content, arrays)
+
+
+class Scorer(Detector):
+    """A formula over one trace: there is nothing to fit, and nothing to save but its options."""
+
+    trained = False
+
+    def fit(
+        self,
+        train: Examples,
+        validation: Examples,
+        *,
+        progress: Progress | None = None,
+        workspace: Path | None = None,
+    ) -> None:
+        """Does nothing."""

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.detect.logistic import Recipe, auroc, fit_logistic
+from hallutrace.detect.logistic import Recipe, fit_logistic
+from hallutrace.detect.metrics import auroc
 from hallutrace.errors import InputError
 from hallutrace.splits import folds
 

@@ -7,14 +7,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace.detect.options import HiddenVector
 from hallutrace.errors import InputError
 from hallutrace.store.finite import require_finite
 from hallutrace.store.trace import Trace
 
 Number = TypeVar("Number", bound=np.generic)
-
-TOKENS = ("last_prompt", "last_answer", "last", "mean_answer")
-"""The hidden vectors that a detector can ask for, by the names of pooled states."""
 
 
 def answer_rows(rows: NDArray[Number], answer: int) -> NDArray[Number]:
@@ -48,7 +46,7 @@ def top_values(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return ordered
 
 
-def hidden_vector(trace: Trace, layer: int, token: str) -> NDArray[np.float32]:
+def hidden_vector(trace: Trace, layer: int, token: HiddenVector) -> NDArray[np.float32]:
     """One hidden vector of a trace, from states of whichever tokens the run kept.
 
     Args:
@@ -70,7 +68,7 @@ def hidden_vector(trace: Trace, layer: int, token: str) -> NDArray[np.float32]:
     )
 
 
-def _hidden_vector(trace: Trace, layer: int, token: str) -> NDArray[np.float32]:
+def _hidden_vector(trace: Trace, layer: int, token: HiddenVector) -> NDArray[np.float32]:
     kept = trace.hidden_tokens
     states = trace.hidden(layer)
     if isinstance(kept, range):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hallutrace.detect.base import Detector, Progress
 from hallutrace.detect.choosing import inner_aurocs, is_few
@@ -19,29 +19,52 @@ from hallutrace.detect.logistic import (
     Linear,
     Recipe,
     fit_best,
-    is_penalty,
     note_choice,
 )
 from hallutrace.errors import InputError
 from hallutrace.store.trace import Trace
 
+Components = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="principal components of the training part that are kept, or as many as it "
+        "has; none for the features themselves",
+    ),
+]
+Balanced = Annotated[
+    bool, Field(description="whether classes are weighed so that both count the same")
+]
+
 
 class LinearDetector(Detector):
     """A logistic regression over :meth:`feature`; the score is its log odds.
 
-    Options that all of them have, see :class:`~hallutrace.detect.logistic.Recipe`: ``standardize``
-    and ``C``, each chosen on the validation part unless it is given, among
-    :data:`~hallutrace.detect.logistic.CHOICES`; ``components`` and ``balanced``.
+    Of the options that all of them have (see :class:`~hallutrace.detect.logistic.Recipe`)
+    ``standardize`` and ``C`` are chosen on the validation part unless they are given, among
+    :data:`~hallutrace.detect.logistic.CHOICES`.
     """
 
     packages = ("sklearn",)
-    recipe: ClassVar[dict[str, Any]] = {
-        "standardize": None,
-        "C": None,
-        "components": None,
-        "balanced": False,
-    }
-    defaults: ClassVar[Mapping[str, Any]] = recipe
+
+    class Options(Detector.Options):
+        """Of the regression."""
+
+        standardize: bool | None = Field(
+            None,
+            description="whether features are brought to mean 0 and variance 1 first; chosen on "
+            "the validation part unless given",
+        )
+        C: float | None = Field(
+            None,
+            gt=0,
+            description="inverse strength of the L2 penalty; chosen on the validation part unless "
+            "given",
+        )
+        components: Components = None
+        balanced: Balanced = False
+
+    options: Options
     _linear: Linear | None = None
     _chosen_recipe: Recipe | None = None
 
@@ -51,21 +74,9 @@ class LinearDetector(Detector):
 
     def feature_name(self) -> str:
         """Name of the features in a cache: the detector's, and the options that change them."""
-        chosen = {name: self.options[name] for name in self.defaults if name not in self.recipe}
+        of_regression = set(LinearDetector.Options.model_fields)
+        chosen = self.options.model_dump(mode="json", exclude=of_regression)
         return f"{self.name} {chosen}" if chosen else self.name
-
-    def check_options(self) -> None:
-        """Refuses a penalty or a number of components that means nothing."""
-        components = self.options["components"]
-        self.require_option("C", is_penalty(self.options["C"]), "a number > 0 or None")
-        for name in ("standardize", "balanced"):
-            good = isinstance(self.options[name], bool) or (self.recipe[name] is self.options[name])
-            self.require_option(name, good, "True or False")
-        self.require_option(
-            "components",
-            components is None or (type(components) is int and components > 0),
-            "an integer >= 1 or None",
-        )
 
     def fit(
         self,
@@ -100,13 +111,13 @@ class LinearDetector(Detector):
         given = self.options
         found = [
             Recipe(
-                standardize if given["standardize"] is None else given["standardize"],
-                float(C if given["C"] is None else given["C"]),
-                given["components"],
-                given["balanced"],
+                standardize if given.standardize is None else given.standardize,
+                C if given.C is None else given.C,
+                given.components,
+                given.balanced,
             )
             for standardize, C in CHOICES
-            if given["standardize"] in (None, standardize)
+            if given.standardize in (None, standardize)
         ]
         return list(dict.fromkeys(found))
 

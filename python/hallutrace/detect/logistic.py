@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.base import Progress
+from hallutrace.detect.metrics import auroc
 from hallutrace.errors import InputError
 
 MAX_ITERATIONS = 5_000
@@ -171,6 +172,7 @@ def fit_best(
     if len(recipes) == 1:
         return fit_logistic(*train, recipes[0], progress), recipes[0]
     _check_both_classes(train[1], "learn from", "")
+    check_validation(validation[1])
     prepared: dict[Recipe, _Prepared] = {}
     best, chosen = -1.0, (Linear(np.zeros(0), 0.0), recipes[0])
     for recipe in recipes:
@@ -217,28 +219,18 @@ def _solve(
     return prepared.back(model.coef_[0], float(model.intercept_[0]))
 
 
+def check_validation(labels: NDArray[np.int8]) -> None:
+    """Refuses a validation part on which nothing can be chosen.
+
+    Raises:
+        InputError: labels of one class only.
+    """
+    _check_both_classes(labels, "choose on", " in the validation part")
+
+
 def _check_both_classes(labels: NDArray[np.int8], purpose: str, where: str) -> None:
     if len(np.unique(labels)) < 2:
         raise InputError(
             f"Expected hallucinated and right answers to {purpose}, got {len(labels)} of one "
             f"class{where} - take more traces or another labelling protocol"
         )
-
-
-def auroc(scores: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
-    """Area under the ROC curve on the validation part, for choices made there.
-
-    Raises:
-        InputError: labels of one class only.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    _check_both_classes(labels, "choose on", " in the validation part")
-    return float(roc_auc_score(labels, scores))
-
-
-def is_penalty(value: object) -> bool:
-    """Whether it is a number > 0, or None, which stands for one that is chosen."""
-    if value is None:
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < np.inf

@@ -8,6 +8,7 @@ from typing import Any
 
 from hallutrace.detect import saving
 from hallutrace.detect.base import Detector
+from hallutrace.detect.options import parse
 from hallutrace.errors import InputError, MissingExtraError
 
 # Name -> module and class, in the order of tables: controls and cheap ones, those without
@@ -74,8 +75,7 @@ def make(name: str, *, seed: int = 0, **options: Any) -> Detector:
         InputError: no such detector, or an option that it does not know.
     """
     kind = find(name)
-    kind.refuse_unknown(options)
-    return kind(seed=seed, **options)
+    return kind(parse(kind.Options, options, name), seed=seed)
 
 
 def load(folder: str | PathLike[str]) -> Detector:

@@ -10,11 +10,10 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from hallutrace.errors import MissingExtraError
-from hallutrace.graphs.build import Graphs
+from hallutrace.graphs.arrays import GraphArrays
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
@@ -35,31 +34,29 @@ def import_geometric() -> Any:
         raise MissingExtraError.of("torch_geometric", "detect", "hallutrace.graphs") from error
 
 
-def to_list(graphs: Graphs) -> list[Data]:
+def to_list(graphs: GraphArrays) -> list[Data]:
     """One ``Data`` a graph; their tensors are views of the arrays."""
     data = import_geometric().Data
     nodes, edges = graphs.node_ends.tolist(), graphs.edge_ends.tolist()
-    shift = np.repeat(graphs.node_ends[:-1], np.diff(graphs.edge_ends))
-    local = graphs.of_edges | {"edge_index": graphs.of_edges["edge_index"] - shift}
     of_nodes = {name: torch.from_numpy(array) for name, array in graphs.of_nodes.items()}
-    of_edges = {name: torch.from_numpy(array) for name, array in local.items()}
+    of_edges = {name: torch.from_numpy(array) for name, array in graphs.of_edges.items()}
     of_graphs = {name: array.tolist() for name, array in graphs.of_graphs.items()}
     found = []
-    for at in range(len(graphs)):
-        node, edge = slice(nodes[at], nodes[at + 1]), slice(edges[at], edges[at + 1])
+    for number in range(len(graphs)):
+        node = slice(nodes[number], nodes[number + 1])
+        edge = slice(edges[number], edges[number + 1])
         values: dict[str, Any] = {name: tensor[node] for name, tensor in of_nodes.items()}
-        values |= {name: tensor[..., edge] for name, tensor in of_edges.items() if tensor.dim() < 2}
-        values["edge_index"] = of_edges["edge_index"][:, edge]
-        values["edge_attr"] = of_edges["edge_attr"][edge]
-        values |= {name: numbers[at] for name, numbers in of_graphs.items()}
-        values |= {name: texts[at] for name, texts in graphs.texts.items()}
+        for name, tensor in of_edges.items():
+            values[name] = tensor[:, edge] if name == "edge_index" else tensor[edge]
+        values |= {name: numbers[number] for name, numbers in of_graphs.items()}
+        values |= {name: texts[number] for name, texts in graphs.texts.items()}
         if "y" in values:
             values["y"] = torch.tensor([values["y"]])
         found.append(data(**values))
     return found
 
 
-def to_batch(graphs: Graphs) -> Batch:
+def to_batch(graphs: GraphArrays) -> Batch:
     """What ``Batch.from_data_list`` makes of :func:`to_list`, without the list."""
     geometric = import_geometric()
     batch = geometric.Batch(_base_cls=geometric.Data)
@@ -71,7 +68,7 @@ def to_batch(graphs: Graphs) -> Batch:
     increments: dict[str, Any] = {}
     for arrays, ends in (
         (graphs.of_nodes, node_ends),
-        (graphs.of_edges, edge_ends),
+        (graphs.of_edges | {"edge_index": graphs.edge_index}, edge_ends),
         (graphs.of_graphs, one_each),
     ):
         for name, array in arrays.items():

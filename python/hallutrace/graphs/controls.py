@@ -1,10 +1,9 @@
-"""Edges without what they say: the controls that every graph model is shown beside.
+"""Shuffled edges: a control for graph models.
 
-Shuffled edges keep how many keys each query looks at, and their weights; which keys is drawn
-anew, without repeats, from those that the query may see, and which of them gets which weight too:
-in the order of keys, a weight that stays in its place still tells whether it was on an early or a
-late one. What a model still learns is in its nodes and in these counts and weights, not in who
-looks at whom.
+Each query keeps its number of keys and its weights. The keys are drawn anew, without repeats, from
+those that the query may see, and the weights are dealt to them in a random order: in the order of
+keys, they would still tell whether an early or a late key had a large weight. What a model then
+learns is in its nodes and in these counts and weights, not in which token attends to which.
 
 Source: ours.
 """
@@ -44,6 +43,11 @@ def shuffled_keys(
 
     Returns:
         int64 [sum of counts], increasing within each row.
+
+    Example:
+        >>> counts, choices = np.array([2, 3]), np.array([2, 3])
+        >>> shuffled_keys(counts, choices, np.array([5, 6], np.uint64))
+        array([0, 1, 0, 1, 2])
     """
     keys = np.empty(int(counts.sum()), np.int64)
     dense = choices <= _DENSE * counts
@@ -80,7 +84,7 @@ def _ranked(
     begins = np.cumsum(choices) - choices
     key = np.arange(len(row)) - begins[row]
     order = np.lexsort((_mixed(seeds[row] + key.astype(np.uint64) * _GOLDEN), row))
-    chosen = np.sort(order[key < counts[row]])  # `key` is also the rank, by place in the order
+    chosen = np.sort(order[key < counts[row]])  # `key` is also the rank in the order
     drawn: NDArray[np.int64] = key[chosen]
     return drawn
 
@@ -114,9 +118,9 @@ def _redrawn(
 
 
 def row_seeds(trace_seeds: Bits, layer: NDArray[np.int64], row: NDArray[np.int64]) -> Bits:
-    """uint64 of each row, from its trace's, its layer and its place in that layer."""
-    placed = (layer.astype(np.uint64) << np.uint64(40)) + row.astype(np.uint64)
-    return _mixed(trace_seeds ^ _mixed(placed))
+    """Seeds of rows, uint64 [rows], from the trace's seed, the layer and the row in the layer."""
+    number = (layer.astype(np.uint64) << np.uint64(40)) + row.astype(np.uint64)
+    return _mixed(trace_seeds ^ _mixed(number))
 
 
 def _mixed(bits: Bits) -> Bits:

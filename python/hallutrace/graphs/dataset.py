@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset
 
-from hallutrace import labels as protocols
 from hallutrace.errors import InputError
-from hallutrace.graphs import build
+from hallutrace.graphs.arrays import GraphArrays, make_graphs
 from hallutrace.graphs.collate import import_geometric, to_list
-from hallutrace.graphs.edges import Part
-from hallutrace.graphs.order import Key, Traces, labelled, placed
-from hallutrace.graphs.recipe import Plan, Recipe
-from hallutrace.splits import FOLDS, PARTS
-from hallutrace.splits import fold as fold_of
+from hallutrace.graphs.edges import TraceSlice
+from hallutrace.graphs.layout import GraphLayout
+from hallutrace.graphs.options import GraphOptions
+from hallutrace.graphs.selection import Key, Traces, checked_indices, in_split, labelled
+from hallutrace.splits import FOLDS
 from hallutrace.store.reader import TraceStore, open_run
 from hallutrace.store.trace import Trace
 
@@ -27,31 +26,39 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 
-def graph_of(trace: Trace, layer: int | Sequence[int] | None = None, **recipe: Any) -> Data:
+def graph_of(trace: Trace, layer: int | Sequence[int] | None = None, **options: Any) -> Data:
     """The attention graph of a trace as PyTorch Geometric has it.
 
     Args:
         trace: of any run.
-        layer: number of a layer for its graph; several, or None for all that were captured, for
+        layer: number of a layer, for its graph; several, or None for all that were captured, for
             one graph with the edges of all of them.
-        recipe: as for :class:`TraceGraphs`: ``features``, ``heads``, ``top_k``, ``min_weight``,
+        options: as for :class:`TraceGraphs`: ``features``, ``heads``, ``top_k``, ``min_weight``,
             ``window``, ``max_nodes``, ``edges``, ``seed``, ``reducer``.
 
     Returns:
-        What :class:`TraceGraphs` tells, without ``y``.
+        The attributes that :class:`TraceGraphs` lists, without ``y``.
 
     Raises:
         InputError: something that the trace does not have, or an option out of range.
         MissingExtraError: torch_geometric is not installed.
+
+    Example:
+        >>> trace = hallutrace.open(run)[0]
+        >>> graph = graph_of(trace, 2, features=["role"])
+        >>> list(graph.x.shape) == [len(trace.tokens), 2]
+        True
+        >>> graph.edge_index.shape[1] == len(trace.layer(2).weights)
+        True
     """
     import_geometric()
-    one = isinstance(layer, (int, np.integer))
-    layers = (layer,) if one else layer
-    chosen = _recipe(layers=layers, per="layer" if one else "trace", **recipe)
-    plan = Plan.of(chosen, trace.manifest, f"trace {trace.id!r}")
-    part = Part.of(trace, range(len(plan.layers)), plan)
-    _warn_of(part, chosen.max_nodes)
-    return to_list(build.build([part], plan, None))[0]
+    is_one = isinstance(layer, (int, np.integer))
+    layers = (layer,) if is_one else layer
+    chosen = GraphOptions.of(layers=layers, per="layer" if is_one else "trace", **options)
+    layout = GraphLayout.of(chosen, trace.manifest, f"trace {trace.id!r}")
+    one = TraceSlice.of(trace, range(len(layout.layers)), layout)
+    _warn_of_cut(one, chosen.max_nodes)
+    return to_list(make_graphs([one], layout))[0]
 
 
 class TraceGraphs(Dataset[Any]):
@@ -66,19 +73,19 @@ class TraceGraphs(Dataset[Any]):
     A graph has, for N tokens of which n became nodes:
 
     ================ ===============================================================================
-    x                float32 [n, width]; :attr:`columns` says which feature is where
-    edge_index       int64 [2, E], key -> query: row 0 is looked at, row 1 looks; ordered by layer,
-                     head, query, key
-    edge_attr        float32 [E, 1], weights
+    x                float32 [n, features]; :attr:`columns` has the columns of each feature
+    edge_index       int64 [2, E], key -> query: row 0 is attended to, row 1 attends; ordered by
+                     layer, head, query, key
+    edge_attr        float32 [E, 1], attention weights
     edge_layer       int64 [E], number of the layer, where a graph has several (``per="trace"``)
     edge_head        int64 [E], where heads are kept apart
     answer_mask      bool [n], whether a node is an answer token
     y                int64 [1], 1 hallucinated, 0 right; only with ``labels``
     layer            number of the layer (``per="layer"``)
     trace_id, sample the trace's key
-    group            what splits go by
+    group            the group that splits keep together
     prompt_length    P, in tokens of the trace
-    first_token      which token of the trace node 0 is
+    first_token      index in the trace of the token that is node 0
     cut_nodes        how many tokens ``max_nodes`` cut
     ================ ===============================================================================
 
@@ -88,7 +95,7 @@ class TraceGraphs(Dataset[Any]):
         per: ``layer`` for a graph of each layer, those of a trace after each other; ``trace`` for
             one graph with the edges of all layers, whose nodes have the features of all layers.
         features: names, in the order of columns: ``hidden``, ``marginals``, ``position``, ``role``,
-            ``logprob``; :mod:`hallutrace.graphs.features` tells what each holds, and where zeros.
+            ``logprob``; see :mod:`hallutrace.graphs.features`.
         labels: name of a labelling protocol of the run, or labels by (question id, sample). Traces
             without a label, or with None, are left out. None takes all traces, without ``y``.
         split: ``train``, ``validation`` or ``test``; None takes all. These are the parts of a fold
@@ -100,7 +107,7 @@ class TraceGraphs(Dataset[Any]):
         fold: which of the folds, from 0.
         folds: how many there are: a test part is one of ``folds`` parts, and validation a fifth of
             the rest.
-        places: places of traces in the store to take, in that order, instead of a split.
+        indices: of the traces in the run to take, in that order, instead of a split.
         heads: None as the run kept them. Of a run that kept each head, ``mean`` and ``max`` combine
             them: an edge that a head did not keep counts as 0 there.
         top_k: keep the largest so many edges of each query (of each head where they are apart), as
@@ -117,7 +124,7 @@ class TraceGraphs(Dataset[Any]):
 
     Attributes:
         store: the run.
-        places: int64 [traces], of its traces in the store.
+        indices: int64 [traces], of its traces in the run.
         labels: int8 [traces], 1 hallucinated, 0 right; None without labels.
         layers: numbers of the layers.
         columns: a slice of ``x`` for each feature.
@@ -125,6 +132,15 @@ class TraceGraphs(Dataset[Any]):
     Raises:
         InputError: something that the run does not have, or an option out of range.
         MissingExtraError: torch_geometric is not installed.
+
+    Example:
+        >>> graphs = TraceGraphs(run, layers=[0, 2], features=["position", "role"])
+        >>> len(graphs), graphs.num_node_features  # of 8 traces
+        (16, 4)
+        >>> graphs.columns
+        {'position': slice(0, 2, None), 'role': slice(2, 4, None)}
+        >>> graphs[1].layer, graphs[1].edge_attr.dtype
+        (2, torch.float32)
     """
 
     def __init__(
@@ -139,135 +155,98 @@ class TraceGraphs(Dataset[Any]):
         seed: int = 0,
         fold: int = 0,
         folds: int = FOLDS,
-        places: ArrayLike | None = None,
-        **recipe: Any,
+        indices: ArrayLike | None = None,
+        **options: Any,
     ) -> None:
         import_geometric()
         self.store = run if isinstance(run, TraceStore) else open_run(run)
-        chosen = _recipe(layers=layers, per=per, features=features, seed=seed, **recipe)
-        self._plan = Plan.of(chosen, self.store.manifest, str(self.store.folder))
-        if split not in (None, *PARTS):
-            raise InputError(f"Expected `split` to be {', '.join(PARTS)} or None, got {split!r}")
-        if split is not None and places is not None:
-            raise InputError("Expected `split` or `places`, got both - leave one out")
-        self.places = placed(places, len(self.store))
+        chosen = GraphOptions.of(layers=layers, per=per, features=features, seed=seed, **options)
+        self._layout = GraphLayout.of(chosen, self.store.manifest, str(self.store.folder))
+        if split is not None and indices is not None:
+            raise InputError("Expected `split` or `indices`, got both - leave one out")
+        self.indices = checked_indices(indices, len(self.store))
         self.labels: NDArray[np.int8] | None = None
         if labels is not None:
-            if isinstance(labels, str):
-                labels = protocols.read(self.store.folder, labels)
-            self.places, self.labels = labelled(self.store, self.places, labels)
+            self.indices, self.labels = labelled(self.store, self.indices, labels)
         if split is not None:
-            self._split(split, fold, folds, seed)
-        self.layers = list(self._plan.layers)
-        self.columns = dict(self._plan.columns)
-        self._per_trace = len(self.layers) if per == "layer" else 1
-        self._warned = False
+            part = in_split(self.store, self.indices, self.labels, split, fold, folds, seed)
+            self.indices = self.indices[part]
+            self.labels = None if self.labels is None else self.labels[part]
+        self.layers = list(self._layout.layers)
+        self.columns = dict(self._layout.columns)
+        self.graphs_of_trace = self._layout.graphs_of_trace
+        self._has_warned = False
 
     def __repr__(self) -> str:
         return (
             f"TraceGraphs({str(self.store.folder)!r}: {len(self):,} graphs of "
-            f"{len(self.places):,} traces, {self.width} numbers a node)"
+            f"{len(self.indices):,} traces, {self.num_node_features} features a node)"
         )
 
     def __len__(self) -> int:
-        return len(self.places) * self._per_trace
+        return len(self.indices) * self.graphs_of_trace
 
     def __getitem__(self, number: int) -> Data:
-        return to_list(self.build([number]))[0]
+        return to_list(self.arrays([number]))[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Data]:
         """Several graphs at once, which loaders ask for and which is faster."""
-        return to_list(self.build(numbers))
+        return to_list(self.arrays(numbers))
 
     def __iter__(self) -> Iterator[Data]:
         for number in range(len(self)):
             yield self[number]
 
     @property
-    def width(self) -> int:
-        """Numbers of a node."""
-        return self._plan.width
+    def num_node_features(self) -> int:
+        """Columns of ``x``."""
+        return self._layout.node_dim
 
     @property
     def traces(self) -> Traces:
         """Its traces, each once, read lazily; what a reducer is fitted on."""
-        return Traces(self.store, self.places)
+        return Traces(self.store, self.indices)
 
-    def trace_of(self, number: int) -> int:
-        """Number of the trace, in :attr:`places`, that a graph is of."""
-        return number // self._per_trace
-
-    def build(self, numbers: Sequence[int]) -> build.Graphs:
+    def arrays(self, numbers: Sequence[int]) -> GraphArrays:
         """Graphs as flat arrays, in the order of the numbers.
 
         Args:
-            numbers: from 0; negative ones count from the last.
+            numbers: of graphs, from 0; negative ones count from the last.
 
         Raises:
-            IndexError: a number that is not there.
+            IndexError: a number out of range.
         """
         asked: list[tuple[int, list[int]]] = []  # traces, and layers of each
         for number in numbers:
             if not -len(self) <= number < len(self):
                 raise IndexError(f"Expected a graph in 0..{len(self)}, got {number}")
-            trace, at = divmod(int(number) % len(self), self._per_trace)
-            if asked and asked[-1][0] == trace and asked[-1][1][-1] < at:
-                asked[-1][1].append(at)
+            trace, layer = divmod(int(number) % len(self), self.graphs_of_trace)
+            if asked and asked[-1][0] == trace and asked[-1][1][-1] < layer:
+                asked[-1][1].append(layer)
             else:
-                asked.append((trace, [at]))
+                asked.append((trace, [layer]))
+        is_whole = self._layout.options.per == "trace"
         every = range(len(self.layers))
-        whole = self._plan.recipe.per == "trace"
         opened: dict[int, Trace] = {}
-        parts = []
-        for trace, some in asked:
+        slices = []
+        for trace, layers in asked:
             if trace not in opened:
-                opened[trace] = self.store[int(self.places[trace])]
-            parts.append(Part.of(opened[trace], every if whole else some, self._plan))
-        self._warn(parts)
+                opened[trace] = self.store[int(self.indices[trace])]
+            one = TraceSlice.of(opened[trace], every if is_whole else layers, self._layout)
+            if one.cut and not self._has_warned:  # once in each process
+                self._has_warned = True
+                _warn_of_cut(one, self._layout.options.max_nodes)
+            slices.append(one)
         labels = None if self.labels is None else [int(self.labels[trace]) for trace, _ in asked]
-        return build.build(parts, self._plan, labels)
-
-    def _split(self, split: str, fold: int, folds: int, seed: int) -> None:
-        if self.labels is None and (known := self.store.labels()):
-            warnings.warn(
-                f"Expected `labels` with `split`, got none, and {self.store.folder} has labels "
-                f"{', '.join(known)}: parts of an evaluation depend on them, so these are others - "
-                "give the labels that you will evaluate with",
-                stacklevel=3,
-            )
-        groups = [trace.group for trace in self.traces]
-        chosen = getattr(fold_of(self.labels, groups, fold, folds, seed), split)
-        self.places = self.places[chosen]
-        self.labels = None if self.labels is None else self.labels[chosen]
-
-    def _warn(self, parts: list[Part]) -> None:
-        """Says once in each process that tokens are cut."""
-        for part in parts:
-            if part.cut and not self._warned:
-                self._warned = True
-                _warn_of(part, self._plan.recipe.max_nodes)
+        return make_graphs(slices, self._layout, labels)
 
 
-def _recipe(**chosen: Any) -> Recipe:
-    """A recipe, with what is a sequence as a tuple."""
-    known = Recipe.__dataclass_fields__
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise InputError(
-            f"Expected options of graphs ({', '.join(known)}), got {', '.join(unknown)}"
-        )
-    for name in ("layers", "features"):
-        if chosen.get(name) is not None:
-            chosen[name] = tuple(chosen[name])
-    return Recipe(**chosen)
-
-
-def _warn_of(part: Part, max_nodes: int | None) -> None:
-    if part.cut:
-        answer = max(0, part.first - part.prompt)
+def _warn_of_cut(one: TraceSlice, max_nodes: int | None) -> None:
+    if one.cut:
+        answer = max(0, one.first - one.prompt)
         whom = f"{answer} of them of the answer" if answer else "the answer is whole"
         warnings.warn(
-            f"max_nodes={max_nodes} cut the first {part.cut} tokens of {part.trace.id!r}; {whom}. "
+            f"max_nodes={max_nodes} cut the first {one.cut} tokens of {one.trace.id!r}; {whom}. "
             "`cut_nodes` of each graph counts them",
             stacklevel=3,
         )

@@ -1,8 +1,8 @@
-"""The edges of many stored graphs at once, as rows after each other.
+"""The stored edges of many graphs at once, as rows after each other.
 
-A *part* is one trace with some of its layers; a row is one query of one head of one layer of one
-part. All that is done to edges (heads combined, rules, window, controls) is done on the rows of a
-whole batch, so that Python's cost is paid by the part and not by the graph.
+A row is one query of one head of one layer of one slice of a trace. Everything that is done to
+edges (heads combined, pruning, window, controls) is done on the rows of a whole batch, so that the
+cost of a Python call is paid for each slice and not for each graph.
 """
 
 from __future__ import annotations
@@ -14,61 +14,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.graphs import controls
-from hallutrace.graphs.recipe import Plan
+from hallutrace.graphs.layout import GraphLayout
 from hallutrace.store.trace import Trace
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A trace, and which of a plan's layers to make graphs of.
+class TraceSlice:
+    """A trace, and the layers and tokens of it that graphs are made of.
 
     Attributes:
         trace: the trace.
-        at: places in ``plan.layers``.
-        tokens: N.
-        prompt: P.
-        first: the first token that becomes a node.
-        cut: tokens before it that ``max_nodes`` cut, the window having left them.
+        layers: indices into ``GraphLayout.layers``.
+        tokens: tokens of the trace, N.
+        prompt: tokens of the prompt, P.
+        first: index of the first token that becomes a node.
+        cut: tokens inside the window that ``max_nodes`` cut.
     """
 
     trace: Trace
-    at: Sequence[int]
+    layers: Sequence[int]
     tokens: int
     prompt: int
     first: int
     cut: int
 
     @classmethod
-    def of(cls, trace: Trace, at: Sequence[int], plan: Plan) -> Part:
-        """Reads the lengths and places the window."""
-        window, cap = plan.recipe.window, plan.recipe.max_nodes
+    def of(cls, trace: Trace, layers: Sequence[int], layout: GraphLayout) -> TraceSlice:
+        """Reads the lengths of a trace and applies ``window`` and ``max_nodes``."""
+        window, max_nodes = layout.options.window, layout.options.max_nodes
         tokens, prompt = len(trace.tokens), trace.prompt_length
         first = 0
         if window is not None:
             first = max(0, prompt - (0 if isinstance(window, str) else int(window)))
-        cut = 0 if cap is None else max(0, tokens - first - cap)
-        return cls(trace, at, tokens, prompt, first + cut, cut)
+        cut = 0 if max_nodes is None else max(0, tokens - first - max_nodes)
+        return cls(trace, layers, tokens, prompt, first + cut, cut)
 
 
 @dataclass(frozen=True)
-class Rows:
+class EdgeRows:
     """Edges in CSR.
 
     Attributes:
-        counts: int64 [rows], edges of each.
-        part: int64 [rows], number of the part.
-        at: int64 [rows], place of the layer in ``plan.layers``.
+        counts: int64 [rows], edges of each row.
+        slice: int64 [rows], index of the slice.
+        layer: int64 [rows], index into ``GraphLayout.layers``.
         head: int64 [rows], 0 where heads are combined.
-        query: int64 [rows], position of the token that looks.
-        keys: int64 [edges], position of the token looked at, increasing within a row.
+        query: int64 [rows], token that attends.
+        keys: int64 [edges], token attended to, increasing within a row.
         weights: float32 [edges].
     """
 
     counts: Ints
-    part: Ints
-    at: Ints
+    slice: Ints
+    layer: Ints
     head: Ints
     query: Ints
     keys: Ints
@@ -79,116 +79,115 @@ class Rows:
         """Row of each edge."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
-    def keep(self, edges: NDArray[np.bool_], row: Ints) -> Rows:
-        """The edges of a mask; ``row`` as above."""
+    def keep(self, edges: NDArray[np.bool_], row: Ints) -> EdgeRows:
+        """The edges of a mask; ``row`` is :attr:`row`."""
         counts = np.bincount(row[edges], minlength=len(self.counts))
         return replace(self, counts=counts, keys=self.keys[edges], weights=self.weights[edges])
 
 
-def rows_of(parts: Sequence[Part], plan: Plan) -> Rows:
-    """Edges of parts as the plan's recipe wants them; of no part but with all their rows."""
-    rows = _stored(parts, plan)
-    if plan.recipe.edges == "none":
-        return replace(
-            rows,
-            counts=np.zeros_like(rows.counts),
-            keys=rows.keys[:0],
-            weights=rows.weights[:0],
-        )
-    if plan.combine is not None:
-        rows = _combined(rows, parts, plan)
-    rows = _pruned(rows, plan)
-    first = np.array([part.first for part in parts], np.int64)
+def read_edges(slices: Sequence[TraceSlice], layout: GraphLayout) -> EdgeRows:
+    """The edges of slices, with the options of the layout applied.
+
+    With ``edges="none"`` all rows are there and empty.
+    """
+    rows = _stored(slices, layout)
+    if layout.options.edges == "none":
+        nothing = np.zeros_like(rows.counts)
+        return replace(rows, counts=nothing, keys=rows.keys[:0], weights=rows.weights[:0])
+    if layout.combine is not None:
+        rows = _combined(rows, slices, layout)
+    rows = _pruned(rows, layout)
+    first = np.array([one.first for one in slices], np.int64)
     if first.any():
         row = rows.row
-        begin = first[rows.part][row]
+        begin = first[rows.slice][row]
         rows = rows.keep((rows.keys >= begin) & (rows.query[row] >= begin), row)
-    return _shuffled(rows, parts, plan) if plan.recipe.edges == "shuffled" else rows
+    return _shuffled(rows, slices, layout) if layout.options.edges == "shuffled" else rows
 
 
-def _stored(parts: Sequence[Part], plan: Plan) -> Rows:
-    """Edges as the run keeps them: graphs of each part in the order of layers, then heads."""
+def _stored(slices: Sequence[TraceSlice], layout: GraphLayout) -> EdgeRows:
+    """Edges as the run keeps them: of each slice in the order of layers, then heads."""
     indptrs, keys, weights = [], [], []
-    graphs = np.zeros(len(parts), np.int64)
-    for number, part in enumerate(parts):
-        indptr = part.trace.stored("edges.indptr")
-        offsets = part.trace.stored("edges.offset")
-        stored_keys = part.trace.stored("edges.key")
-        stored_weights = part.trace.stored("edges.weight")
-        per_layer = len(indptr) // plan.captured
-        graphs[number] = len(part.at) * per_layer
-        for begin, end in _spans(plan.places[list(part.at)].tolist()):
+    graphs = np.zeros(len(slices), np.int64)
+    for number, one in enumerate(slices):
+        indptr = one.trace.stored("edges.indptr")
+        offsets = one.trace.stored("edges.offset")
+        stored_keys = one.trace.stored("edges.key")
+        stored_weights = one.trace.stored("edges.weight")
+        per_layer = len(indptr) // layout.captured
+        graphs[number] = len(one.layers) * per_layer
+        for begin, end in _spans(layout.stored_index[list(one.layers)].tolist()):
             of_span = slice(begin * per_layer, end * per_layer)
             edges = slice(int(offsets[of_span.start]), int(offsets[of_span.stop]))
             indptrs.append(indptr[of_span].reshape(-1))
             keys.append(stored_keys[edges])
             weights.append(stored_weights[edges])
-    tokens = np.repeat(np.array([part.tokens for part in parts], np.int64), graphs)
-    at = np.concatenate([part.at for part in parts]).astype(np.int64)
-    # Graphs of one layer: all parts come from one run.
-    per_layer = int(graphs.sum()) // len(at)
+    tokens = np.repeat(np.array([one.tokens for one in slices], np.int64), graphs)
+    layer = np.concatenate([one.layers for one in slices]).astype(np.int64)
+    # All slices come from one run, so a layer has as many graphs in each.
+    per_layer = int(graphs.sum()) // len(layer)
     begins = np.cumsum(tokens) - tokens
     graph = np.repeat(np.arange(len(tokens)), tokens)
     # Between two graphs the differences hold one number more, which counts nothing.
     counts = np.delete(np.diff(np.concatenate(indptrs)), np.cumsum(tokens + 1)[:-1] - 1)
-    return Rows(
+    return EdgeRows(
         counts=counts.astype(np.int64),
-        part=np.repeat(np.arange(len(parts)), graphs)[graph],
-        at=np.repeat(at, per_layer)[graph],
-        head=np.tile(np.arange(per_layer), len(at))[graph],
+        slice=np.repeat(np.arange(len(slices)), graphs)[graph],
+        layer=np.repeat(layer, per_layer)[graph],
+        head=np.tile(np.arange(per_layer), len(layer))[graph],
         query=np.arange(len(graph)) - begins[graph],
         keys=np.concatenate(keys).astype(np.int64),
         weights=np.concatenate(weights).astype(np.float32),
     )
 
 
-def _spans(places: list[int]) -> list[tuple[int, int]]:
-    """Runs of consecutive places, each from its first to after its last."""
+def _spans(indices: list[int]) -> list[tuple[int, int]]:
+    """Runs of consecutive indices, each from its first to after its last."""
     spans: list[tuple[int, int]] = []
-    for place in places:
-        if spans and spans[-1][1] == place:
-            spans[-1] = (spans[-1][0], place + 1)
+    for index in indices:
+        if spans and spans[-1][1] == index:
+            spans[-1] = (spans[-1][0], index + 1)
         else:
-            spans.append((place, place + 1))
+            spans.append((index, index + 1))
     return spans
 
 
-def _combined(rows: Rows, parts: Sequence[Part], plan: Plan) -> Rows:
-    """One head a layer: what heads kept, added and divided by their number, or its maximum."""
-    tokens = np.array([part.tokens for part in parts], np.int64)
-    first_head = rows.head == 0
+def _combined(rows: EdgeRows, slices: Sequence[TraceSlice], layout: GraphLayout) -> EdgeRows:
+    """The heads of a layer as one: mean over all heads, or maximum, of the kept weights."""
+    is_first = rows.head == 0
     # Combined rows are those of the first heads, in the same order; a layer begins with query 0.
-    begins = (np.cumsum(first_head) - 1)[first_head & (rows.query == 0)]
-    layer = np.cumsum(first_head & (rows.query == 0)) - 1
+    begins = (np.cumsum(is_first) - 1)[is_first & (rows.query == 0)]
+    layer = np.cumsum(is_first & (rows.query == 0)) - 1
     target = (begins[layer] + rows.query)[rows.row]
-    stride = int(tokens.max())
+    stride = max(one.tokens for one in slices)
     code = target * stride + rows.keys
     order = np.argsort(code, kind="stable")  # within an edge, in the order of heads
     code = code[order]
     starts = np.flatnonzero(np.diff(code, prepend=-1))
     weights = rows.weights[order]
     row, keys = np.divmod(code[starts], stride)
-    at = rows.at[first_head]
+    layer_of_row = rows.layer[is_first]
     if not len(starts):
-        merged = weights
-    elif plan.combine == "max":
-        merged = np.maximum.reduceat(weights, starts)
+        combined = weights
+    elif layout.combine == "max":
+        combined = np.maximum.reduceat(weights, starts)
     else:
-        merged = np.add.reduceat(weights, starts) / plan.heads_of[at[row]].astype(np.float32)
-    return Rows(
-        counts=np.bincount(row, minlength=int(first_head.sum())),
-        part=rows.part[first_head],
-        at=at,
-        head=rows.head[first_head],
-        query=rows.query[first_head],
+        heads = layout.heads_of_layer[layer_of_row[row]].astype(np.float32)
+        combined = np.add.reduceat(weights, starts) / heads
+    return EdgeRows(
+        counts=np.bincount(row, minlength=int(is_first.sum())),
+        slice=rows.slice[is_first],
+        layer=layer_of_row,
+        head=rows.head[is_first],
+        query=rows.query[is_first],
         keys=keys,
-        weights=merged,
+        weights=combined,
     )
 
 
-def _pruned(rows: Rows, plan: Plan) -> Rows:
+def _pruned(rows: EdgeRows, layout: GraphLayout) -> EdgeRows:
     """``min_weight`` and ``top_k`` of each row; ties to the lower key."""
-    least, top_k = np.float32(plan.recipe.min_weight), plan.recipe.top_k
+    least, top_k = np.float32(layout.options.min_weight), layout.options.top_k
     if least > 0:
         rows = rows.keep(rows.weights >= least, rows.row)
     if top_k is not None and rows.counts.max(initial=0) > top_k:
@@ -201,14 +200,15 @@ def _pruned(rows: Rows, plan: Plan) -> Rows:
     return rows
 
 
-def _shuffled(rows: Rows, parts: Sequence[Part], plan: Plan) -> Rows:
+def _shuffled(rows: EdgeRows, slices: Sequence[TraceSlice], layout: GraphLayout) -> EdgeRows:
     """Other keys for the same queries, and their weights in another order."""
-    seeds = [controls.seed_of(plan.recipe.seed, part.trace.id, part.trace.sample) for part in parts]
-    first = np.array([part.first for part in parts], np.int64)[rows.part]
-    tokens = np.array([part.tokens for part in parts], np.int64)[rows.part]
+    seed = layout.options.seed
+    seeds = [controls.seed_of(seed, one.trace.id, one.trace.sample) for one in slices]
+    first = np.array([one.first for one in slices], np.int64)[rows.slice]
+    tokens = np.array([one.tokens for one in slices], np.int64)[rows.slice]
     row_seeds = controls.row_seeds(
-        np.array(seeds, np.uint64)[rows.part],
-        np.array(plan.layers, np.int64)[rows.at],
+        np.array(seeds, np.uint64)[rows.slice],
+        np.array(layout.layers, np.int64)[rows.layer],
         rows.head * tokens + rows.query,
     )
     # Rows before the window have no edges and nothing to draw from.

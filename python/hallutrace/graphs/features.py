@@ -19,50 +19,49 @@ Source: ours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.graphs.edges import Part
-from hallutrace.graphs.recipe import Plan
+from hallutrace.graphs.edges import TraceSlice
+from hallutrace.graphs.layout import GraphLayout
 from hallutrace.store.trace import Trace
 
 Floats = NDArray[np.float32]
 
 
-def fill(part: Part, plan: Plan, nodes: Floats) -> None:
-    """Writes the features of a part's nodes.
+def fill(one: TraceSlice, layout: GraphLayout, x: Floats) -> None:
+    """Writes the features of the nodes of a slice.
 
     Args:
-        part: the trace and its layers.
-        plan: says which columns are whose.
-        nodes: zeros, float32 [graphs * nodes, width] of graphs one a layer, or [nodes, width].
+        one: the trace and its layers.
+        layout: says which columns are whose.
+        x: zeros, float32 [graphs * nodes, features]; one graph, or one for each layer.
     """
-    count = part.tokens - part.first
-    layered = nodes.reshape(
-        len(nodes) // count, count, nodes.shape[1]
-    )  # [layers or 1, nodes, width]
-    for name, columns in plan.columns.items():
-        target = layered[:, :, columns]
+    count = one.tokens - one.first
+    of_graphs = x.reshape(len(x) // count, count, x.shape[1])
+    for name, columns in layout.columns.items():
+        target = of_graphs[:, :, columns]
         if name in _OF_LAYERS:
-            if plan.recipe.per == "trace":
-                # [nodes, layers * width] as [layers, nodes, width]; splitting an axis is a view
-                target = target[0].reshape(count, len(part.at), -1).transpose(1, 0, 2)
-            _OF_LAYERS[name](part, plan, target)
+            if layout.options.per == "trace":
+                # [nodes, layers * columns] as [layers, nodes, columns]; splitting an axis is a view
+                target = target[0].reshape(count, len(one.layers), -1).transpose(1, 0, 2)
+            _OF_LAYERS[name](one, layout, target)
         else:
-            _OF_TOKENS[name](part, target)
+            _OF_TOKENS[name](one, target)
 
 
-def _hidden(part: Part, plan: Plan, nodes: Floats) -> None:
-    """Of [layers, nodes, width + 1]."""
-    trace, reducer = part.trace, plan.recipe.reducer
-    for at, states in zip(part.at, nodes, strict=True):
-        layer = plan.layers[at]
-        positions, vectors = hidden_rows(trace, layer, part.first)
+def _hidden(one: TraceSlice, layout: GraphLayout, x: Floats) -> None:
+    """Of [layers, nodes, states + 1]."""
+    reducer = layout.options.reducer
+    for index, states in zip(one.layers, x, strict=True):
+        layer = layout.layers[index]
+        tokens, vectors = hidden_rows(one.trace, layer, one.first)
         if reducer is not None:
             vectors = reducer.transform(layer, vectors)
-        states[positions, :-1] = vectors
-        states[positions, -1] = 1
+        states[tokens, :-1] = vectors
+        states[tokens, -1] = 1
 
 
 def hidden_rows(trace: Trace, layer: int, first: int) -> tuple[slice | list[int], Floats]:
@@ -74,7 +73,7 @@ def hidden_rows(trace: Trace, layer: int, first: int) -> tuple[slice | list[int]
         first: the token that counts as 0.
 
     Returns:
-        Places of the tokens, and their states, float32 [places, width].
+        Indices of the tokens, and their states, float32 [tokens, hidden size].
     """
     states, kept = trace.hidden(layer), trace.hidden_tokens
     if isinstance(kept, range):
@@ -85,19 +84,19 @@ def hidden_rows(trace: Trace, layer: int, first: int) -> tuple[slice | list[int]
     # The last answer token is the one before the last where that is end-of-sequence; where it is
     # not, both are one and their states are equal.
     is_last = np.array_equal(states[names["last_answer"]], states[names["last"]])
-    placed = {
+    row_of_token = {
         trace.prompt_length - 1: names["last_prompt"],
         (last if is_last else last - 1): names["last_answer"],
         last: names["last"],
     }
-    inside = {token: row for token, row in placed.items() if token >= first}
+    inside = {token: row for token, row in row_of_token.items() if token >= first}
     return [token - first for token in inside], states[list(inside.values())]
 
 
-def _marginals(part: Part, plan: Plan, nodes: Floats) -> None:
+def _marginals(one: TraceSlice, layout: GraphLayout, x: Floats) -> None:
     """Of [layers, nodes, heads * 8 + 1]."""
-    trace, first, heads = part.trace, part.first, plan.heads
-    layers = plan.places[list(part.at)]
+    trace, first, heads = one.trace, one.first, layout.heads
+    layers = layout.stored_index[list(one.layers)]
     which = slice(layers[0], layers[0] + 1) if len(layers) == 1 else layers
 
     def read(name: str, skipped: int) -> NDArray[np.float16]:
@@ -106,54 +105,55 @@ def _marginals(part: Part, plan: Plan, nodes: Floats) -> None:
         swapped: NDArray[np.float16] = stored.swapaxes(1, 2)
         return swapped
 
-    nodes[..., :heads] = read("diagonal", first)
-    nodes[..., heads : 2 * heads] = read("received_mean", first)
-    rows = trace.stored("marginals.entropy").shape[2]
-    begin = part.tokens - rows
+    def write(rows: Floats, number: int, values: NDArray[np.floating[Any]]) -> None:
+        rows[..., number * heads : (number + 1) * heads] = values
+
+    write(x, 0, read("diagonal", first))
+    write(x, 1, read("received_mean", first))
+    begin = one.tokens - trace.stored("marginals.entropy").shape[2]
     skipped = max(0, first - begin)
-    answer = nodes[:, begin + skipped - first :]
-    answer[..., 2 * heads : 3 * heads] = read("previous", skipped)
-    answer[..., 3 * heads : 4 * heads] = read("entropy", skipped)
+    rows = x[:, begin + skipped - first :]  # those of which the run keeps the row
+    write(rows, 2, read("previous", skipped))
+    write(rows, 3, read("entropy", skipped))
     mass = read("mass", skipped)
-    first_token, answer_mass = mass[..., 0], mass[..., -1]
+    write(rows, 4, mass[..., 0])
     if mass.shape[-1] == 5:  # first token, before the context, context, after it, answer
-        prompt, context = mass[..., 1].astype(np.float32) + mass[..., 3], mass[..., 2]
+        write(rows, 5, mass[..., 1].astype(np.float32) + mass[..., 3])
+        write(rows, 6, mass[..., 2])
     else:
-        prompt, context = mass[..., 1], None
-    for at, one in enumerate((first_token, prompt, context, answer_mass), start=4):
-        if one is not None:
-            answer[..., at * heads : (at + 1) * heads] = one
-    answer[..., -1] = 1
+        write(rows, 5, mass[..., 1])
+    write(rows, 7, mass[..., -1])
+    rows[..., -1] = 1
 
 
-def _position(part: Part, nodes: Floats) -> None:
+def _position(one: TraceSlice, x: Floats) -> None:
     """Of [graphs, nodes, 2]."""
-    position = np.arange(part.first, part.tokens, dtype=np.float32)
-    nodes[..., 0] = position
-    nodes[..., 1] = position / max(part.tokens - 1, 1)
+    position = np.arange(one.first, one.tokens, dtype=np.float32)
+    x[..., 0] = position
+    x[..., 1] = position / max(one.tokens - 1, 1)
 
 
-def _role(part: Part, nodes: Floats) -> None:
+def _role(one: TraceSlice, x: Floats) -> None:
     """Of [graphs, nodes, 2]."""
-    prompt = max(part.prompt - part.first, 0)
-    nodes[:, :prompt, 0] = 1
-    nodes[:, prompt:, 1] = 1
+    prompt = max(one.prompt - one.first, 0)
+    x[:, :prompt, 0] = 1
+    x[:, prompt:, 1] = 1
 
 
-def _logprob(part: Part, nodes: Floats) -> None:
+def _logprob(one: TraceSlice, x: Floats) -> None:
     """Of [graphs, nodes, 3]."""
-    skipped = max(part.first - part.prompt, 0)
-    answer = nodes[:, max(part.prompt - part.first, 0) :]
-    answer[..., 0] = part.trace.logprob[skipped:]
-    answer[..., 1] = part.trace.token_entropy[skipped:]
+    skipped = max(one.first - one.prompt, 0)
+    answer = x[:, max(one.prompt - one.first, 0) :]
+    answer[..., 0] = one.trace.logprob[skipped:]
+    answer[..., 1] = one.trace.token_entropy[skipped:]
     answer[..., 2] = 1
 
 
-_OF_LAYERS: dict[str, Callable[[Part, Plan, Floats], None]] = {
+_OF_LAYERS: dict[str, Callable[[TraceSlice, GraphLayout, Floats], None]] = {
     "hidden": _hidden,
     "marginals": _marginals,
 }
-_OF_TOKENS: dict[str, Callable[[Part, Floats], None]] = {
+_OF_TOKENS: dict[str, Callable[[TraceSlice, Floats], None]] = {
     "position": _position,
     "role": _role,
     "logprob": _logprob,

@@ -1,4 +1,4 @@
-"""Batches of graphs, made whole in the workers."""
+"""Batches of graphs as PyTorch Geometric has them, made in worker processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from hallutrace.errors import InputError
-from hallutrace.graphs.build import Graphs
+from hallutrace.graphs.arrays import GraphArrays
 from hallutrace.graphs.collate import to_batch
 from hallutrace.graphs.dataset import TraceGraphs
 from hallutrace.graphs.sampler import ShardSampler
-from hallutrace.graphs.transport import Packed, Slots
+from hallutrace.graphs.shared_memory import Buffers, Packed
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -39,7 +39,13 @@ class GraphLoader(DataLoader[Any]):
         cut: graphs and nodes that ``max_nodes`` has cut in the batches given so far.
 
     Raises:
-        InputError: a batch size below 1, fewer than no workers, or no shard at a time.
+        InputError: ``batch_size`` or ``buffer`` below 1, or ``workers`` below 0.
+
+    Example:
+        >>> loader = GraphLoader(TraceGraphs(run, per="trace"), batch_size=4, shuffle=True, seed=1)
+        >>> batch = next(iter(loader))
+        >>> batch.num_graphs, batch.x.shape[0] == batch.ptr[-1]
+        (4, tensor(True))
     """
 
     def __init__(
@@ -61,50 +67,50 @@ class GraphLoader(DataLoader[Any]):
         self.cut = {"graphs": 0, "nodes": 0}
         under_way = options.get("prefetch_factor") or 2  # torch's own default
         super().__init__(
-            _Whole(graphs, slots=under_way + 2),
+            _Batches(graphs, buffers=under_way + 2),
             batch_size,
             sampler=self.order,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             generator=torch.Generator().manual_seed(seed),
             **options,
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # Held, so that what a worker sends again is not mapped again.
+        # Kept, so that a buffer that a worker sends again is not mapped again.
         mapped: dict[tuple[int, int], torch.Tensor] = {}
-        for made in super().__iter__():
-            if isinstance(made, Packed):
-                mapped[made.slot] = made.memory
-                graphs = made.unpack()
+        for batch in super().__iter__():
+            if isinstance(batch, Packed):
+                mapped[batch.slot] = batch.memory
+                graphs = batch.unpack()
             else:
-                graphs = made
+                graphs = batch
             cut = graphs.of_graphs["cut_nodes"]
             self.cut["graphs"] += int((cut > 0).sum())
             self.cut["nodes"] += int(cut.sum())
             yield to_batch(graphs)
 
 
-class _Whole(Dataset[Any]):
+class _Batches(Dataset[Any]):
     """Gives a batch for a list of numbers; packed where it goes to another process."""
 
-    def __init__(self, graphs: TraceGraphs, slots: int) -> None:
+    def __init__(self, graphs: TraceGraphs, buffers: int) -> None:
         self._graphs = graphs
-        self._count = slots
-        self._slots: Slots | None = None
+        self._count = buffers
+        self._buffers: Buffers | None = None
 
     def __len__(self) -> int:
         return len(self._graphs)
 
-    def __getitems__(self, numbers: Sequence[int]) -> Graphs | Packed:
-        graphs = self._graphs.build(numbers)
+    def __getitems__(self, numbers: Sequence[int]) -> GraphArrays | Packed:
+        graphs = self._graphs.arrays(numbers)
         worker = get_worker_info()
         if worker is None:
             return graphs
-        if self._slots is None:
-            self._slots = Slots(worker.id, self._count)
-        return self._slots.pack(graphs)
+        if self._buffers is None:
+            self._buffers = Buffers(worker.id, self._count)
+        return self._buffers.pack(graphs)
 
 
-def _as_it_is(made: Any) -> Any:
-    return made
+def _unchanged(batch: Any) -> Any:
+    return batch

@@ -1,4 +1,4 @@
-"""The order in which a training reads its graphs: a few shards at a time."""
+"""A random order of graphs that reads a run a few shards at a time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ class ShardSampler(Sampler[int]):
     """All graphs of a dataset once, in an order that the seed decides, a few shards at a time.
 
     Shards come in random order, ``buffer`` of them together, and the graphs of those are mixed, so
-    that no more shards are open than that. Each time it is gone through is another epoch, with
-    another order.
+    that no more shards are open than that. Each iteration is another epoch with another order.
 
     Args:
         graphs: the dataset.
@@ -28,6 +27,12 @@ class ShardSampler(Sampler[int]):
 
     Raises:
         InputError: a buffer below 1.
+
+    Example:
+        >>> graphs = TraceGraphs(run, per="trace")
+        >>> sampler = ShardSampler(graphs, seed=3)
+        >>> sorted(sampler) == list(range(len(graphs)))
+        True
     """
 
     def __init__(self, graphs: TraceGraphs, seed: int = 0, *, buffer: int = 4) -> None:
@@ -36,23 +41,23 @@ class ShardSampler(Sampler[int]):
         self.epoch = 0
         self._seed = seed
         self._buffer = buffer
-        self._per_trace = len(graphs) // max(len(graphs.places), 1)
+        self._graphs_of_trace = graphs.graphs_of_trace
         shard_of = {
             (str(key), int(sample)): shard
             for shard, record in enumerate(graphs.store.records)
             for key, sample in record.keys
         }
         keys = graphs.store.keys()
-        self._shards = np.array([shard_of[keys[place]] for place in graphs.places], np.int64)
+        self._shards = np.array([shard_of[keys[index]] for index in graphs.indices], np.int64)
 
     def __len__(self) -> int:
-        return len(self._shards) * self._per_trace
+        return len(self._shards) * self._graphs_of_trace
 
     def __iter__(self) -> Iterator[int]:
-        dice = np.random.default_rng([self._seed, self.epoch])
+        rng = np.random.default_rng([self._seed, self.epoch])
         self.epoch += 1
-        shards = dice.permutation(np.unique(self._shards))
+        shards = rng.permutation(np.unique(self._shards))
         for begin in range(0, len(shards), self._buffer):
             traces = np.flatnonzero(np.isin(self._shards, shards[begin : begin + self._buffer]))
-            graphs = traces[:, None] * self._per_trace + np.arange(self._per_trace)
-            yield from dice.permutation(graphs.reshape(-1)).tolist()
+            graphs = traces[:, None] * self._graphs_of_trace + np.arange(self._graphs_of_trace)
+            yield from rng.permutation(graphs.reshape(-1)).tolist()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from hallutrace.errors import ModelError
 from hallutrace.model.answer_ends import Answer, AnswerEnds
 from hallutrace.model.loading import Loaded
 from hallutrace.model.locks import exclusive
+from hallutrace.model.seeding import seeded
 from hallutrace.transformers_compat import cache_argument
 
 
@@ -130,7 +130,7 @@ def generate(
         torch.inference_mode(),
         exclusive(loaded.model),
         generation_config(loaded.model, config),
-        _seeded(seed, config.do_sample, loaded.device),
+        seeded(seed, loaded.device) if config.do_sample else nullcontext(),
         faster_decoding(loaded.model),
         freed_memory_kept(),
         _told_of_logits(),
@@ -156,24 +156,6 @@ def generation_config(model: Any, config: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = before
-
-
-_SAMPLING = threading.RLock()
-
-
-@contextmanager
-def _seeded(seed: int, samples: bool, device: torch.device) -> Iterator[None]:
-    """Within it, torch's random numbers come from a seed; afterwards the caller's go on.
-
-    ``generate`` samples from the generator of the whole process, so one thread samples at a time.
-    """
-    if not samples:
-        yield
-        return
-    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with _SAMPLING, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def _at_stop(ends: AnswerEnds, prompt_width: int) -> Any:

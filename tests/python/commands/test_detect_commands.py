@@ -146,7 +146,7 @@ def test_evaluate_refuses_before_any_work(
         "folds or more traces\n"
     )
     assert said(bare, "--label", "contains", "--detectors", "linear-probe") == (
-        f"Error: Expected a run with hidden states for `linear-probe`, got {bare} without - "
+        f"Error: Expected hidden states for `linear-probe`, got none in {bare} - "
         "extract it again with --hidden-states answer\n"
     )
     assert said(run, "--label", "contains", "--detectors", "oracle").startswith(
@@ -242,7 +242,7 @@ def test_train_saves_a_detector_and_what_it_saw(
     assert code == 0
     assert "layer 3: inner folds AUROC" in said  # few answers of a class
     detector = load(out)
-    assert (detector.name, detector.seed, detector.options["token"]) == (
+    assert (detector.name, detector.seed, detector.options.token) == (
         "linear-probe", 3, "last_prompt",
     )  # fmt: skip
     examples = load_examples(hallutrace.open(run), "contains")
@@ -294,7 +294,7 @@ def test_train_refuses_before_any_work(
         return told
 
     assert said(bare, "linear-probe") == (
-        f"Error: Expected a run with hidden states for `linear-probe`, got {bare} without - "
+        f"Error: Expected hidden states for `linear-probe`, got none in {bare} - "
         "extract it again with --hidden-states answer\n"
     )
     assert said(run, "rauq", "--set", "alpha") == (
@@ -340,7 +340,7 @@ def test_train_goes_on_after_ctrl_c(
         if self.epochs == 2:
             raise KeyboardInterrupt
 
-    options = ["--set", "layers=[3]", "--set", "widths=[8]", "--epochs", "4"]
+    options = ["--set", "layers=[3]", "--set", "hidden_dims=[8]", "--epochs", "4"]
     asked = ["train", run, "--detector", "mlp-probe", "--label", "contains", *options, "--out"]
     monkeypatch.setattr(EpochPrinter, "epoch", epoch)
     code, shown, said = command(*asked, tmp_path / "killed")
@@ -466,7 +466,7 @@ def test_score_of_another_run_warns_of_groups(
         "in the run run\n"
     )
     assert command("score", bare, "--detector", probe)[2] == (
-        f"Error: Expected a run with hidden states for `linear-probe`, got {bare} without - "
+        f"Error: Expected hidden states for `linear-probe`, got none in {bare} - "
         "extract it again with --hidden-states answer\n"
     )
     for name in ("training.json", "split.json"):

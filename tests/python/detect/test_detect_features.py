@@ -20,12 +20,12 @@ from hallutrace.detect.detectors.lookback_lens import lookback_ratios
 from hallutrace.detect.detectors.rauq import middle_layers, uncertainties
 from hallutrace.detect.detectors.sinkprobe import sink_scores
 from hallutrace.detect.features import (
-    TOKENS,
     answer_rows,
     answer_states,
     hidden_vector,
     top_values,
 )
+from hallutrace.detect.options import HIDDEN_VECTORS
 from hallutrace.errors import InputError
 from hallutrace.extraction.trace_arrays import POOLED
 from hallutrace.model.loading import load
@@ -262,7 +262,7 @@ def test_hidden_vectors_are_those_that_are_pooled(tmp_path: Path, answer: int, e
     )
     kept = hallutrace.open(write_run(tmp_path / "answer", [made], states="answer"))[0]
     pooled = hallutrace.open(write_run(tmp_path / "pooled", [made], states="pooled"))[0]
-    for token in TOKENS:
+    for token in HIDDEN_VECTORS:
         wanted = pooled.hidden(1)[POOLED.index(token)]
         np.testing.assert_allclose(hidden_vector(kept, 1, token), wanted, rtol=1e-6, atol=1e-6)
         assert np.array_equal(hidden_vector(pooled, 1, token), wanted)

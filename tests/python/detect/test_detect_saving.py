@@ -160,7 +160,8 @@ def test_names_are_in_the_order_of_tables() -> None:
         assert detector.name == name
         assert type(detector).__doc__
         assert "Source" in str(type(detector).__doc__)
-        assert json.loads(json.dumps(detector.options)) == detector.options
+        again = json.loads(json.dumps(detector.options.to_json()))
+        assert make(name, **again).options == detector.options
 
 
 def test_an_unknown_name_or_option_is_refused() -> None:

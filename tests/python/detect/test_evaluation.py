@@ -93,16 +93,21 @@ class Toy(Detector):
     name = "toy"
     is_graph = True
     seeded = True
-    defaults: ClassVar[dict[str, Any]] = {"edges": "true", "breaks": False}
+
+    class Options(Detector.Options):
+        edges: str = "true"
+        breaks: bool = False
+
+    options: Options
     seen: ClassVar[list[tuple[int, set[str], set[str]]]] = []
 
     def fit(self, train: Examples, validation: Examples, *, progress: Any = None) -> None:
         type(self).seen.append((self.seed, set(train.groups), set(validation.groups)))
-        self.noise = 0.1 if self.options["edges"] == "true" else 5.0
+        self.noise = 0.1 if self.options.edges == "true" else 5.0
         if progress is not None:
             progress.epoch(1, 0.5, 0.75, 0.0)
             progress.note("stopped early")
-        if self.options["breaks"]:
+        if self.options.breaks:
             raise InputError("Expected a loss, got none - try again")
 
     def score(self, trace: Any) -> float:

@@ -12,10 +12,11 @@ import hallutrace
 from detect_runs import Made, causal_attention, plain_auroc, write_run
 from edge_runs import parts, planted_edges
 from hallutrace.detect import Examples, make
-from hallutrace.detect.nets.anomaly import Anomaly
+from hallutrace.detect.nets.anomaly import AnomalyScore, mahalanobis
 from hallutrace.detect.nets.batching import GraphBatch, GraphTable
-from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, divergence, no_edges
-from hallutrace.graphs.recipe import Plan, Recipe
+from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, divergence, negative_edges
+from hallutrace.graphs.layout import GraphLayout
+from hallutrace.graphs.options import GraphOptions
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +26,15 @@ def edges(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 @pytest.fixture(scope="module")
 def batch(edges: Examples) -> GraphBatch:
-    recipe = Recipe(features=("marginals", "position"), top_k=3)
-    plan = Plan.of(recipe, edges.store.manifest, "here")
-    return GraphTable(edges, plan, 2**30).batch(np.arange(5))
+    options = GraphOptions(features=("marginals", "position"), top_k=3)
+    layout = GraphLayout.of(options, edges.store.manifest, "here")
+    return GraphTable(edges, layout, 2**30).batch(np.arange(5))
 
 
 @pytest.fixture
 def vae(batch: GraphBatch) -> LayerVae:
     torch.manual_seed(0)
-    made = LayerVae(batch.x.shape[1], 1, 2, width=8, latent=3, steps=2, dropout=0.0)
+    made = LayerVae(batch.x.shape[1], 1, 2, hidden_dim=8, latent=3, num_layers=2, dropout=0.0)
     torch.nn.init.normal_(made.offset)
     return made
 
@@ -46,7 +47,7 @@ def ends_of(batch: GraphBatch, graph: int) -> tuple[int, int]:
 @pytest.mark.parametrize("draw", [True, False])
 def test_pairs_without_an_edge_respect_causality(batch: GraphBatch, draw: bool) -> None:
     torch.manual_seed(0)
-    key, is_free = no_edges(batch, draw)
+    key, is_free = negative_edges(batch, draw)
     assert bool((key <= batch.query).all())
     assert torch.equal(batch.graph[key], batch.graph[batch.query])
     known = set(zip(batch.query.tolist(), batch.key.tolist(), strict=True))
@@ -56,11 +57,11 @@ def test_pairs_without_an_edge_respect_causality(batch: GraphBatch, draw: bool) 
 
 
 def test_pairs_that_lie_evenly_do_not_depend_on_other_graphs(edges: Examples) -> None:
-    plan = Plan.of(Recipe(features=("role",), top_k=3), edges.store.manifest, "here")
-    table = GraphTable(edges, plan, 2**30)
+    layout = GraphLayout.of(GraphOptions(features=("role",), top_k=3), edges.store.manifest, "here")
+    table = GraphTable(edges, layout, 2**30)
     alone, together = table.batch(np.array([4])), table.batch(np.array([2, 4]))
-    one, _ = no_edges(alone, draw=False)
-    other, _ = no_edges(together, draw=False)
+    one, _ = negative_edges(alone, draw=False)
+    other, _ = negative_edges(together, draw=False)
     of_it = together.graph[together.query] == 1
     begin = together.begins[1]
     assert torch.equal(one[alone.graph[alone.query] == 0], other[of_it] - begin)
@@ -73,7 +74,7 @@ def test_reconstruction_is_the_mean_cross_entropy(
     z = torch.randn(len(batch.x), 3)
     found = vae.reconstruction(z, batch, objective, draw=False).detach()
     offset = vae.offset.detach()
-    others, is_free = no_edges(batch, draw=False)
+    others, is_free = negative_edges(batch, draw=False)
     for graph in range(len(batch)):
         terms = []
         for edge in (batch.graph[batch.query] == graph).nonzero()[:, 0].tolist():
@@ -122,7 +123,7 @@ def test_the_sequence_is_the_mean_over_answer_tokens(vae: LayerVae, batch: Graph
 def test_layers_have_their_own_way_in(vae: LayerVae, batch: GraphBatch) -> None:
     before = vae.encode(batch, draw=False).mu
     with torch.no_grad():
-        vae.enter[1] += 1.0
+        vae.embed[1] += 1.0
     after = vae.encode(batch, draw=False).mu
     half = len(before) // 2
     assert torch.equal(before[:half], after[:half])
@@ -162,22 +163,24 @@ def test_distance_from_right_answers() -> None:
     rng = np.random.default_rng(0)
     codes = rng.normal(size=(4000, 3)) @ np.array([[2.0, 0, 0], [1, 1, 0], [0, 0, 0.2]])
     errors = rng.normal(5.0, 2.0, 4000)
-    made = Anomaly.of(errors, codes)
+    made = AnomalyScore.fit(errors, codes)
     covariance = np.cov(codes.T)
     far = np.array([[3.0, -1.0, 0.4]])
     centred = far[0] - codes.mean(axis=0)
     expected = np.sqrt(centred @ np.linalg.inv(covariance) @ centred)
-    assert made.distance(far)[0] == pytest.approx(expected, rel=0.03)  # shrunk by 3 in 4003
+    assert mahalanobis(far, made.mean, made.precision)[0] == pytest.approx(
+        expected, rel=0.03
+    )  # shrunk by 3 in 4003
     scores = made(errors, codes)
     assert abs(scores.mean()) < 1e-9
-    # A unit of error counts as one deviation of errors.
+    # A unit of error counts as one std of errors.
     assert made(errors + 2.0, codes).mean() == pytest.approx(1.0, rel=0.05)
-    again = Anomaly.from_arrays(made.arrays())
+    again = AnomalyScore.from_arrays(made.arrays())
     assert np.array_equal(again(errors, codes), scores)
 
 
 def test_a_code_that_never_varies_is_no_error() -> None:
-    made = Anomaly.of(np.ones(10), np.ones((10, 4)))
+    made = AnomalyScore.fit(np.ones(10), np.ones((10, 4)))
     assert np.isfinite(made(np.ones(2), np.zeros((2, 4)))).all()
 
 

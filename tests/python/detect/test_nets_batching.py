@@ -14,11 +14,13 @@ import hallutrace
 from detect_runs import Made, causal_attention, write_run
 from edge_runs import planted_edges
 from hallutrace.detect import Examples, make
-from hallutrace.detect.nets.batching import GraphBatch, GraphTable, Piece, piece_of
+from hallutrace.detect.nets.batching import GraphBatch, GraphTable, read_compact
 from hallutrace.detect.nets.encoders import AttentionNet
-from hallutrace.detect.nets.message import Gine, Pool, answer_max, answer_mean
+from hallutrace.detect.nets.message import GineLayer, answer_max, answer_mean
 from hallutrace.graphs import graph_of
-from hallutrace.graphs.recipe import Plan, Recipe
+from hallutrace.graphs.arrays import GraphArrays
+from hallutrace.graphs.layout import GraphLayout
+from hallutrace.graphs.options import GraphOptions
 
 FEATURES = ("hidden", "marginals", "position", "role", "logprob")
 
@@ -28,9 +30,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     return planted_edges(tmp_path_factory.mktemp("edges") / "run", 12, states="answer")
 
 
-def plan_of(examples: Examples, per: str, **recipe: object) -> Plan:
-    chosen = Recipe(per=per, features=FEATURES, **recipe)
-    return Plan.of(chosen, examples.store.manifest, "here")
+def layout_of(examples: Examples, per: str, **options: object) -> GraphLayout:
+    chosen = GraphOptions(per=per, features=FEATURES, **options)
+    return GraphLayout.of(chosen, examples.store.manifest, "here")
 
 
 def dense(batch: GraphBatch, graph: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,10 +47,10 @@ def dense(batch: GraphBatch, graph: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("edges", ["true", "shuffled", "none"])
 def test_a_graph_of_each_layer_is_graph_of(examples: Examples, edges: str) -> None:
-    table = GraphTable(examples, plan_of(examples, "layer", edges=edges, top_k=3), 2**30)
+    table = GraphTable(examples, layout_of(examples, "layer", edges=edges, top_k=3), 2**30)
     rows = np.array([7, 2, 9])
     batch = table.batch(rows)
-    assert len(batch) == 6 and not table.streamed
+    assert len(batch) == 6 and not table.is_streamed
     for layer in range(2):
         for at, row in enumerate(rows):
             data = graph_of(examples[row], layer, features=FEATURES, edges=edges, top_k=3)
@@ -61,7 +63,7 @@ def test_a_graph_of_each_layer_is_graph_of(examples: Examples, edges: str) -> No
 
 
 def test_a_graph_of_a_trace_has_a_weight_for_each_layer(examples: Examples) -> None:
-    table = GraphTable(examples, plan_of(examples, "trace"), 2**30)
+    table = GraphTable(examples, layout_of(examples, "trace"), 2**30)
     batch = table.batch(np.array([3, 0]))
     for at, row in enumerate((3, 0)):
         data = graph_of(examples[row], features=FEATURES)
@@ -79,8 +81,8 @@ def test_heads_kept_apart_have_a_weight_each(per: str, tmp_path: Path) -> None:
     made = [Made(causal_attention((2, 3, 9 + at), rng), 5, at % 2) for at in range(4)]
     store = hallutrace.open(write_run(tmp_path / "run", made, combine="each"))
     examples = Examples(store, np.arange(4), np.zeros(4, np.int8))
-    recipe = Recipe(per=per, features=("role",), top_k=2)
-    table = GraphTable(examples, Plan.of(recipe, store.manifest, "here"), 2**30)
+    options = GraphOptions(per=per, features=("role",), top_k=2)
+    table = GraphTable(examples, GraphLayout.of(options, store.manifest, "here"), 2**30)
     batch = table.batch(np.array([2, 1]))
     data = graph_of(examples[1], features=["role"], top_k=2)
     _, weights = dense(batch, 1)
@@ -98,9 +100,9 @@ def test_heads_kept_apart_have_a_weight_each(per: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("per", ["layer", "trace"])
 def test_streamed_graphs_are_those_in_memory(examples: Examples, per: str) -> None:
-    plan = plan_of(examples, per)
-    held, streamed = GraphTable(examples, plan, 2**30), GraphTable(examples, plan, 1)
-    assert streamed.streamed and not held.streamed
+    layout = layout_of(examples, per)
+    held, streamed = GraphTable(examples, layout, 2**30), GraphTable(examples, layout, 1)
+    assert streamed.is_streamed and not held.is_streamed
     rows = np.array([5, 1, 11, 0])
     one, other = held.batch(rows), streamed.batch(rows)
     for part in fields(GraphBatch):
@@ -112,32 +114,32 @@ def test_streamed_graphs_are_those_in_memory(examples: Examples, per: str) -> No
 
 
 def test_features_of_a_table_have_these_moments(examples: Examples) -> None:
-    table = GraphTable(examples, plan_of(examples, "layer"), 2**30)
-    (mean, deviation), of_edges = table.moments(np.arange(12))
+    table = GraphTable(examples, layout_of(examples, "layer"), 2**30)
+    (mean, std), of_edges = table.moments(np.arange(12))
     x = torch.cat([graph_of(trace, 1, features=FEATURES).x for trace in examples]).double()
     assert np.allclose(mean[1], x.mean(dim=0), atol=1e-5)
     spread = x.std(dim=0, correction=0)
-    assert np.allclose(deviation[1], torch.where(spread < 1e-6, 1.0, spread), atol=1e-4)
+    assert np.allclose(std[1], torch.where(spread < 1e-6, 1.0, spread), atol=1e-4)
     weights = np.concatenate([trace.layer(at).weights for trace in examples for at in (0, 1)])
     assert np.allclose(of_edges, [[weights.mean()], [weights.std()]], atol=1e-6)
 
 
 def test_compact_means_small(examples: Examples) -> None:
-    plan = plan_of(examples, "layer")
-    piece = piece_of(list(examples), plan)
-    assert piece.weights.dtype == np.float16 and piece.key.dtype == np.uint8
-    joined = Piece.join([piece, piece_of(list(examples), plan)])
-    assert joined.bytes == pytest.approx(2 * piece.bytes, abs=16)
+    layout = layout_of(examples, "layer")
+    graphs = read_compact(list(examples), layout)
+    assert graphs.of_edges["edge_attr"].dtype == np.float16
+    assert graphs.of_edges["edge_index"].dtype == np.uint8
+    assert GraphArrays.join([graphs, graphs]).bytes == 2 * graphs.bytes
 
 
 def test_message_passing_is_that_of_gineconv(examples: Examples) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch_geometric.nn import GINEConv
-    table = GraphTable(examples, plan_of(examples, "trace"), 2**30)
+    table = GraphTable(examples, layout_of(examples, "trace"), 2**30)
     batch = table.batch(np.arange(5))
     torch.manual_seed(0)
-    ours = Gine(8, 2).double()
+    ours = GineLayer(8, 2).double()
     torch.nn.init.normal_(ours.net[-1].weight)  # which begins as zero
     theirs = GINEConv(ours.net, edge_dim=2).double()
     theirs.lin.load_state_dict(ours.edge.state_dict())
@@ -157,17 +159,16 @@ def test_message_passing_is_that_of_gineconv(examples: Examples) -> None:
 
 
 def test_pooling_reads_answer_tokens_alone(examples: Examples) -> None:
-    batch = GraphTable(examples, plan_of(examples, "trace"), 2**30).batch(np.arange(4))
+    batch = GraphTable(examples, layout_of(examples, "trace"), 2**30).batch(np.arange(4))
     x = torch.randn(len(batch.x), 3)
     for graph in range(4):
         chosen = x[(batch.graph == graph) & batch.answer]
         assert torch.allclose(answer_mean(x, batch)[graph], chosen.mean(dim=0), atol=1e-6)
         assert torch.equal(answer_max(x, batch)[graph], chosen.amax(dim=0))
-    assert Pool()(x, batch).shape == (4, 6)
 
 
 def test_a_network_reads_graphs_without_edges(examples: Examples) -> None:
-    table = GraphTable(examples, plan_of(examples, "trace", edges="none"), 2**30)
+    table = GraphTable(examples, layout_of(examples, "trace", edges="none"), 2**30)
     batch = table.batch(np.arange(3))
     assert not len(batch.key)
     net = AttentionNet(batch.x.shape[1], 2, 8, 2, 0.0)
@@ -176,7 +177,7 @@ def test_a_network_reads_graphs_without_edges(examples: Examples) -> None:
 
 
 def test_mixed_precision_reads_the_same_graphs(examples: Examples) -> None:
-    batch = GraphTable(examples, plan_of(examples, "trace"), 2**30).batch(np.arange(6))
+    batch = GraphTable(examples, layout_of(examples, "trace"), 2**30).batch(np.arange(6))
     torch.manual_seed(0)
     net = AttentionNet(batch.x.shape[1], 2, 8, 2, 0.0)
     plain = net(batch)

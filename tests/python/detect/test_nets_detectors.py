@@ -69,7 +69,7 @@ def test_marginals_do_not_tell_them(name: str, edges: Examples) -> None:
     assert is_chance(reached(name, edges)[1], parts(edges)[2].labels)
 
 
-def test_a_bent_direction_is_seen_by_the_perceptron(hidden: Examples) -> None:
+def test_a_bent_direction_is_seen_by_the_mlp(hidden: Examples) -> None:
     probe, auroc = reached("mlp-probe", hidden, **QUICK, epochs=15)
     assert auroc > 0.95 and probe.state()[1]["layer"] == 1
     assert is_chance(reached("linear-probe", hidden)[1], parts(hidden)[2].labels)
@@ -78,22 +78,22 @@ def test_a_bent_direction_is_seen_by_the_perceptron(hidden: Examples) -> None:
 
 
 def test_reduced_hidden_states_reach_graph_models(hidden: Examples) -> None:
-    options = {**QUICK, "features": ["hidden"], "hidden_columns": 6, "epochs": 15}
+    options = {**QUICK, "features": ["hidden"], "hidden_components": 6, "epochs": 15}
     assert reached("attention-gnn", hidden, **options)[1] > 0.95
 
 
 @pytest.mark.parametrize("name", [*GRAPHS, "mlp-probe"])
 def test_shuffled_labels_teach_nothing(name: str, edges: Examples, hidden: Examples) -> None:
     examples = hidden if name == "mlp-probe" else edges
-    dice = np.random.default_rng(2)
-    mixed = replace(examples, labels=dice.permutation(examples.labels))
+    rng = np.random.default_rng(2)
+    mixed = replace(examples, labels=rng.permutation(examples.labels))
     assert is_chance(reached(name, mixed, **QUICK, epochs=6)[1], parts(mixed)[2].labels)
 
 
 SMALL: list[tuple[str, dict[str, Any]]] = [
     ("mlp-probe", {"epochs": 2}),
-    ("attention-gnn", {"epochs": 1, "features": ["hidden", "marginals"], "hidden_columns": 3}),
-    ("graph-vae", {"epochs": 1, "features": ["hidden", "role"], "hidden_columns": None}),
+    ("attention-gnn", {"epochs": 1, "features": ["hidden", "marginals"], "hidden_components": 3}),
+    ("graph-vae", {"epochs": 1, "features": ["hidden", "role"], "hidden_components": None}),
     ("graph-vae", {"epochs": 1, "scorer": "gru", "objective": "binary"}),
     ("graph-vae", {"epochs": 1, "training": "two-stage"}),
     ("graph-vae", {"epochs": 1, "supervised": False}),
@@ -217,13 +217,14 @@ def test_runs_that_lack_something_are_refused_before_any_work(edges: Examples) -
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [
-        ("mlp-probe", "widths", []), ("mlp-probe", "token", "middle"),
+        ("mlp-probe", "hidden_dims", []), ("mlp-probe", "token", "middle"),
         ("mlp-probe", "layers", [-1]),
         ("mlp-probe", "dropout", 1.0), ("mlp-probe", "epochs", 0),
         ("attention-gnn", "edges", "false"), ("attention-gnn", "features", []),
-        ("attention-gnn", "steps", 0), ("attention-gnn", "memory", 0.5),
-        ("graph-vae", "scorer", "lstm"), ("graph-vae", "beta", -1.0), ("graph-vae", "latent", 0),
-        ("graph-vae", "objective", "rows"), ("graph-vae", "hidden_columns", 0),
+        ("attention-gnn", "num_layers", 0), ("attention-gnn", "memory_mib", 0.5),
+        ("graph-vae", "scorer", "lstm"), ("graph-vae", "beta", -1.0),
+        ("graph-vae", "latent_dim", 0), ("graph-vae", "objective", "rows"),
+        ("graph-vae", "hidden_components", 0),
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing_are_refused(name: str, option: str, value: Any) -> None:

@@ -27,7 +27,7 @@ from hallutrace.graphs import (
     collate,
     graph_of,
 )
-from hallutrace.graphs.edges import Part
+from hallutrace.graphs.edges import TraceSlice
 from hallutrace.splits import PARTS
 from hallutrace.store.reader import OPEN_SHARDS, TraceStore
 from hallutrace.store.trace import Trace
@@ -195,16 +195,16 @@ def test_splits_go_by_group_and_miss_nothing(run: Path) -> None:
     assert not groups["train"] & groups["test"]
     assert not groups["train"] & groups["validation"]
     assert not groups["validation"] & groups["test"]
-    places = np.concatenate([part.places for part in parts.values()])
-    assert sorted(places.tolist()) == [at for at in range(60) if at not in (7, 30)]
+    indices = np.concatenate([part.indices for part in parts.values()])
+    assert sorted(indices.tolist()) == [at for at in range(60) if at not in (7, 30)]
     store = hallutrace.open(run)
     for part in parts.values():
-        assert part.labels.tolist() == [label_of(-1, store[at]) for at in part.places.tolist()]
+        assert part.labels.tolist() == [label_of(-1, store[at]) for at in part.indices.tolist()]
         assert [int(graph.y) for graph in part] == np.repeat(part.labels, 4).tolist()
     again = TraceGraphs(run, labels="hand", split="train", seed=1)
-    assert again.places.tolist() == parts["train"].places.tolist()
+    assert again.indices.tolist() == parts["train"].indices.tolist()
     other = TraceGraphs(run, labels="hand", split="train", seed=2)
-    assert other.places.tolist() != again.places.tolist()
+    assert other.indices.tolist() != again.indices.tolist()
     with pytest.warns(UserWarning, match="Expected `labels` with `split`, got none, and .* hand"):
         bare = TraceGraphs(run, split="train", seed=1)
     assert "y" not in bare[0]
@@ -225,10 +225,10 @@ def test_splits_are_those_of_the_evaluation(run: Path, label: str, seed: int) ->
         part = Material.of(examples, count, seed).parts[number]
         for name in PARTS:
             graphs = TraceGraphs(run, labels=given, split=name, seed=seed, fold=number, folds=count)
-            assert graphs.places.tolist() == examples.places[getattr(part, name)].tolist()
+            assert graphs.indices.tolist() == examples.places[getattr(part, name)].tolist()
     default = TraceGraphs(run, labels=given, split="test", seed=seed)
     first = Material.of(examples, 5, seed).parts[0].test
-    assert default.places.tolist() == examples.places[first].tolist()
+    assert default.indices.tolist() == examples.places[first].tolist()
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_principal_components_are_those_of_scikit_learn(run: Path) -> None:
 
 
 def test_a_reducer_in_several_passes_is_the_same(run: Path, monkeypatch: Any) -> None:
-    from hallutrace.graphs import reduce
+    from hallutrace.graphs import reducer
 
     traces = TraceGraphs(run).traces
     once = HiddenReducer(4).fit(traces)
-    monkeypatch.setattr(reduce, "_SUMS_BYTES", 1)
-    monkeypatch.setattr(reduce, "_ROWS", 1)
+    monkeypatch.setattr(reducer, "_SUMS_BYTES", 1)
+    monkeypatch.setattr(reducer, "_ROWS", 1)
     several = HiddenReducer(4).fit(traces)
     for layer in once.layers:
         states = traces[0].hidden(layer)
@@ -339,13 +339,13 @@ def test_nothing_fitted_has_seen_a_test_question(run: Path) -> None:
     train = TraceGraphs(store, labels="hand", split="train", seed=0)
     others = np.concatenate(
         [
-            TraceGraphs(store, labels="hand", split=name, seed=0).places
+            TraceGraphs(store, labels="hand", split=name, seed=0).indices
             for name in ("validation", "test")
         ]
     )
     store.seen.clear()
     HiddenReducer(4).fit(train.traces)
-    assert store.seen == set(train.places.tolist())
+    assert store.seen == set(train.indices.tolist())
     assert not store.seen & set(others.tolist())
     # What was fitted does not change when the test part is looked at.
     reducer = HiddenReducer(4).fit(train.traces)
@@ -366,7 +366,7 @@ def test_what_a_reducer_cannot_do(run: Path, tmp_path: Path) -> None:
         (lambda: HiddenReducer(2).fit([]), "Expected traces to fit a reducer on, got none"),
         (
             lambda: HiddenReducer(161).fit(traces),
-            "Expected at most 160 columns, the width of the states, got 161",
+            "Expected at most 160 columns, the size of the states, got 161",
         ),
         (
             lambda: HiddenReducer(160).fit(traces[:1]),
@@ -404,9 +404,9 @@ def test_pooled_states_of_answers_that_end(tmp_path: Path) -> None:
         np.testing.assert_array_equal(states[places, :-1], trace.hidden(2)[:3])
 
 
-def test_a_part_reads_its_lengths(run: Path) -> None:
+def test_a_slice_reads_its_lengths(run: Path) -> None:
     trace = hallutrace.open(run)[0]
-    plan = TraceGraphs(run, window=3, max_nodes=2)._plan
-    part = Part.of(trace, [0], plan)
+    layout = TraceGraphs(run, window=3, max_nodes=2)._layout
+    part = TraceSlice.of(trace, [0], layout)
     assert part.first == len(trace.tokens) - 2
     assert part.cut == part.first - (trace.prompt_length - 3)

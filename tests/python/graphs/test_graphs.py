@@ -155,13 +155,13 @@ def test_edges_can_be_pruned_further(opened: Open) -> None:
 
 def test_ties_go_to_the_lower_key(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = opened()[3]
-    read = Trace._array
+    read = Trace.stored
 
     def equal(self: Trace, name: str) -> Any:
         array = read(self, name)
         return np.full_like(array, 0.25) if name == "edges.weight" else array
 
-    monkeypatch.setattr(Trace, "_array", equal)
+    monkeypatch.setattr(Trace, "stored", equal)
     graph = graph_of(trace, 0, top_k=2)
     edges = trace.layer(0)
     expected = [keys[:2] for keys in np.split(edges.keys, edges.indptr[1:-1])]
@@ -242,7 +242,7 @@ def test_features_stand_in_the_order_given(opened: Open) -> None:
     graph = graphs[4]
     for name, columns in graphs.columns.items():
         np.testing.assert_array_equal(graph.x[:, columns], plain_features(store[4], 1, name))
-    assert graph.x.shape[1] == graphs.width == graphs.columns["logprob"].stop
+    assert graph.x.shape[1] == graphs.num_node_features == graphs.columns["logprob"].stop
     nothing = TraceGraphs(store, features=())[0]
     assert nothing.x.shape == (len(store[0].tokens), 0)
     assert nothing.num_nodes == len(store[0].tokens)
@@ -376,8 +376,8 @@ def test_all_keys_are_as_likely(count: int, choices: int) -> None:
     )
     keys = controls.shuffled_keys(np.full(rows, count), np.full(rows, choices), seeds)
     share = count / choices
-    deviation = np.sqrt(rows * share * (1 - share))
-    assert np.abs(np.bincount(keys, minlength=choices) - rows * share).max() < 5 * deviation
+    std = np.sqrt(rows * share * (1 - share))
+    assert np.abs(np.bincount(keys, minlength=choices) - rows * share).max() < 5 * std
     if choices == 5:  # and all sets of them
         sets = np.unique(keys.reshape(rows, 3), axis=0, return_counts=True)[1]
         assert len(sets) == 10
@@ -409,9 +409,9 @@ REFUSED = [
         {"split": "training"},
         "Expected `split` to be train, validation, test or None, got 'training'",
     ),
-    ({"split": "train", "places": [1]}, "Expected `split` or `places`, got both - leave one out"),
-    ({"places": [3, 7]}, "Expected places in 0..7, got 7"),
-    ({"places": [1.5]}, "Expected `places` whole numbers [traces], got float64 [1]"),
+    ({"split": "train", "indices": [1]}, "Expected `split` or `indices`, got both - leave one out"),
+    ({"indices": [3, 7]}, "Expected `indices` in 0..7, got 7"),
+    ({"indices": [1.5]}, "Expected `indices` whole numbers [traces], got float64 [1]"),
     ({"labels": {("q0", 0): 2}}, "Expected labels 1, 0 or None, got 2"),
     (
         {"reducer": HiddenReducer(2)},

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.base import Progress
+from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.nets.batching import GraphBatch, GraphTable
-from hallutrace.detect.nets.detector import Supervised, check_both_classes, cross_entropy
+from hallutrace.detect.nets.batching import GraphBatch
+from hallutrace.detect.nets.detector import check_both_classes
 from hallutrace.detect.nets.encoders import AttentionNet
 from hallutrace.detect.nets.graph_detector import GraphDetector
-from hallutrace.detect.nets.task import seeded
+from hallutrace.detect.nets.task import Rows, classification, cross_entropy
+from hallutrace.detect.options import Count
+from hallutrace.model.seeding import seeded
 from hallutrace.store.trace import Trace
 
 
 class AttentionGnn(GraphDetector):
     """Message passing over one graph a trace, whose edges carry the weights of all layers.
 
-    Formula: tokens are nodes; where a query looks at a key in any layer there is one edge, with
+    Formula: tokens are nodes; where a query attends to a key in any layer there is one edge, with
     w in R^(layers x heads kept apart), 0 where a layer did not keep it. x = relu(W features); then
-    ``steps`` times x_i += net(norm(x)_i + sum_j relu(norm(x)_j + W' w_ij + b')); the logit is a
-    perceptron of mean and maximum of x over the answer tokens. Binary cross entropy; early stopping
-    on validation AUROC.
-
-    Options: ``width`` of nodes within, ``steps``, and those of
-    :class:`~hallutrace.detect.nets.graph_detector.GraphDetector`.
+    ``num_layers`` times x_i += net(norm(x)_i + sum_j relu(norm(x)_j + W' w_ij + b')); the logit is
+    an MLP of mean and maximum of x over the answer tokens. Binary cross entropy; early stopping on
+    validation AUROC.
 
     Source: after CHARM: Frasca, Bar-Shalom, Ziser, Maron 2025, "Neural Message-Passing on Attention
     Graphs for Hallucination Detection", arXiv 2509.24770. Its text and code could not be read here;
@@ -42,19 +40,26 @@ class AttentionGnn(GraphDetector):
     are of whole answers. CHARM's own message function and readout are not known to be these.
     """
 
-    name: ClassVar[str] = "attention-gnn"
-    defaults: ClassVar[Mapping[str, Any]] = {**GraphDetector.defaults, "width": 32, "steps": 2}
+    name = "attention-gnn"
+    source = Source(
+        "after CHARM: Frasca et al. 2025, Neural Message-Passing on Attention Graphs for "
+        "Hallucination Detection (arXiv 2509.24770), its abstract and public summaries",
+        "text",
+    )
 
-    def check_options(self) -> None:
-        """Refuses a network without nodes or steps."""
-        super().check_options()
-        self.require_whole("width", "steps")
+    class Options(GraphDetector.Options):
+        """Of the network, the graphs and the training."""
+
+        hidden_dim: Count = Field(32, description="numbers of a node within the network")
+        num_layers: Count = Field(2, description="rounds of message passing")
+
+    options: Options
 
     def make_net(self, shape: dict[str, int]) -> AttentionNet:
         """A new network."""
         options = self.options
-        sizes = (shape["width"], shape["channels"], options["width"], options["steps"])
-        return AttentionNet(*sizes, options["dropout"])
+        sizes = (options.hidden_dim, options.num_layers, options.dropout)
+        return AttentionNet(shape["node_dim"], shape["edge_dim"], *sizes)
 
     def fit(
         self,
@@ -65,29 +70,26 @@ class AttentionGnn(GraphDetector):
         workspace: Path | None = None,
     ) -> None:
         """Trains the network; epochs are chosen on the validation part."""
-        check_both_classes(train, "training")
-        check_both_classes(validation, "validation")
-        self.prepare(train)
-        learnt, held = self.table(train), self.table(validation)
-        with seeded(self.seed):
-            assert self._shape is not None
-            net = self.make_net(self._shape)
-            nodes, edges = learnt.moments(np.arange(len(learnt)))
-            net.standard.learn(*nodes)
-            net.edges.learn(*edges)
+        check_both_classes(train, validation)
+        with seeded(self.seed, self.options.torch_device()):
+            net = self.prepare(train)
+            train_graphs, validation_graphs = self.table(train), self.table(validation)
+            nodes, edges = train_graphs.moments()
+            net.standardize_nodes.set_moments(*nodes)
+            net.standardize_edges.set_moments(*edges)
 
-            def loss(rows: NDArray[np.int64], truth: torch.Tensor, device: torch.device) -> Any:
-                return cross_entropy(net(learnt.batch(rows).to(device)), truth)
+            def loss(rows: Rows, labels: torch.Tensor, device: torch.device) -> torch.Tensor:
+                return cross_entropy(net(train_graphs.batch(rows).to(device)), labels)
 
-            task = Supervised(
-                model=net,
-                labels=train.labels,
-                held=validation.labels,
-                loss_of=loss,
-                scores_of=lambda size, device: _scores(net, held, size, device),
-                shuffle=lambda dice: learnt.order(dice, np.arange(len(learnt))),
+            task = classification(
+                net,
+                train.labels,
+                validation.labels,
+                loss,
+                lambda batch_size, device: validation_graphs.map(net, batch_size, device),
+                train_graphs.order,
             )
-            self.history["all"] = self.train(task, train, validation, "all", progress, workspace)
+            self.train(task, train, validation, "all", progress, workspace)
         net.eval()
         self._net = net
 
@@ -101,11 +103,3 @@ class AttentionGnn(GraphDetector):
         with torch.no_grad():
             found = self.net.tokens(self.batch([trace])).double().numpy()
         return self.padded(found, trace)
-
-
-def _scores(
-    net: AttentionNet, table: GraphTable, size: int, device: torch.device
-) -> NDArray[np.float64]:
-    return np.concatenate(
-        [net(batch.to(device)).double().cpu().numpy() for _, batch in table.batches(size)]
-    )

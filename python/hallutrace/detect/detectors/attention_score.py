@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.detect.base import Scorer, Source
+from hallutrace.detect.needs import Needs
 from hallutrace.errors import InputError
-from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 
 
@@ -42,10 +42,6 @@ class AttentionScore(Scorer):
     triangular, so its eigenvalues are its diagonal, and the mean log eigenvalue is what is written
     here. It is defined on a forward pass over the finished text: the last row counts.
 
-    Options: ``layer``, number in the model, by default the middle one (15 of 32, the default of the
-    authors' code; the paper compares all); ``tokens``, ``answer`` as the authors' runs have it or
-    ``all``; ``sign``, -1 (less attention to oneself is riskier) or 1.
-
     Source: Sriramanan et al. 2024, LLM-Check, Attention Score; public code
     GaurangSriramanan/LLM_Check_Hallucination_Detection, ``get_attn_eig_prod``, read; the paper's
     text was not. Departures: the authors' code leaves the sign to the analysis, the code of
@@ -54,34 +50,49 @@ class AttentionScore(Scorer):
     """
 
     name = "attention-score"
-    defaults: ClassVar[Mapping[str, Any]] = {"layer": None, "tokens": "answer", "sign": -1}
+    source = Source(
+        "Sriramanan et al. 2024, LLM-Check, Attention Score",
+        "code",
+        "GaurangSriramanan/LLM_Check_Hallucination_Detection",
+    )
 
-    def check_options(self) -> None:
-        """Refuses options that mean nothing."""
-        layer = self.options["layer"]
-        good = layer is None or (type(layer) is int and layer >= 0)
-        self.require_option("layer", good, "a layer's number, from 0, or None")
-        self.require_option("tokens", self.options["tokens"] in ("answer", "all"), "answer or all")
-        self.require_option("sign", self.options["sign"] in (-1, 1), "-1 or 1")
+    class Options(Scorer.Options):
+        """Which layer and rows, and what counts as risky."""
 
-    def check(self, store: TraceStore) -> None:
-        """Refuses a layer whose attention the run does not have."""
-        super().check(store)
-        self._place(list(store.manifest.facts["captured_layers"]))
+        layer: int | None = Field(
+            None,
+            ge=0,
+            description="number in the model; the middle one unless given (15 of 32, the default "
+            "of the authors' code; the paper compares all)",
+        )
+        tokens: Literal["answer", "all"] = Field(
+            "answer", description="rows of the answer, as the authors' runs have it, or all rows"
+        )
+        sign: Literal[-1, 1] = Field(
+            -1, description="-1: less attention of tokens to themselves is riskier; 1: more is"
+        )
+
+    options: Options
+
+    @property
+    def needs(self) -> Needs:
+        """The mean log diagonal of one layer."""
+        layer = self.options.layer
+        return Needs(marginals=("log_diagonal",), layers=() if layer is None else (layer,))
 
     def score(self, trace: Trace) -> float:
         """Minus the mean log diagonal, summed over heads."""
-        place = self._place(trace.layers)
+        index = self._layer_index(trace.layers)
         answer = len(trace.logprob)
         log_diagonal = trace.marginals.log_diagonal
         found = attention_score(
-            log_diagonal, place, trace.prompt_length, answer, self.options["tokens"]
+            log_diagonal, index, trace.prompt_length, answer, self.options.tokens
         )
-        return float(self.options["sign"] * found)
+        return float(self.options.sign * found)
 
-    def _place(self, layers: list[int]) -> int:
-        """Where the chosen layer is among those captured."""
-        layer = self.options["layer"]
+    def _layer_index(self, layers: list[int]) -> int:
+        """Index of the chosen layer among those captured."""
+        layer = self.options.layer
         if layer is None:
             return (len(layers) - 1) // 2
         if layer not in layers:

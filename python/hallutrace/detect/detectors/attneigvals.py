@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.detectors.lapeigvals import LapEigvals
+from hallutrace.detect.needs import Needs
 from hallutrace.store.trace import Trace
 
 
@@ -19,6 +20,7 @@ class AttnEigvals(LapEigvals):
     """
 
     name = "attneigvals"
+    needs = Needs(marginals=("diagonal",))
 
     def values(self, trace: Trace) -> NDArray[np.float32]:
         """The diagonal of the rows that produced something, float32 [layers, heads, N - 1]."""

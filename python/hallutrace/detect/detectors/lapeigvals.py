@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from hallutrace.detect.base import Source
 from hallutrace.detect.features import top_values
-from hallutrace.detect.linear import LinearDetector
+from hallutrace.detect.linear import Balanced, Components, LinearDetector
+from hallutrace.detect.needs import Needs
 from hallutrace.store.trace import Trace
 
 
@@ -45,9 +45,7 @@ class LapEigvals(LinearDetector):
     projected on 512 principal components and given to a logistic regression with balanced classes.
     The authors read attention during generation: the last of the N tokens has no row, T = N - 1.
 
-    Options: ``top_k`` (the authors compare 5 to 100), and those of
-    :class:`~hallutrace.detect.linear.LinearDetector`: ``components`` 512 and ``balanced``, as in
-    the authors' code. Departures: scaling and penalty are chosen on the validation part (theirs:
+    Departures: scaling and penalty are chosen on the validation part (theirs:
     ``standardize=False, C=1``); a trace with fewer tokens than ``top_k`` is filled up with zeros,
     where the authors choose ``top_k`` below the shortest.
 
@@ -58,18 +56,27 @@ class LapEigvals(LinearDetector):
     """
 
     name = "lapeigvals"
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **LinearDetector.recipe,
-        "components": 512,
-        "balanced": True,
-        "top_k": 10,
-    }
+    source = Source(
+        "Binkowski et al. 2025, Hallucination Detection in LLMs Using Spectral Features of "
+        "Attention Maps (arXiv 2502.17598), equations 1 to 4",
+        "code",
+        "graphml-lab-pwr/lapeigvals",
+    )
+    needs = Needs(marginals=("diagonal", "received_mean"))
 
-    def check_options(self) -> None:
-        """Refuses a number of eigenvalues below 1."""
-        super().check_options()
-        top_k = self.options["top_k"]
-        self.require_option("top_k", type(top_k) is int and top_k > 0, "an integer >= 1")
+    class Options(LinearDetector.Options):
+        """Of the eigenvalues, and of the regression as the authors' code has it."""
+
+        components: Components = 512
+        balanced: Balanced = True
+        top_k: int = Field(
+            10,
+            ge=1,
+            description="largest eigenvalues kept of each layer and head (the authors compare 5 to "
+            "100)",
+        )
+
+    options: Options
 
     def values(self, trace: Trace) -> NDArray[np.float32]:
         """What is sorted, float32 [layers, heads, tokens]."""
@@ -78,4 +85,4 @@ class LapEigvals(LinearDetector):
 
     def feature(self, trace: Trace) -> NDArray[np.float32]:
         """The largest of each layer and head, descending, float32 [layers * heads * top_k]."""
-        return top_values(self.values(trace), self.options["top_k"]).reshape(-1)
+        return top_values(self.values(trace), self.options.top_k).reshape(-1)

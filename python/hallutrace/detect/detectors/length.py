@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.detect.base import Scorer
 from hallutrace.store.trace import Trace
 
 

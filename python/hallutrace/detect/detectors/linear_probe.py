@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.base import Progress
+from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.choosing import inner_aurocs, is_few
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.features import TOKENS, answer_states, hidden_vector
+from hallutrace.detect.features import answer_states, hidden_vector
 from hallutrace.detect.linear import LinearDetector
-from hallutrace.detect.logistic import Recipe, auroc, fit_best, fit_logistic, note_choice
+from hallutrace.detect.logistic import (
+    Recipe,
+    check_validation,
+    fit_best,
+    fit_logistic,
+    note_choice,
+)
+from hallutrace.detect.metrics import auroc
+from hallutrace.detect.needs import Needs
+from hallutrace.detect.options import HiddenVector, Layers
 from hallutrace.errors import InputError
-from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 
 
@@ -29,11 +37,6 @@ class LinearProbe(LinearDetector):
     few answers of a class, layer and penalty are chosen together by inner folds, with standardised
     features, see :mod:`hallutrace.detect.choosing`.
 
-    Options: ``token``, which vector: ``last_answer`` (the last answer token that is not
-    end-of-sequence), ``last_prompt`` (before anything is said), ``last`` or ``mean_answer``;
-    ``layers``, numbers to choose among, by default all that the run kept; and those of
-    :class:`~hallutrace.detect.linear.LinearDetector`.
-
     Source: after Alain and Bengio 2016 (linear probes) and Azaria and Mitchell 2023 (SAPLMA, which
     has a small network in its place); positions after Kossen et al. 2024, Semantic Entropy Probes
     (last prompt token, last answer token), whose targets are semantic entropies and not labels.
@@ -41,33 +44,35 @@ class LinearProbe(LinearDetector):
     """
 
     name = "linear-probe"
-    needs_hidden = True
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **LinearDetector.recipe,
-        "token": "last_answer",
-        "layers": None,
-    }
+    source = Source(
+        "after Alain and Bengio 2016 and Azaria and Mitchell 2023 (SAPLMA); positions after Kossen "
+        "et al. 2024, Semantic Entropy Probes",
+        "text",
+    )
+
+    class Options(LinearDetector.Options):
+        """Of the vector, the layer and the regression."""
+
+        token: HiddenVector = Field(
+            "last_answer",
+            description="which vector: of the last answer token that is not end-of-sequence, of "
+            "the last prompt token (before anything is said), of the last token, or the mean over "
+            "the answer",
+        )
+        layers: Layers | None = Field(
+            None, description="layers to choose among; all that the run kept unless given"
+        )
+
+    options: Options
     layer: int | None = None
 
-    def check_options(self) -> None:
-        """Refuses a vector that there is not, or an empty choice of layers."""
-        super().check_options()
-        self.require_option("token", self.options["token"] in TOKENS, f"one of {', '.join(TOKENS)}")
-        layers = self.options["layers"]
-        good = layers is None or (
-            isinstance(layers, (list, tuple))
-            and len(layers) > 0
-            and all(type(layer) is int for layer in layers)
+    @property
+    def needs(self) -> Needs:
+        """One hidden vector of each layer."""
+        return Needs(
+            hidden=(self.options.token,),
+            hidden_layers=self.options.layers,
         )
-        self.require_option("layers", good, "a list of numbers of layers, or None")
-
-    def check(self, store: TraceStore) -> None:
-        """Refuses a run without the hidden states that it needs."""
-        super().check(store)
-        if len(store):
-            first = store[0]
-            for layer in self._candidates(first)[:1]:
-                hidden_vector(first, layer, self.options["token"])
 
     def fit(
         self,
@@ -122,8 +127,9 @@ class LinearProbe(LinearDetector):
         self, train: Examples, validation: Examples, progress: Progress | None
     ) -> None:
         """The layer that is best on the validation part with one recipe."""
+        check_validation(validation.labels)
         recipes = self.recipes()
-        first = Recipe(components=self.options["components"], balanced=self.options["balanced"])
+        first = Recipe(components=self.options.components, balanced=self.options.balanced)
         first = first if first in recipes else recipes[0]
         best = -1.0
         for layer in self._candidates(train[0]):
@@ -136,7 +142,7 @@ class LinearProbe(LinearDetector):
 
     def feature(self, trace: Trace) -> NDArray[np.float32]:
         """The vector in the layer that was chosen, float32 [width]."""
-        return hidden_vector(trace, self._chosen(), self.options["token"])
+        return hidden_vector(trace, self._chosen(), self.options.token)
 
     def scores(self, examples: Examples) -> NDArray[np.float64]:
         """Log odds of each, float64 [examples]; hidden states are too large to be cached."""
@@ -164,15 +170,8 @@ class LinearProbe(LinearDetector):
 
     def _candidates(self, trace: Trace) -> list[int]:
         """The layers to choose among, in order."""
-        kept, asked = trace.hidden_layers, self.options["layers"]
-        missing = [layer for layer in asked or () if layer not in kept]
-        if missing:
-            raise InputError(
-                f"Expected layers with hidden states ({kept}) for `{self.name}`, got {missing} - "
-                "choose among those, or extract with --hidden-layers all"
-            )
-        return sorted(asked) if asked else kept
+        return sorted(self.options.layers or trace.hidden_layers)
 
     def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
-        vectors = [hidden_vector(trace, layer, self.options["token"]) for trace in examples]
+        vectors = [hidden_vector(trace, layer, self.options.token) for trace in examples]
         return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace.detect.base import Source
 from hallutrace.detect.features import answer_rows
 from hallutrace.detect.linear import LinearDetector
+from hallutrace.detect.needs import Needs
 from hallutrace.store.trace import Trace
 
 
@@ -55,7 +54,8 @@ class LookbackLens(LinearDetector):
     """
 
     name = "lookback-lens"
-    defaults: ClassVar[Mapping[str, Any]] = LinearDetector.recipe
+    source = Source("Chuang et al. 2024, Lookback Lens, section 2", "code", "voidism/Lookback-Lens")
+    needs = Needs(marginals=("mass",))
 
     def feature(self, trace: Trace) -> NDArray[np.float32]:
         """Mean ratio of each layer and head, float32 [layers * heads]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.detect.base import Scorer, Source
 from hallutrace.store.trace import Trace
 
 
@@ -19,6 +19,7 @@ class MinLogprob(Scorer):
     """
 
     name = "min-logprob"
+    source = Source("after Manakul et al. 2023, SelfCheckGPT, section 4.1 (Max(-log p))", "text")
 
     def score(self, trace: Trace) -> float:
         """The largest negative log-probability of a token, nats."""

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.base import Progress
+from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.features import TOKENS, answer_states, hidden_vector
+from hallutrace.detect.features import answer_states, hidden_vector
+from hallutrace.detect.needs import Needs
 from hallutrace.detect.nets.detector import (
     NetDetector,
-    Supervised,
     arrays_of,
     check_both_classes,
-    cross_entropy,
-    take_back,
+    load_arrays,
 )
-from hallutrace.detect.nets.encoders import Probe
-from hallutrace.detect.nets.task import seeded
+from hallutrace.detect.nets.encoders import VectorNet
+from hallutrace.detect.nets.task import Rows, classification, cross_entropy
+from hallutrace.detect.options import Counts, HiddenVector, Layers
 from hallutrace.errors import InputError
-from hallutrace.store.reader import TraceStore
+from hallutrace.model.seeding import seeded
 from hallutrace.store.trace import Trace
 
 
 class MlpProbe(NetDetector):
-    """A perceptron on the hidden state of the last answer token, in one layer.
+    """An MLP on the hidden state of the last answer token, in one layer.
 
     Formula: three hidden layers of 256, 128 and 64 units with ReLU, a logit, binary cross entropy.
     One is trained in every layer; that with the largest validation AUROC is kept, the first of
     equal ones.
-
-    Options: ``token``, which vector, as for ``linear-probe``; ``layers``, numbers to choose among,
-    by default all that the run kept; ``widths``; and those of
-    :class:`~hallutrace.detect.nets.detector.NetDetector`.
 
     Source: SAPLMA: Azaria and Mitchell 2023, "The Internal State of an LLM Knows When It's Lying".
     Not checked against its text; from public summaries: widths of 256, 128, 64, the last token's
@@ -46,35 +42,32 @@ class MlpProbe(NetDetector):
     answer token that is not end-of-sequence is read.
     """
 
-    name: ClassVar[str] = "mlp-probe"
-    needs_hidden: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **NetDetector.defaults,
-        "token": "last_answer",
-        "layers": None,
-        "widths": [256, 128, 64],
-    }
-    layer: int | None = None
-    _width: int = 0
+    name = "mlp-probe"
+    source = Source(
+        "SAPLMA: Azaria and Mitchell 2023, The Internal State of an LLM Knows When It's Lying, "
+        "after public summaries",
+        "text",
+    )
 
-    def check_options(self) -> None:
-        """Refuses a vector that there is not, an empty choice of layers, or of widths."""
-        super().check_options()
-        self.require_option("token", self.options["token"] in TOKENS, f"one of {', '.join(TOKENS)}")
-        layers, widths = self.options["layers"], self.options["widths"]
-        self.require_option(
-            "layers",
-            layers is None or _are_whole(layers, 0),
-            "a list of numbers of layers, or None",
+    class Options(NetDetector.Options):
+        """Of the vector, the layers and the network."""
+
+        token: HiddenVector = Field(
+            "last_answer", description="which hidden vector, as of linear-probe"
         )
-        self.require_option("widths", _are_whole(widths, 1), "a list of integers >= 1")
+        layers: Layers | None = Field(
+            None, description="layers to choose among; all that the run kept unless given"
+        )
+        hidden_dims: Counts = Field((256, 128, 64), description="units of each hidden layer")
 
-    def check(self, store: TraceStore) -> None:
-        """Refuses a run without the hidden states that it needs."""
-        super().check(store)
-        if len(store):
-            first = store[0]
-            hidden_vector(first, self._candidates(first)[0], self.options["token"])
+    options: Options
+    layer: int | None = None
+    _inputs: int = 0
+
+    @property
+    def needs(self) -> Needs:
+        """One hidden vector of each layer."""
+        return Needs(hidden=(self.options.token,), hidden_layers=self.options.layers)
 
     def fit(
         self,
@@ -85,8 +78,7 @@ class MlpProbe(NetDetector):
         workspace: Path | None = None,
     ) -> None:
         """Trains a network in every layer and keeps the best on the validation part."""
-        check_both_classes(train, "training")
-        check_both_classes(validation, "validation")
+        check_both_classes(train, validation)
         best = -1.0
         for layer in self._candidates(train[0]):
             part = f"layer-{layer:03d}"
@@ -107,34 +99,32 @@ class MlpProbe(NetDetector):
         layer: int,
         progress: Progress | None,
         workspace: Path | None,
-    ) -> tuple[Probe, float]:
+    ) -> tuple[VectorNet, float]:
         """A network trained in one layer, and the AUROC on the validation part."""
-        learnt, held = (torch.from_numpy(self._vectors(part, layer)) for part in parts)
-        with seeded(self.seed):
-            net = self._make(learnt.shape[1])
-            deviation = learnt.std(dim=0, correction=0)
-            deviation[deviation < 1e-6] = 1.0
-            net.standard.learn(learnt.mean(dim=0).numpy(), deviation.numpy())
+        train, validation = (torch.from_numpy(self._vectors(part, layer)) for part in parts)
+        name = f"layer {layer}"
+        with seeded(self.seed, self.options.torch_device()):
+            net = self._make(train.shape[1])
+            std = train.std(dim=0, correction=0)
+            std[std < 1e-6] = 1.0
+            net.standardize.set_moments(train.mean(dim=0).numpy(), std.numpy())
 
-            def loss(rows: NDArray[np.int64], truth: torch.Tensor, place: torch.device) -> Any:
-                return cross_entropy(net(learnt[torch.from_numpy(rows)].to(place)), truth)
+            def loss(rows: Rows, labels: torch.Tensor, device: torch.device) -> torch.Tensor:
+                return cross_entropy(net(train[torch.from_numpy(rows)].to(device)), labels)
 
-            task = Supervised(
-                model=net,
-                labels=parts[0].labels,
-                held=parts[1].labels,
-                loss_of=loss,
-                scores_of=lambda _, place: net(held.to(place)).double().cpu().numpy(),
-            )
-            epochs = self.train(task, *parts, f"layer {layer}", progress, workspace)
-        self.history[f"layer {layer}"] = epochs
+            def scores(_: int, device: torch.device) -> NDArray[np.float64]:
+                logits: NDArray[np.float64] = net(validation.to(device)).double().cpu().numpy()
+                return logits
+
+            task = classification(net, parts[0].labels, parts[1].labels, loss, scores)
+            self.train(task, *parts, name, progress, workspace)
         net.eval()
-        return net, max(epoch.validation_auroc for epoch in epochs)
+        return net, max(epoch.validation_auroc for epoch in self.history[name])
 
     def score(self, trace: Trace) -> float:
         """Log odds that a trace is hallucinated."""
         return float(
-            self._logits(hidden_vector(trace, self._chosen(), self.options["token"])[None])[0]
+            self._logits(hidden_vector(trace, self._chosen(), self.options.token)[None])[0]
         )
 
     def scores(self, examples: Examples) -> NDArray[np.float64]:
@@ -148,24 +138,24 @@ class MlpProbe(NetDetector):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Weights, and the layer."""
-        return arrays_of(self.net, "net"), {"layer": self._chosen(), "width": self._width}
+        return arrays_of(self.net, "net"), {"layer": self._chosen(), "inputs": self._inputs}
 
     def restore(self, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Takes them back."""
-        net = self._make(int(facts["width"]))
-        take_back(net, arrays, "net")
+        net = self._make(int(facts["inputs"]))
+        load_arrays(net, arrays, "net")
         self._net, self.layer = net, int(facts["layer"])
 
-    def _make(self, width: int) -> Probe:
-        self._width = width
-        return Probe(width, self.options["widths"], self.options["dropout"])
+    def _make(self, inputs: int) -> VectorNet:
+        self._inputs = inputs
+        return VectorNet(inputs, self.options.hidden_dims, self.options.dropout)
 
     def _logits(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         if not len(vectors):
             return np.zeros(0)
-        if vectors.shape[1] != self._width:
+        if vectors.shape[1] != self._inputs:
             raise InputError(
-                f"Expected hidden states {self._width} wide, as `{self.name}` was fitted on, got "
+                f"Expected hidden states {self._inputs} wide, as `{self.name}` was fitted on, got "
                 f"{vectors.shape[1]} - take traces of the same model"
             )
         copied = torch.from_numpy(np.array(vectors))  # torch warns of arrays that are read-only
@@ -180,24 +170,9 @@ class MlpProbe(NetDetector):
 
     def _candidates(self, trace: Trace) -> list[int]:
         """The layers to choose among, in order."""
-        kept, asked = trace.hidden_layers, self.options["layers"]
-        missing = [layer for layer in asked or () if layer not in kept]
-        if missing:
-            raise InputError(
-                f"Expected layers with hidden states ({kept}) for `{self.name}`, got {missing} - "
-                "choose among those, or extract with --hidden-layers all"
-            )
-        return sorted(asked) if asked else kept
+        return sorted(self.options.layers or trace.hidden_layers)
 
     def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
-        token = self.options["token"]
+        token = self.options.token
         vectors = [hidden_vector(trace, layer, token) for trace in examples]
-        return np.stack(vectors) if vectors else np.zeros((0, self._width), np.float32)
-
-
-def _are_whole(values: object, least: int) -> bool:
-    return (
-        isinstance(values, (list, tuple))
-        and len(values) > 0
-        and all(type(value) is int and value >= least for value in values)
-    )
+        return np.stack(vectors) if vectors else np.zeros((0, self._inputs), np.float32)

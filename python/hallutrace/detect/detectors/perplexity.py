@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.detect.base import Scorer, Source
 from hallutrace.store.trace import Trace
 
 
@@ -21,6 +21,11 @@ class Perplexity(Scorer):
     """
 
     name = "perplexity"
+    source = Source(
+        "the usual baseline; e.g. Malinin and Gales 2021, Uncertainty Estimation in "
+        "Autoregressive Structured Prediction",
+        "text",
+    )
 
     def score(self, trace: Trace) -> float:
         """Mean negative log-probability, nats."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hallutrace.detect.base import Detector, Progress
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.logistic import Linear, Recipe, fit_best, is_penalty
+from hallutrace.detect.logistic import Linear, Recipe, fit_best
 from hallutrace.errors import InputError
 from hallutrace.normalization import split_words
 from hallutrace.store.trace import Trace
@@ -26,24 +27,28 @@ class QuestionOnly(Detector):
     :func:`~hallutrace.normalization.split_words`. It knows neither model nor answer, so what it
     reaches is what the choice of questions gives away.
 
-    Options: ``C``, inverse strength of the L2 penalty, unless given chosen on the validation part
-    among 1, .1 and .01; ``min_questions``.
-
     Source: ours, a control.
     """
 
     name = "question-only"
     packages = ("sklearn", "scipy")
-    defaults: ClassVar[Mapping[str, Any]] = {"C": None, "min_questions": 2}
 
+    class Options(Detector.Options):
+        """Of the vocabulary and the regression."""
+
+        C: float | None = Field(
+            None,
+            gt=0,
+            description="inverse strength of the L2 penalty; chosen on the validation part among "
+            "1, .1 and .01 unless given",
+        )
+        min_questions: int = Field(
+            2, ge=1, description="questions of the training part that a word must be in"
+        )
+
+    options: Options
     _words: dict[str, int] | None = None
     _linear: Linear
-
-    def check_options(self) -> None:
-        """Refuses a penalty or a count that means nothing."""
-        least = self.options["min_questions"]
-        self.require_option("C", is_penalty(self.options["C"]), "a number > 0 or None")
-        self.require_option("min_questions", type(least) is int and least > 0, "an integer >= 1")
 
     def fit(
         self,
@@ -55,13 +60,13 @@ class QuestionOnly(Detector):
     ) -> None:
         """Takes vocabulary and weights from the training part, the penalty from validation."""
         bags = [words_of(trace.question) for trace in train]
-        known = vocabulary(bags, self.options["min_questions"])
+        known = vocabulary(bags, self.options.min_questions)
         held = [words_of(trace.question) for trace in validation]
-        penalties = (1.0, 0.1, 0.01) if self.options["C"] is None else (self.options["C"],)
+        penalties = (1.0, 0.1, 0.01) if self.options.C is None else (self.options.C,)
         self._linear, _ = fit_best(
             (counts(bags, known), train.labels),
             (counts(held, known), validation.labels),
-            [Recipe(standardize=False, C=float(C)) for C in penalties],
+            [Recipe(standardize=False, C=C) for C in penalties],
             progress,
         )
         self._words = known

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.detect.base import Scorer, Source
 from hallutrace.detect.features import answer_rows
+from hallutrace.detect.needs import Needs
 from hallutrace.store.trace import Trace
 
 _LEAST = np.finfo(np.float64).tiny
@@ -59,7 +60,7 @@ class Rauq(Scorer):
     Formula: c_1 = p(y_1), c_t = alpha p(y_t) + (1 - alpha) a_{t,t-1} c_{t-1}, where a is the
     attention of answer token t to the one before it, in the head of the layer whose mean of it is
     largest; u_l = -1/A sum_t ln c_t; the score is the largest u_l over the middle third of the
-    layers. ``alpha`` is .2 (the public code takes .5 for instruction-tuned models).
+    layers.
 
     Source: Vazhentsev et al. 2025, Uncertainty-Aware Attention Heads (arXiv 2505.20045), equations
     2 to 4, after secondary quotations of them; not checked against its text. Departures: layers are
@@ -69,14 +70,26 @@ class Rauq(Scorer):
     """
 
     name = "rauq"
-    defaults: ClassVar[Mapping[str, Any]] = {"alpha": 0.2}
+    source = Source(
+        "Vazhentsev et al. 2025, Uncertainty-Aware Attention Heads (arXiv 2505.20045), equations 2 "
+        "to 4",
+        "text",
+    )
+    needs = Needs(marginals=("previous",))
     offset: ClassVar[float] = 0.0
 
-    def check_options(self) -> None:
-        """Refuses an alpha outside 0 to 1."""
-        alpha = self.options["alpha"]
-        good = isinstance(alpha, (int, float)) and 0 <= alpha <= 1
-        self.require_option("alpha", good, "a number from 0 to 1")
+    class Options(Scorer.Options):
+        """How much a token's own probability counts."""
+
+        alpha: float = Field(
+            0.2,
+            ge=0,
+            le=1,
+            description="share of the token's own probability (the public code takes .5 for "
+            "instruction-tuned models)",
+        )
+
+    options: Options
 
     def attention(self, trace: Trace) -> NDArray[np.float32]:
         """What each answer token after the first gives the one before it, [layers, heads, A - 1].
@@ -98,7 +111,7 @@ class Rauq(Scorer):
     def _by_layer(self, trace: Trace) -> NDArray[np.float64]:
         attention = self.attention(trace)
         middle = attention[middle_layers(len(attention))]
-        return uncertainties(middle, trace.logprob, self.options["alpha"])
+        return uncertainties(middle, trace.logprob, self.options.alpha)
 
 
 class RauqCode(Rauq):
@@ -112,6 +125,12 @@ class RauqCode(Rauq):
     """
 
     name = "rauq-code"
+    source = Source(
+        "Vazhentsev et al. 2025, Uncertainty-Aware Attention Heads (arXiv 2505.20045)",
+        "code",
+        "IINemo/lm-polygraph",
+    )
+    needs = Needs(marginals=("diagonal",))
     offset = 1.0
 
     def attention(self, trace: Trace) -> NDArray[np.float32]:

@@ -7,7 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace.detect.base import Source
 from hallutrace.detect.detectors.lapeigvals import LapEigvals
+from hallutrace.detect.needs import Needs
 from hallutrace.store.trace import Trace
 
 
@@ -48,6 +50,11 @@ class SinkProbe(LapEigvals):
     """
 
     name = "sinkprobe"
+    source = Source(
+        "Binkowski et al. 2026, Attention Sinks as Internal Signals for Hallucination Detection "
+        "(arXiv 2604.10697), equation 1, after secondary quotations of it",
+        "text",
+    )
     own_row: ClassVar[bool] = True
 
     def values(self, trace: Trace) -> NDArray[np.float32]:
@@ -63,4 +70,5 @@ class SinkProbeLater(SinkProbe):
     """
 
     name = "sinkprobe-later"
+    needs = Needs(marginals=("received_mean",))
     own_row = False

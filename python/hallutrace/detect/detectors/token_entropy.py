@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.detect.detectors.scorer import Scorer
+from hallutrace.detect.base import Scorer, Source
 from hallutrace.store.trace import Trace
 
 
@@ -19,6 +19,7 @@ class TokenEntropy(Scorer):
     """
 
     name = "token-entropy"
+    source = Source("after Manakul et al. 2023, SelfCheckGPT, section 4.1 (Avg(H))", "text")
 
     def score(self, trace: Trace) -> float:
         """Mean entropy, nats."""

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-
-from hallutrace.detect.registry import find, names
+from hallutrace.detect.options import read_texts
+from hallutrace.detect.registry import find, make, names
 from hallutrace.errors import InputError
 
 CONTROLS = ("length", "question-only", "perplexity", "linear-probe")
@@ -160,8 +159,7 @@ def table_rows(detectors: str | Sequence[str], quick: bool = False) -> tuple[Row
 def parse_options(name: str, pairs: Sequence[str], where: str) -> dict[str, Any]:
     """Options of a detector from ``option=value``.
 
-    Values are read as YAML, but those of options that are text by default stay text
-    (``edges=true``).
+    Values are read as :func:`hallutrace.detect.options.read_texts` does.
 
     Args:
         name: of the detector.
@@ -171,33 +169,25 @@ def parse_options(name: str, pairs: Sequence[str], where: str) -> dict[str, Any]
     Raises:
         InputError: text of another form, or no such detector.
     """
-    defaults = find(name).defaults
-    options: dict[str, Any] = {}
+    texts = {}
     for pair in pairs:
         option, equals, value = pair.partition("=")
-        option = option.replace("-", "_")
-        try:
-            if not (equals and option):
-                raise yaml.YAMLError
-            is_text = isinstance(defaults.get(option), str)
-            options[option] = value if is_text else yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"Expected name=value, got {pair!r} - change {where}") from None
-    return options
+        if not (equals and option):
+            raise InputError(f"Expected name=value, got {pair!r} - change {where}")
+        texts[option] = value
+    return read_texts(find(name).Options, texts)
 
 
 def _parsed(text: str) -> Row:
     name, *pairs = text.split(":")
     row = Row(name, parse_options(name, pairs, "--detectors"), is_asked=True)
-    kind = find(name)
-    kind.refuse_unknown(row.options)
-    kind(**row.options)  # refuses values that an option cannot have
+    make(name, **row.options)  # refuses what its options cannot be
     return row
 
 
 def _edge_controls(row: Row) -> list[Row]:
     kind = find(row.name)
-    if not kind.is_graph or "edges" in row.options or "edges" not in kind.known_options():
+    if not kind.is_graph or "edges" in row.options or "edges" not in kind.Options.model_fields:
         return []
     return [
         Row(row.name, {**row.options, "edges": edges}, row.is_asked, row.label) for edges in EDGES

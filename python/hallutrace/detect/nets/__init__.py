@@ -1,9 +1,8 @@
-"""What detectors that are neural networks are made of; it needs torch.
+"""Parts of detectors that are neural networks; importing them needs torch.
 
-Rooms: ``checkpoints`` (tensors and facts on the disk), ``history`` (epochs as files, a diagnosis),
-``schedule`` (what a training is asked for), ``moment`` (what an epoch depends on), ``task`` (what
-is trained), ``training`` (the loop), ``batching`` (graphs of many traces, held compact or
-streamed), ``message`` (message passing), ``encoders`` and ``vae`` (models), ``anomaly``,
-``detector`` and ``graph_detector`` (what the detectors share), ``vae_tasks``. Imports flow in that
-order.
+Files, in the order of imports: ``training_options``, ``checkpoints`` (safetensors), ``history``
+(epochs as files, diagnosis), ``task`` (what is trained), ``training`` (the loop), ``batching``
+(batches of graphs), ``message`` (message passing), ``encoders`` and ``vae`` (networks),
+``vae_tasks`` and ``anomaly`` (of the graph VAE), ``detector`` and ``graph_detector`` (bases of
+detectors).
 """

@@ -1,9 +1,9 @@
-"""How far a trace is from right answers, when nothing else was learnt from."""
+"""How far a trace is from right answers, for detectors that are fitted on right answers alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,65 +13,85 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Anomaly:
-    """Reconstruction error and Mahalanobis distance, each in deviations of right answers.
+class AnomalyScore:
+    """Reconstruction error + Mahalanobis distance, each standardised on right answers.
 
     The covariance S of n codes of d numbers is shrunk to its diagonal, (1 - s) S + s diag(S) with
     s = d / (n + d), and a thousandth of its mean variance is added, so that it can be inverted.
 
     Attributes:
-        mean: float64 [d], of codes.
+        mean: float64 [d], of the codes.
         precision: float64 [d, d], inverse of the covariance.
-        usual: float64 [2, 2], mean and deviation of the error, then of the distance.
+        error: float64 [2], mean and standard deviation of the error of right answers.
+        distance: float64 [2], the same of their distance.
 
     Source: Mahalanobis 1936; the shrinkage is ours.
     """
 
     mean: Array
     precision: Array
-    usual: Array
+    error: Array
+    distance: Array
 
     @classmethod
-    def of(cls, errors: Array, codes: Array) -> Anomaly:
-        """Learns from right answers: errors [n], codes [n, d]."""
+    def fit(cls, errors: Array, codes: Array) -> AnomalyScore:
+        """Fits it on right answers.
+
+        Args:
+            errors: float64 [n], reconstruction errors.
+            codes: float64 [n, d].
+        """
         mean = codes.mean(axis=0)
         centred = codes - mean
-        count, width = codes.shape
+        count, size = codes.shape
         covariance = centred.T @ centred / max(count - 1, 1)
-        share = width / (count + width)
+        share = size / (count + size)
         diagonal = np.diag(covariance)
         covariance = (1 - share) * covariance + np.diag(share * diagonal)
-        covariance += np.eye(width) * max(1e-3 * float(diagonal.mean()), 1e-12)
+        covariance += np.eye(size) * max(1e-3 * float(diagonal.mean()), 1e-12)
         precision = np.linalg.inv(covariance)
-        made = cls(mean, precision, np.array([[0.0, 1.0], [0.0, 1.0]]))
-        seen = (errors, made.distance(codes))
-        usual = [[float(each.mean()), max(float(each.std()), 1e-12)] for each in seen]
-        return cls(mean, precision, np.array(usual))
-
-    def distance(self, codes: Array) -> Array:
-        """Mahalanobis distance of codes [n, d] from right answers, [n]."""
-        centred = codes - self.mean
-        squared = np.einsum("nd,de,ne->n", centred, self.precision, centred)
-        distance: Array = np.sqrt(np.maximum(squared, 0))
-        return distance
+        distances = mahalanobis(codes, mean, precision)
+        return cls(mean, precision, _moments(errors), _moments(distances))
 
     def __call__(self, errors: Array, codes: Array) -> Array:
-        """Scores [n] of errors [n] and codes [n, d]."""
-        (error, error_deviation), (far, far_deviation) = self.usual
-        unusual: Array = (self.distance(codes) - far) / far_deviation
-        score: Array = (errors - error) / error_deviation + unusual
-        return score
+        """Scores of other answers, float64 [n]; the arguments are those of :meth:`fit`."""
+        distances = mahalanobis(codes, self.mean, self.precision)
+        scores: Array = (errors - self.error[0]) / self.error[1]
+        scores += (distances - self.distance[0]) / self.distance[1]
+        return scores
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """For safetensors."""
-        return {f"anomaly.{name}": getattr(self, name) for name in ("mean", "precision", "usual")}
+        """What was fitted, by name, for safetensors."""
+        return {f"anomaly.{field.name}": getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Anomaly:
-        """From what :meth:`arrays` gave.
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> AnomalyScore:
+        """Takes back :meth:`arrays`.
 
         Raises:
-            KeyError: something is missing.
+            KeyError: an array is missing.
         """
-        names = ("mean", "precision", "usual")
-        return cls(*(np.array(arrays[f"anomaly.{name}"], np.float64) for name in names))
+        return cls(*(np.array(arrays[f"anomaly.{it.name}"], np.float64) for it in fields(cls)))
+
+
+def mahalanobis(codes: Array, mean: Array, precision: Array) -> Array:
+    """Mahalanobis distances from a mean, float64 [n].
+
+    Args:
+        codes: float64 [n, d].
+        mean: float64 [d].
+        precision: float64 [d, d], inverse of the covariance.
+
+    Example:
+        >>> mahalanobis(np.array([[3.0, 4.0]]), np.zeros(2), np.eye(2))
+        array([5.])
+    """
+    centred = codes - mean
+    squared = np.einsum("nd,de,ne->n", centred, precision, centred)
+    distances: Array = np.sqrt(np.maximum(squared, 0))
+    return distances
+
+
+def _moments(values: Array) -> Array:
+    """Mean and standard deviation, which is at least 1e-12."""
+    return np.array([float(values.mean()), max(float(values.std()), 1e-12)])

@@ -1,35 +1,31 @@
-"""Graphs of many traces, held compact in memory or read again for each batch, and batches of them.
+"""Graphs of many traces, compact in memory or read again for each batch, and batches of tensors.
 
-What is in them is what :func:`hallutrace.graphs.graph_of` gives. PyTorch Geometric's ``Data`` and
-``Batch`` are left out for speed: a training reads every graph dozens of times, and here a batch is
-a few slices of flat arrays.
-
-In memory a graph takes 4 bytes for each feature of each node, and for each edge two small integers
-(8 or 16 bits, for tokens within the trace) and its weights, in float16 where that is exact. Graphs
-of traces that would take more than a cap are read from the run again whenever a batch asks for
-them, traces near each other in the run together.
+A training reads every graph dozens of times, so a batch is cut out of the flat arrays of
+:mod:`hallutrace.graphs.arrays`. In memory a graph takes 4 bytes for each feature of each node, and
+for each edge two small integers (8 or 16 bits) and its weights, in float16 where that is exact.
+Graphs of traces that would take more than a cap are read from the run again for each batch,
+neighbouring traces of the run together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hallutrace.detect.examples import Examples
-from hallutrace.graphs.build import Graphs, build
-from hallutrace.graphs.edges import Part
-from hallutrace.graphs.recipe import Plan
+from hallutrace.graphs.arrays import GraphArrays, make_graphs
+from hallutrace.graphs.edges import TraceSlice
+from hallutrace.graphs.layout import GraphLayout
 from hallutrace.store.trace import Trace
 
 Ints = NDArray[np.int64]
 Moments = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-PIECE = 128
+READ_AT_ONCE = 128
 """Traces that are read at a time."""
 
 
@@ -38,16 +34,16 @@ class GraphBatch:
     """Graphs after each other, as tensors.
 
     Attributes:
-        x: float32 [nodes, width].
+        x: float32 [nodes, features].
         answer: bool [nodes], whether a node is an answer token.
-        graph: int64 [nodes], number of its graph.
+        graph: int64 [nodes], index of its graph.
         begins: int64 [graphs], first node of each graph.
-        key: int64 [edges], node that is looked at.
-        query: int64 [edges], node that looks; never decreasing.
-        weights: float32 [edges, channels], attention; a channel is a head of a layer.
-        query_ends: int64 [nodes + 1], where the edges of each query begin.
+        key: int64 [edges], node attended to.
+        query: int64 [edges], node that attends; never decreasing.
+        weights: float32 [edges, edge_dim], attention; a column for each head of each layer.
+        query_ends: int64 [nodes + 1]; edges of query i are ``query_ends[i]:query_ends[i + 1]``.
         by_key: int64 [edges], the edges in the order of their keys.
-        key_ends: int64 [nodes + 1], where the edges to each key begin in that order.
+        key_ends: int64 [nodes + 1], as ``query_ends``, in that order.
     """
 
     x: torch.Tensor
@@ -71,90 +67,23 @@ class GraphBatch:
         tensors = {part.name: getattr(self, part.name) for part in fields(self)}
         return GraphBatch(**{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
 
-
-@dataclass(frozen=True)
-class Piece:
-    """Graphs of some traces, compact.
-
-    Attributes:
-        x: float32 [nodes, width].
-        answer: bool [nodes].
-        key: small unsigned integers [edges], numbers of nodes within the graph.
-        query: the same.
-        weights: float16 or float32 [edges, channels].
-        node_ends: int64 [graphs + 1], where nodes of each graph begin.
-        edge_ends: int64 [graphs + 1], where edges of each graph begin.
-    """
-
-    x: NDArray[np.float32]
-    answer: NDArray[np.bool_]
-    key: NDArray[Any]
-    query: NDArray[Any]
-    weights: NDArray[Any]
-    node_ends: Ints
-    edge_ends: Ints
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it takes."""
-        return sum(getattr(self, part.name).nbytes for part in fields(self))
-
     @classmethod
-    def of(cls, graphs: Graphs, plan: Plan) -> Piece:
-        """Makes graphs compact; edges of several layers or heads become channels of one."""
-        index, weights = graphs.of_edges["edge_index"], graphs.of_edges["edge_attr"]
-        edge_ends = graphs.edge_ends
-        count = channels(plan)
-        if count > 1:
-            index, weights, edge_ends = _merged(graphs, plan, count)
-        shift = np.repeat(graphs.node_ends[:-1], np.diff(edge_ends))
-        largest = int(np.diff(graphs.node_ends).max(initial=1))
-        small = np.min_scalar_type(largest)
-        narrow = weights.astype(np.float16)
-        exact = np.array_equal(narrow.astype(np.float32), weights)
+    def of(cls, graphs: GraphArrays) -> GraphBatch:
+        """Graphs of :func:`read_compact`, as tensors."""
+        nodes = len(graphs.of_nodes["x"])
+        key, query = torch.from_numpy(graphs.edge_index)
+        counts = np.diff(graphs.node_ends)
         return cls(
-            x=graphs.of_nodes["x"],
-            answer=graphs.of_nodes["answer_mask"],
-            key=(index[0] - shift).astype(small),
-            query=(index[1] - shift).astype(small),
-            weights=narrow if exact else weights,
-            node_ends=graphs.node_ends,
-            edge_ends=edge_ends,
-        )
-
-    @classmethod
-    def join(cls, pieces: Sequence[Piece]) -> Piece:
-        """Several after each other; NumPy widens what some of them hold wider."""
-        joined: dict[str, Any] = {
-            name: np.concatenate([getattr(piece, name) for piece in pieces])
-            for name in ("x", "answer", "key", "query", "weights")
-        }
-        ends: dict[str, Any] = {
-            name: _ends(np.concatenate([np.diff(getattr(piece, name)) for piece in pieces]))
-            for name in ("node_ends", "edge_ends")
-        }
-        return cls(**joined, **ends)
-
-    def batch(self, graphs: Ints) -> GraphBatch:
-        """Some of the graphs, in the order asked for."""
-        counts, nodes = _spans(self.node_ends, graphs)
-        edge_counts, edges = _spans(self.edge_ends, graphs)
-        ends = _ends(counts)
-        total = int(ends[-1])
-        shift = np.repeat(ends[:-1], edge_counts)
-        key = torch.from_numpy(self.key[edges] + shift)
-        query = torch.from_numpy(self.query[edges] + shift)
-        return GraphBatch(
-            x=torch.from_numpy(self.x[nodes]),
-            answer=torch.from_numpy(self.answer[nodes]),
+            x=torch.from_numpy(graphs.of_nodes["x"]),
+            answer=torch.from_numpy(graphs.of_nodes["answer_mask"]),
             graph=torch.from_numpy(np.repeat(np.arange(len(graphs)), counts)),
-            begins=torch.from_numpy(ends[:-1].copy()),
+            begins=torch.from_numpy(graphs.node_ends[:-1].copy()),
             key=key,
             query=query,
-            weights=torch.from_numpy(self.weights[edges].astype(np.float32)),
-            query_ends=_counted(query, total),
+            weights=torch.from_numpy(graphs.of_edges["edge_attr"].astype(np.float32)),
+            query_ends=_ends_of_nodes(query, nodes),
             by_key=torch.argsort(key, stable=True),
-            key_ends=_counted(key, total),
+            key_ends=_ends_of_nodes(key, nodes),
         )
 
 
@@ -163,27 +92,25 @@ class GraphTable:
 
     Args:
         examples: the traces.
-        plan: what graphs are made of; of ``per="layer"`` a trace has one a layer.
-        cap: bytes of memory that graphs may take; traces are read for each batch beyond that.
+        layout: of the graphs.
+        cap: bytes of memory that graphs may take; beyond that, traces are read for each batch.
 
     Attributes:
-        per_trace: graphs of a trace.
-        streamed: whether they did not fit.
+        is_streamed: whether the graphs did not fit.
     """
 
-    def __init__(self, examples: Examples, plan: Plan, cap: int) -> None:
-        self._examples, self._plan = examples, plan
-        self.per_trace = graphs_of_trace(plan)
-        self.streamed = False
-        pieces: list[Piece] = []
-        for begin in range(0, len(examples), PIECE):
-            pieces.append(self._read(range(begin, min(begin + PIECE, len(examples)))))
-            held = sum(piece.bytes for piece in pieces)
-            # Twice: pieces and what they are joined to are in memory together for a while.
-            if 2 * held * len(examples) > cap * PIECE * len(pieces):
-                self.streamed, pieces = True, []
+    def __init__(self, examples: Examples, layout: GraphLayout, cap: int) -> None:
+        self._examples, self._layout = examples, layout
+        self.is_streamed = False
+        parts: list[GraphArrays] = []
+        for begin in range(0, len(examples), READ_AT_ONCE):
+            parts.append(self._read(range(begin, min(begin + READ_AT_ONCE, len(examples)))))
+            size = sum(part.bytes for part in parts)
+            # Twice: while they are joined, the parts and the whole are in memory together.
+            if 2 * size * len(examples) > cap * READ_AT_ONCE * len(parts):
+                self.is_streamed, parts = True, []
                 break
-        self._held = Piece.join(pieces) if pieces else None
+        self._graphs = GraphArrays.join(parts) if parts else None
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -192,47 +119,61 @@ class GraphTable:
         """Graphs of some traces: those of the first layer, in the order of the rows, then others.
 
         Args:
-            rows: int64, numbers of traces in the selection.
+            rows: int64, indices of traces in the selection.
         """
-        if self._held is None:
-            return whole(self._read(rows.tolist()), self.per_trace)
-        layers = np.arange(self.per_trace)[:, None]
-        return self._held.batch((rows * self.per_trace + layers).reshape(-1))
+        count = self._layout.graphs_of_trace
+        if self._graphs is None:
+            return layer_by_layer(self._read(rows.tolist()), count)
+        return GraphBatch.of(
+            self._graphs.take((rows * count + np.arange(count)[:, None]).reshape(-1))
+        )
 
-    def batches(self, size: int) -> Iterator[tuple[Ints, GraphBatch]]:
-        """All traces in order, some at a time."""
+    def batches(self, size: int) -> Iterator[GraphBatch]:
+        """Graphs of all traces in order, of some traces at a time."""
         for begin in range(0, len(self), size):
-            rows = np.arange(begin, min(begin + size, len(self)))
-            yield rows, self.batch(rows)
+            yield self.batch(np.arange(begin, min(begin + size, len(self))))
 
-    def order(self, dice: np.random.Generator, rows: Ints) -> Ints:
-        """Rows in random order; of streamed graphs those near each other stay near."""
-        if not self.streamed:
-            return dice.permutation(rows)
-        blocks = [rows[begin : begin + 8 * PIECE] for begin in range(0, len(rows), 8 * PIECE)]
-        mixed = [dice.permutation(blocks[at]) for at in dice.permutation(len(blocks))]
-        return np.concatenate(mixed) if mixed else rows
+    def map(
+        self, function: Callable[[GraphBatch], torch.Tensor], size: int, device: torch.device
+    ) -> NDArray[np.float64]:
+        """A number of each trace, float64 [traces], computed on a device in batches."""
+        parts = [function(batch.to(device)).double().cpu().numpy() for batch in self.batches(size)]
+        return np.concatenate(parts)
 
-    def moments(self, rows: Ints) -> tuple[Moments, Moments]:
-        """Mean and deviation of features over nodes, and of weights over edges; 1 for 0.
+    def order(self, rng: np.random.Generator, rows: Ints | None = None) -> Ints:
+        """Rows (all unless given) in random order; streamed neighbours stay near each other."""
+        rows = np.arange(len(self)) if rows is None else rows
+        if not self.is_streamed:
+            return rng.permutation(rows)
+        size = 8 * READ_AT_ONCE
+        blocks = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+        shuffled = [rng.permutation(blocks[index]) for index in rng.permutation(len(blocks))]
+        return np.concatenate(shuffled) if shuffled else rows
+
+    def moments(self, rows: Ints | None = None) -> tuple[Moments, Moments]:
+        """Mean and standard deviation of features and of weights; 1 where nothing varies.
+
+        Args:
+            rows: of the traces to take; all unless given.
 
         Returns:
-            float32 [per_trace, width] each, and float32 [channels] each.
+            Over nodes, float32 [graphs of a trace, features] each; over edges, float32 [edge_dim].
         """
-        nodes = _Sums((self.per_trace, self._plan.width))
-        edges = _Sums((channels(self._plan),))
-        for begin in range(0, len(rows), PIECE):
-            batch = self.batch(rows[begin : begin + PIECE])
-            nodes.add(batch.x.numpy().reshape(self.per_trace, -1, self._plan.width))
+        rows = np.arange(len(self)) if rows is None else rows
+        count, features = self._layout.graphs_of_trace, self._layout.node_dim
+        nodes, edges = _Sums((count, features)), _Sums((self._layout.edge_dim,))
+        for begin in range(0, len(rows), READ_AT_ONCE):
+            batch = self.batch(rows[begin : begin + READ_AT_ONCE])
+            nodes.add(batch.x.numpy().reshape(count, -1, features))
             edges.add(batch.weights.numpy())
         return nodes.moments(), edges.moments()
 
-    def _read(self, rows: Sequence[int]) -> Piece:
-        return piece_of([self._examples[int(row)] for row in rows], self._plan)
+    def _read(self, rows: Sequence[int]) -> GraphArrays:
+        return read_compact([self._examples[int(row)] for row in rows], self._layout)
 
 
 class _Sums:
-    """Sums of rows and of their squares, in float64: [..., rows, width] to ``shape``."""
+    """Sums of rows and of their squares, in float64: [..., rows, columns] to ``shape``."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._count, self._total, self._squares = 0, np.zeros(shape), np.zeros(shape)
@@ -244,68 +185,71 @@ class _Sums:
 
     def moments(self) -> Moments:
         mean = self._total / max(self._count, 1)
-        variance = self._squares / max(self._count, 1) - mean**2
-        deviation = np.sqrt(np.maximum(variance, 0))
-        deviation[deviation < 1e-6] = 1.0
-        return mean.astype(np.float32), deviation.astype(np.float32)
+        std = np.sqrt(np.maximum(self._squares / max(self._count, 1) - mean**2, 0))
+        std[std < 1e-6] = 1.0
+        return mean.astype(np.float32), std.astype(np.float32)
 
 
-def piece_of(traces: Sequence[Trace], plan: Plan) -> Piece:
-    """Graphs of some traces, compact."""
-    parts = [Part.of(trace, range(len(plan.layers)), plan) for trace in traces]
-    return Piece.of(build(parts, plan, None), plan)
+def read_compact(traces: Sequence[Trace], layout: GraphLayout) -> GraphArrays:
+    """Graphs of some traces in little memory: two nodes have one edge, ``edge_attr`` its weights.
+
+    Returns:
+        ``x`` float32, ``answer_mask``; ``edge_index`` in the smallest unsigned dtype; ``edge_attr``
+        [edges, edge_dim], float16 where that is exact, else float32.
+    """
+    slices = [TraceSlice.of(trace, range(len(layout.layers)), layout) for trace in traces]
+    graphs = make_graphs(slices, layout)
+    index, weights, edge_ends = graphs.of_edges["edge_index"], graphs.of_edges["edge_attr"], None
+    if layout.edge_dim > 1:
+        index, weights, edge_ends = _merged(graphs, layout)
+    smallest = np.min_scalar_type(int(np.diff(graphs.node_ends).max(initial=1)))
+    narrow = weights.astype(np.float16)
+    is_exact = np.array_equal(narrow.astype(np.float32), weights)
+    return replace(
+        graphs,
+        of_edges={
+            "edge_index": index.astype(smallest),
+            "edge_attr": narrow if is_exact else weights,
+        },
+        of_graphs={},
+        texts={},
+        edge_ends=graphs.edge_ends if edge_ends is None else edge_ends,
+    )
 
 
-def whole(piece: Piece, per_trace: int) -> GraphBatch:
-    """All graphs of a piece: those of the first layer of all traces, then of others."""
-    graphs = np.arange(len(piece.node_ends) - 1).reshape(-1, per_trace)
-    return piece.batch(graphs.T.reshape(-1))
+def layer_by_layer(graphs: GraphArrays, graphs_of_trace: int) -> GraphBatch:
+    """All graphs: those of the first layer of all traces, then of the second."""
+    order = np.arange(len(graphs)).reshape(-1, graphs_of_trace)
+    return GraphBatch.of(graphs.take(order.T.reshape(-1)))
 
 
-def graphs_of_trace(plan: Plan) -> int:
-    """Graphs that a trace has."""
-    return len(plan.layers) if plan.recipe.per == "layer" else 1
+def _merged(graphs: GraphArrays, layout: GraphLayout) -> tuple[Ints, NDArray[np.float32], Ints]:
+    """Edges between the same two nodes as one, with a weight for each layer and head.
 
-
-def channels(plan: Plan) -> int:
-    """Weights of an edge: one for each head that is kept apart, of each layer of a graph."""
-    heads = plan.heads if plan.several else 1
-    return heads * (len(plan.layers) if plan.recipe.per == "trace" else 1)
-
-
-def _merged(graphs: Graphs, plan: Plan, count: int) -> tuple[Ints, NDArray[np.float32], Ints]:
-    """Edges between the same two nodes as one, with a weight for each layer and head."""
-    index, weights = graphs.of_edges["edge_index"], graphs.of_edges["edge_attr"]
-    channel = np.zeros(len(weights), np.int64)
-    heads = plan.heads if plan.several else 1
-    if plan.recipe.per == "trace":
-        place = np.zeros(max(plan.layers) + 1, np.int64)
-        place[list(plan.layers)] = np.arange(len(plan.layers))
-        channel = place[graphs.of_edges["edge_layer"]] * heads
-    if plan.several:
-        channel = channel + graphs.of_edges["edge_head"]
+    Returns:
+        ``edge_index`` numbered within the graphs, ``edge_attr``, and where edges of graphs begin.
+    """
+    weights = graphs.of_edges["edge_attr"]
+    column = np.zeros(len(weights), np.int64)
+    if layout.options.per == "trace":
+        index_of_layer = np.zeros(max(layout.layers) + 1, np.int64)
+        index_of_layer[list(layout.layers)] = np.arange(len(layout.layers))
+        column = index_of_layer[graphs.of_edges["edge_layer"]]
+    if layout.keeps_heads:
+        column = column * layout.heads + graphs.of_edges["edge_head"]
     nodes = max(int(graphs.node_ends[-1]), 1)
-    codes, number = np.unique(index[1] * nodes + index[0], return_inverse=True)
-    merged = np.zeros((len(codes), count), np.float32)
-    merged[number, channel] = weights[:, 0]
+    key, query = graphs.edge_index
+    codes, number = np.unique(query * nodes + key, return_inverse=True)
+    merged = np.zeros((len(codes), layout.edge_dim), np.float32)
+    merged[number, column] = weights[:, 0]
     query, key = np.divmod(codes, nodes)
-    return np.stack([key, query]), merged, np.searchsorted(query, graphs.node_ends)
+    edge_ends = np.searchsorted(query, graphs.node_ends)
+    shift = np.repeat(graphs.node_ends[:-1], np.diff(edge_ends))
+    return np.stack([key, query]) - shift, merged, edge_ends
 
 
-def _spans(ends: Ints, which: Ints) -> tuple[Ints, Ints]:
-    """Lengths of some spans, and the places in them, one span after the other."""
-    counts = ends[which + 1] - ends[which]
-    shift = ends[which] - (np.cumsum(counts) - counts)
-    return counts, np.repeat(shift, counts) + np.arange(int(counts.sum()))
-
-
-def _ends(counts: Ints) -> Ints:
-    ends = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=ends[1:])
-    return ends
-
-
-def _counted(nodes: torch.Tensor, total: int) -> torch.Tensor:
-    ends = torch.zeros(total + 1, dtype=torch.int64)
-    torch.cumsum(torch.bincount(nodes, minlength=total), 0, out=ends[1:])
+def _ends_of_nodes(nodes: torch.Tensor, count: int) -> torch.Tensor:
+    """Where the edges of each node begin, if edges are in the order of these nodes."""
+    ends = torch.zeros(count + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(nodes, minlength=count), 0, out=ends[1:])
     return ends

@@ -5,67 +5,77 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from hallutrace.detect.nets.batching import GraphBatch
-from hallutrace.detect.nets.message import Gine, Pool
+from hallutrace.detect.nets.message import GineLayer, answer_max, answer_mean
 
 # Standardised features beyond this are cut: marginals have heavy tails.
 _LARGEST = 10.0
 
 
-class Standard(nn.Module):
-    """Brings features to mean 0 and deviation 1 of the training part; kept with the weights.
+class Standardize(nn.Module):
+    """Brings features to mean 0 and standard deviation 1; the moments are kept with the weights.
 
     Args:
-        shape: of mean and deviation, [width], or [layers, 1, width].
+        shape: of mean and std: [features], or [layers, 1, features].
     """
 
     mean: torch.Tensor
-    deviation: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(tuple(shape)))
-        self.register_buffer("deviation", torch.ones(tuple(shape)))
+        self.register_buffer("std", torch.ones(tuple(shape)))
 
-    def learn(self, mean: NDArray, deviation: NDArray) -> None:  # type: ignore[type-arg]
+    def set_moments(self, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
         """Takes the moments of the training part."""
         self.mean.copy_(torch.from_numpy(mean).view_as(self.mean))
-        self.deviation.copy_(torch.from_numpy(deviation).view_as(self.deviation))
+        self.std.copy_(torch.from_numpy(std).view_as(self.std))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., width] to the same."""
-        return ((x - self.mean) / self.deviation).clamp(-_LARGEST, _LARGEST)
+        """[..., features] to the same."""
+        return ((x - self.mean) / self.std).clamp(-_LARGEST, _LARGEST)
 
 
-def perceptron(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers with ReLU, and dropout, between them."""
+def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers with ReLU and dropout between them.
+
+    Args:
+        sizes: of the input, the hidden layers and the output.
+        dropout: share of units that a training step leaves out.
+
+    Example:
+        >>> mlp([6, 16, 1])(torch.zeros(3, 6)).shape
+        torch.Size([3, 1])
+    """
     layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 
-class Probe(nn.Module):
-    """A perceptron on one vector: float32 [rows, width] to logits [rows].
+class VectorNet(nn.Module):
+    """An MLP over one vector: float32 [rows, inputs] to logits [rows].
 
     Args:
-        width: of the vector.
-        widths: of the hidden layers.
-        dropout: share of units that a step of training leaves out.
+        inputs: numbers of the vector.
+        hidden_dims: units of each hidden layer.
+        dropout: share of units that a training step leaves out.
     """
 
-    def __init__(self, width: int, widths: Sequence[int], dropout: float) -> None:
+    def __init__(self, inputs: int, hidden_dims: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.standard = Standard([width])
-        self.net = perceptron([width, *widths, 1], dropout)
+        self.standardize = Standardize([inputs])
+        self.net = mlp([inputs, *hidden_dims, 1], dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits."""
-        logits: torch.Tensor = self.net(self.standard(x))[:, 0]
+        logits: torch.Tensor = self.net(self.standardize(x))[:, 0]
         return logits
 
 
@@ -73,37 +83,42 @@ class AttentionNet(nn.Module):
     """Message passing over the attention graph of a trace, pooled over its answer tokens.
 
     Args:
-        inputs: features of a node.
-        channels: weights of an edge.
-        width: of nodes within.
-        steps: of message passing.
-        dropout: share of units that a step of training leaves out.
+        node_dim: features of a node.
+        edge_dim: weights of an edge.
+        hidden_dim: numbers of a node between the layers.
+        num_layers: layers of message passing.
+        dropout: share of units that a training step leaves out.
     """
 
-    def __init__(self, inputs: int, channels: int, width: int, steps: int, dropout: float) -> None:
+    def __init__(
+        self, node_dim: int, edge_dim: int, hidden_dim: int, num_layers: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.standard, self.edges = Standard([inputs]), Standard([channels])
-        self.enter = nn.Linear(inputs, width)
-        self.steps = nn.ModuleList(Gine(width, channels) for _ in range(steps))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(steps))
+        self.standardize_nodes = Standardize([node_dim])
+        self.standardize_edges = Standardize([edge_dim])
+        self.embed = nn.Linear(node_dim, hidden_dim)
+        self.layers = nn.ModuleList(GineLayer(hidden_dim, edge_dim) for _ in range(num_layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim) for _ in range(num_layers))
         self.dropout = nn.Dropout(dropout)
-        self.pool = Pool()
-        self.head = perceptron([2 * width, width, 1], dropout)
+        self.head = mlp([2 * hidden_dim, hidden_dim, 1], dropout)
 
     def nodes(self, batch: GraphBatch) -> torch.Tensor:
-        """What each node has become, [nodes, width]."""
-        x, edges = torch.relu(self.enter(self.standard(batch.x))), self.edges(batch.weights)
-        for step, norm in zip(self.steps, self.norms, strict=True):
-            x = x + self.dropout(step(norm(x), edges, batch))
+        """Nodes after message passing, [nodes, hidden_dim]."""
+        x = torch.relu(self.embed(self.standardize_nodes(batch.x)))
+        edges = self.standardize_edges(batch.weights)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = x + self.dropout(layer(norm(x), edges, batch))
         return x
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         """Logits, float32 [graphs]."""
-        logits: torch.Tensor = self.head(self.pool(self.nodes(batch), batch))[:, 0]
+        x = self.nodes(batch)
+        pooled = torch.cat([answer_mean(x, batch), answer_max(x, batch)], dim=1)
+        logits: torch.Tensor = self.head(pooled)[:, 0]
         return logits.float()
 
     def tokens(self, batch: GraphBatch) -> torch.Tensor:
-        """The head on each answer token alone, as if it were the whole answer, [answer tokens]."""
+        """Logits of each answer token as if it were the whole answer, float32 [answer tokens]."""
         x = self.nodes(batch)[batch.answer]
         logits: torch.Tensor = self.head(torch.cat([x, x], dim=1))[:, 0]
         return logits.float()

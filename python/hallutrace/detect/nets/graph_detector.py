@@ -1,144 +1,158 @@
-"""What detectors over attention graphs share."""
+"""The base of detectors over attention graphs."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import nn
 
 from hallutrace.detect.examples import Examples
+from hallutrace.detect.needs import Needs
 from hallutrace.detect.nets.batching import (
-    PIECE,
+    READ_AT_ONCE,
     GraphBatch,
     GraphTable,
-    channels,
-    graphs_of_trace,
-    piece_of,
-    whole,
+    layer_by_layer,
+    read_compact,
 )
-from hallutrace.detect.nets.detector import NetDetector, arrays_of, take_back
+from hallutrace.detect.nets.detector import NetDetector, arrays_of, load_arrays
+from hallutrace.detect.options import Count, Layers
 from hallutrace.errors import InputError
-from hallutrace.graphs.recipe import Plan, Recipe
-from hallutrace.graphs.reduce import HiddenReducer
+from hallutrace.graphs.layout import GraphLayout
+from hallutrace.graphs.options import GraphOptions
+from hallutrace.graphs.reducer import HiddenReducer
 from hallutrace.store.folder import Manifest
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 
-GRAPHS: dict[str, Any] = {
-    "features": ["marginals", "position", "role", "logprob"],
-    "hidden_columns": 32,
-    "layers": None,
-    "heads": None,
-    "top_k": 8,
-    "min_weight": 0.0,
-    "window": None,
-    "max_nodes": None,
-    "edges": "true",
-    "memory": 2048,
-}
-"""Options of graphs, and what they are unless given; see :class:`GraphDetector`."""
+Feature = Literal["hidden", "marginals", "position", "role", "logprob"]
 
-_RECIPE = ("heads", "top_k", "min_weight", "window", "max_nodes", "edges")
+_GRAPH_OPTIONS = (
+    "features", "layers", "heads", "top_k", "min_weight", "window", "max_nodes", "edges"
+)  # fmt: skip
 
 
 class GraphDetector(NetDetector):
-    """A network over the attention graphs of a trace.
+    """A network over the attention graphs of a trace."""
 
-    Options that all of them have: ``features``, ``layers``, ``heads``, ``top_k``, ``min_weight``,
-    ``window``, ``max_nodes`` and ``edges``, as :class:`hallutrace.graphs.TraceGraphs` has them
-    (``edges="shuffled"`` and ``"none"`` are the controls); ``hidden_columns``, to how many columns
-    hidden states are reduced, by a PCA fitted on the training part alone, None for the states
-    themselves; ``memory``, MiB that graphs of the training part may take, and as much again for
-    those of the validation part: beyond it they are read from the run for each batch.
-    """
+    class Options(NetDetector.Options):
+        """Of the graphs and the training; see :class:`hallutrace.graphs.TraceGraphs`."""
 
-    is_graph: ClassVar[bool] = True
+        epochs: Count = Field(30, description="most epochs")
+        patience: Count = Field(6, description="epochs without a better validation before it ends")
+        learning_rate: float = Field(3e-3, gt=0, description="of AdamW, at the beginning")
+        features: tuple[Feature, ...] = Field(
+            ("marginals", "position", "role", "logprob"),
+            min_length=1,
+            strict=False,
+            description="what a node has, see hallutrace.graphs.TraceGraphs",
+        )
+        hidden_components: Count | None = Field(
+            32,
+            description="principal components of the training part's hidden states; none for the "
+            "states themselves",
+        )
+        layers: Layers | None = Field(
+            None, description="layers whose attention is taken; all captured unless given"
+        )
+        heads: Literal["each", "mean", "max"] | None = Field(
+            None, description="how heads are combined; as the run kept them unless given"
+        )
+        top_k: Count | None = Field(8, description="largest weights of each row that become edges")
+        min_weight: float = Field(0.0, ge=0, description="least weight that becomes an edge")
+        window: Annotated[int, Field(ge=0)] | Literal["answer"] | None = Field(
+            None,
+            description="nodes: the answer and so many of the prompt's last tokens; answer for the "
+            "answer alone",
+        )
+        max_nodes: Count | None = Field(None, description="most nodes; the first tokens are cut")
+        edges: Literal["true", "shuffled", "none"] = Field(
+            "true", description="shuffled and none are controls"
+        )
+        memory_mib: Count = Field(
+            2048,
+            description="MiB that graphs of the training part may take, and as much again for "
+            "those of the validation part; beyond it they are read for each batch",
+        )
+
+    is_graph = True
     per: ClassVar[str] = "trace"
-    defaults: ClassVar[Mapping[str, Any]] = {
-        **NetDetector.defaults,
-        **GRAPHS,
-        "epochs": 30,
-        "patience": 6,
-        "learning_rate": 3e-3,
-    }
-    _fitted: Recipe | None = None
+    options: Options
+    _fitted_options: GraphOptions | None = None
     _shape: dict[str, int] | None = None
 
-    def check_options(self) -> None:
-        """Refuses a recipe of graphs that means nothing."""
-        super().check_options()
-        columns = self.options["hidden_columns"]
-        good = columns is None or (type(columns) is int and columns >= 1)
-        self.require_option("hidden_columns", good, "an integer >= 1 or None")
-        for name in ("features", "layers"):
-            value = self.options[name]
-            good = isinstance(value, (list, tuple)) or (name == "layers" and value is None)
-            self.require_option(name, good, "a list")
-        self.require_option("features", len(self.options["features"]) > 0, "a list of at least one")
-        self.require_whole("memory")
-        self.recipe()
+    @property
+    def needs(self) -> Needs:
+        """What nodes and edges are made of; values that a run keeps of fewer tokens are zeros."""
+        options = self.options
+        marginals = ("diagonal", "received_mean", "previous", "entropy", "mass")
+        return Needs(
+            hidden=("all",) if "hidden" in options.features else (),
+            hidden_layers=options.layers,
+            marginals=marginals if "marginals" in options.features else (),
+            all_rows=True,
+            layers=options.layers,
+            edges=options.top_k or "all",
+            heads=options.heads == "each",
+            takes_less=True,
+        )
 
     def check(self, store: TraceStore) -> None:
         """Refuses a run without what the graphs are made of."""
         super().check(store)
-        Plan.of(self.recipe(), store.manifest, str(store.folder))
+        GraphLayout.of(self.graph_options(), store.manifest, str(store.folder))
 
-    def recipe(self) -> Recipe:
-        """What graphs are asked for, hidden states not reduced."""
-        layers = self.options["layers"]
-        return Recipe(
-            layers=None if layers is None else tuple(layers),
-            per=self.per,
-            features=tuple(self.options["features"]),
-            seed=self.seed,
-            **{name: self.options[name] for name in _RECIPE},
-        )
+    def graph_options(self) -> GraphOptions:
+        """The options of its graphs, before hidden states are reduced."""
+        chosen = {name: getattr(self.options, name) for name in _GRAPH_OPTIONS}
+        return GraphOptions.of(per=self.per, seed=self.seed, **chosen)
 
     # Graphs -----------------------------------------------------------------------------------
 
-    def prepare(self, train: Examples) -> Plan:
-        """Fits what graphs need of the training part; gives what they are made of."""
+    def prepare(self, train: Examples) -> Any:
+        """Fits the reducer of hidden states on the training part, and makes a new network."""
         manifest, where = train.store.manifest, str(train.store.folder)
-        plan = Plan.of(self.recipe(), manifest, where)
-        recipe = replace(plan.recipe, layers=plan.layers)
-        columns = self.options["hidden_columns"]
-        if "hidden" in recipe.features and columns is not None:
+        layout = GraphLayout.of(self.graph_options(), manifest, where)
+        options = replace(layout.options, layers=layout.layers)
+        columns = self.options.hidden_components
+        if "hidden" in options.features and columns is not None:
             reducer = HiddenReducer(min(columns, manifest.facts["hidden_size"]), seed=self.seed)
-            recipe = replace(recipe, reducer=reducer.fit(train, list(plan.layers)))
-        plan = Plan.of(recipe, manifest, where)
-        self._fitted, self._shape = recipe, _shape(plan)
-        return plan
+            options = replace(options, reducer=reducer.fit(train, list(layout.layers)))
+        self._fitted_options = options
+        self._shape = _shape(GraphLayout.of(options, manifest, where))
+        return self.make_net(self._shape)
 
     def table(self, examples: Examples) -> GraphTable:
         """Graphs of a selection, within the cap of memory."""
-        return GraphTable(examples, self._plan(examples.store.manifest), self._cap)
+        return GraphTable(examples, self._layout(examples.store.manifest), self._cap)
 
     def batch(self, traces: Sequence[Trace]) -> GraphBatch:
         """Graphs of some traces of a run; those of the first layer of all, then of others."""
-        plan = self._plan(traces[0].manifest)
-        return whole(piece_of(traces, plan), graphs_of_trace(plan))
+        layout = self._layout(traces[0].manifest)
+        return layer_by_layer(read_compact(traces, layout), layout.graphs_of_trace)
 
     @property
     def _cap(self) -> int:
-        return int(self.options["memory"]) * 2**20
+        return self.options.memory_mib * 2**20
 
-    def _plan(self, manifest: Manifest) -> Plan:
-        """What graphs of a run are made of, which must be as those it was fitted on."""
-        if self._fitted is None:
+    def _layout(self, manifest: Manifest) -> GraphLayout:
+        """The layout of a run's graphs, which must have the shape that was fitted on."""
+        if self._fitted_options is None:
             raise InputError(f"Expected a fitted `{self.name}`, got a new one - call fit first")
-        plan = Plan.of(self._fitted, manifest, "the trace")
-        if _shape(plan) != self._shape:
+        layout = GraphLayout.of(self._fitted_options, manifest, "the trace")
+        if _shape(layout) != self._shape:
             raise InputError(
                 f"Expected graphs as `{self.name}` was fitted on ({self._shape}), got "
-                f"{_shape(plan)} - take traces of the same model and extraction"
+                f"{_shape(layout)} - take traces of the same model and extraction"
             )
-        return plan
+        return layout
 
     # Scores -----------------------------------------------------------------------------------
 
@@ -155,14 +169,14 @@ class GraphDetector(NetDetector):
         """The same of several, float64 [examples], a few at a time."""
         found = [np.zeros(0)]
         with torch.no_grad():
-            for traces in self.pieces(examples):
+            for traces in self.chunks(examples):
                 found.append(self.risk(self.batch(traces)))
         return np.concatenate(found)
 
-    def pieces(self, examples: Examples) -> Iterator[list[Trace]]:
+    def chunks(self, examples: Examples) -> Iterator[list[Trace]]:
         """All traces in order, as many at a time as are read at once."""
-        for begin in range(0, len(examples), PIECE):
-            yield list(examples[begin : begin + PIECE])
+        for begin in range(0, len(examples), READ_AT_ONCE):
+            yield list(examples[begin : begin + READ_AT_ONCE])
 
     def padded(self, found: NDArray[np.float64], trace: Trace) -> NDArray[np.float64]:
         """Scores of the answer tokens that became nodes, for all of them, float64 [A].
@@ -177,40 +191,43 @@ class GraphDetector(NetDetector):
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Weights, the reducer of hidden states, and what graphs are made of."""
         arrays = arrays_of(self.net, "net")
-        assert self._fitted is not None  # as there is a network
-        reducer = self._fitted.reducer
-        of_reducer = None
+        assert self._fitted_options is not None  # as there is a network
+        reducer, reducer_facts = self._fitted_options.reducer, None
         if isinstance(reducer, HiddenReducer):
-            reduced, of_reducer = reducer.state()
-            arrays |= {f"reducer.{name}": array for name, array in reduced.items()}
-        layers = list(self._fitted.layers or ())
-        return arrays, {"layers": layers, "shape": self._shape, "reducer": of_reducer}
+            reducer_arrays, reducer_facts = reducer.state()
+            arrays |= {f"reducer.{name}": array for name, array in reducer_arrays.items()}
+        layers = list(self._fitted_options.layers or ())
+        return arrays, {"layers": layers, "shape": self._shape, "reducer": reducer_facts}
 
     def restore(self, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Takes them back."""
-        recipe = replace(self.recipe(), layers=tuple(int(layer) for layer in facts["layers"]))
+        layers = tuple(int(layer) for layer in facts["layers"])
+        options = replace(self.graph_options(), layers=layers)
         if facts["reducer"] is not None:
-            begin = "reducer."
-            of_reducer = {
-                name.removeprefix(begin): array
+            parts = {
+                name.removeprefix("reducer."): array
                 for name, array in arrays.items()
-                if name.startswith(begin)
+                if name.startswith("reducer.")
             }
-            recipe = replace(recipe, reducer=HiddenReducer.from_state(of_reducer, facts["reducer"]))
-        self._fitted = recipe
+            options = replace(options, reducer=HiddenReducer.from_state(parts, facts["reducer"]))
+        self._fitted_options = options
         self._shape = {name: int(facts["shape"][name]) for name in _SHAPE}
         net = self.make_net(self._shape)
-        take_back(net, arrays, "net")
+        load_arrays(net, arrays, "net")
         self._net = net
 
     @abstractmethod
     def make_net(self, shape: dict[str, int]) -> nn.Module:
-        """A new network for graphs of that shape, see :data:`_SHAPE`."""
+        """A new network for graphs of a shape, see :data:`_SHAPE`."""
 
 
-_SHAPE = ("width", "channels", "layers")
-"""Features of a node, weights of an edge, layers."""
+_SHAPE = ("node_dim", "edge_dim", "layers")
+"""Features of a node, weights of an edge, layers of the model."""
 
 
-def _shape(plan: Plan) -> dict[str, int]:
-    return dict(zip(_SHAPE, (plan.width, channels(plan), len(plan.layers)), strict=True))
+def _shape(layout: GraphLayout) -> dict[str, int]:
+    return {
+        "node_dim": layout.node_dim,
+        "edge_dim": layout.edge_dim,
+        "layers": len(layout.layers),
+    }

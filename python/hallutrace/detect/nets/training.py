@@ -1,292 +1,278 @@
 """The training loop of all neural detectors.
 
 1. An epoch goes over the training part in an order drawn from (seed, epoch), then validates.
-2. After it everything that the next one depends on is a *moment*: weights, best weights, AdamW's
-   state, states of random generators, counters. The moment is kept in memory and, with a folder, is
-   written as ``checkpoints/last.safetensors``; a training that was killed goes on from there and
-   ends as one never interrupted would (same machine, same number of threads).
-3. A loss, gradient or score that is not finite goes back to the last moment with a tenth of the
-   learning rate, at most 3 times. Memory that runs out goes back with half the batch, down to 1.
-4. It ends after ``patience`` epochs without a better validation, with the best weights.
+2. After each epoch a snapshot is taken of everything that the next one depends on: weights, best
+   weights, AdamW's state, states of the random generators. With a workspace it is written to
+   ``checkpoints/last.safetensors`` with the :class:`TrainingState`: a killed training that is
+   started again ends as an uninterrupted one would (same machine, same number of threads).
+3. After a loss, gradient or score that is not finite, the last snapshot is restored and the
+   learning rate divided by 10, at most 3 times. After memory ran out, the last snapshot is restored
+   and the batch size halved, down to 1.
+4. The training stops after ``patience`` epochs without a better validation and takes the best
+   weights.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from hallutrace.canonical_json import canonical
 from hallutrace.detect.base import Progress, Silent
 from hallutrace.detect.nets import checkpoints, history
+from hallutrace.detect.nets.checkpoints import with_prefix, without_prefix
 from hallutrace.detect.nets.history import Epoch
-from hallutrace.detect.nets.moment import Held, Moment, copied, named
-from hallutrace.detect.nets.schedule import Schedule
-from hallutrace.detect.nets.task import NotFiniteError, Task
+from hallutrace.detect.nets.task import NotFiniteError, Rows, Task, finite
+from hallutrace.detect.nets.training_options import TrainingOptions
 from hallutrace.errors import InputError
-from hallutrace.model.free_memory import is_out_of_memory
+from hallutrace.model.free_memory import is_out_of_memory, release_cached_memory
 
 RETRIES = 3
-"""How often a training goes back for numbers that are not finite."""
+"""How often a training goes back because of numbers that are not finite."""
 
-_BETTER = 1e-6  # of what is monitored, so that rounding is no progress
+_MIN_IMPROVEMENT = 1e-6  # of the monitored value, so that rounding does not count
 
 
-def train(
-    task: Task,
-    schedule: Schedule,
-    *,
-    identity: dict[str, Any] | None = None,
-    progress: Progress | None = None,
-    workspace: Path | None = None,
-) -> list[Epoch]:
-    """Trains a task's model, which is left with its best weights, on the CPU.
+@dataclass
+class TrainingState:
+    """How far a training is.
+
+    Attributes:
+        batch_size: in use; halved after memory ran out.
+        retries: how often it went back because of numbers that are not finite.
+        epochs: the history.
+        notes: messages to the user.
+    """
+
+    batch_size: int
+    retries: int = 0
+    epochs: list[Epoch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the epoch with the largest monitored value; 0 before the first."""
+        best = 0
+        for epoch in self.epochs:
+            if not best or epoch.monitored > self.epochs[best - 1].monitored + _MIN_IMPROVEMENT:
+                best = epoch.epoch
+        return best
+
+    @property
+    def epochs_without_improvement(self) -> int:
+        """Epochs since the best one."""
+        return len(self.epochs) - self.best_epoch
+
+
+class Training:
+    """One training; :meth:`run` leaves the model on the CPU with its best weights.
 
     Args:
-        task: what is trained; its model was made, and this is called, inside
-            :func:`~hallutrace.detect.nets.task.seeded`.
-        schedule: how.
-        identity: of the data and the model, JSON-able: what a checkpoint must agree with.
-        progress: told of epochs, and of what happens beside.
-        workspace: folder for ``checkpoints/``, ``history.json``, ``history.csv`` and
-            ``tensorboard/``. A training in it that was killed goes on; one that has ended is read.
-
-    Returns:
-        The history.
-
-    Raises:
-        InputError: numbers that are not finite after going back 3 times, memory that runs out with
-            one trace a batch, or a folder of another training.
-        DamagedError: a checkpoint that is not what was written.
+        task: its model was made, and :meth:`run` is called, inside
+            :func:`~hallutrace.model.seeding.seeded`.
+        options: how it is trained.
+        seed: of the order of batches.
+        identity: of the data and the model, JSON-able; a checkpoint must have an equal one.
+        progress: told of epochs and notes.
+        workspace: folder for ``checkpoints/`` (``last`` and ``best``), ``history.json`` and
+            ``history.csv``. A training in it that was killed goes on, one that ended is read.
     """
-    trainer = _Trainer(task, schedule, progress or Silent(), workspace)
-    trainer.begin(identity or {})
-    try:
-        while not trainer.now.ended:
-            trainer.advance()
-    finally:
-        trainer.close()
-    return trainer.now.epochs
-
-
-class _Trainer:
-    """One training; see the module."""
 
     def __init__(
-        self, task: Task, schedule: Schedule, progress: Progress, workspace: Path | None
+        self,
+        task: Task,
+        options: TrainingOptions,
+        *,
+        seed: int = 0,
+        identity: dict[str, Any] | None = None,
+        progress: Progress | None = None,
+        workspace: Path | None = None,
     ) -> None:
-        self.task, self.schedule, self.progress = task, schedule, progress
-        self.workspace = workspace
-        self.folder = None if workspace is None else workspace / "checkpoints"
-        self.device = schedule.place()
-        self.mixed = schedule.is_mixed(self.device)
-        task.model.to(self.device)
-        self.parameters = [p for p in task.model.parameters() if p.requires_grad]
+        self.task, self.options, self.seed = task, options, seed
+        self.progress, self.workspace = progress or Silent(), workspace
+        # As text, so that tuples and lists are equal.
+        whole = {"training": options.to_json(), "seed": seed, **(identity or {})}
+        self.identity = canonical(whole).decode()
+        self.device = options.torch_device()
+        self.model = task.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, schedule.learning_rate, weight_decay=schedule.weight_decay
+            self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay
         )
-        self.now = Moment(schedule.batch_size)
-        self.best: checkpoints.Tensors = {}
-        self.board: Any = None
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, options.is_mixed())
+        self.state = TrainingState(options.batch_size)
+        self.best_weights: checkpoints.Tensors = {}
+        self.snapshot: checkpoints.Tensors = {}
 
-    # Beginning and end --------------------------------------------------------------------------
+    def run(self) -> list[Epoch]:
+        """Trains to the end.
 
-    def begin(self, identity: dict[str, Any]) -> None:
-        """Goes on from the last checkpoint, or takes the first moment."""
-        # Equal JSON, so that tuples and lists are the same.
-        told = {"schedule": asdict(self.schedule), **identity}
-        self.identity = canonical(told).decode()
-        last = None if self.folder is None else self.folder / checkpoints.LAST
-        if last is not None and last.is_file():
-            tensors, facts = checkpoints.read(last)
-            if facts["identity"] != self.identity:
-                raise InputError(
-                    f"Expected checkpoints of this training in {self.folder}, got those of another "
-                    "(other traces, labels, options or seed) - remove them, or choose another place"
-                )
-            self.moment = (tensors, facts["moment"])
-            self._restore()
-            self.progress.note(f"Goes on after epoch {self.now.epoch}, from {last}")
-        else:
-            self._remember()
-        if self.workspace is not None and not self.now.ended:
-            self.board = history.board(self.workspace, self.now.epoch + 1)
-        if self.now.ended:
-            self._finish()
+        Returns:
+            The epochs.
 
-    def close(self) -> None:
-        """Gives back what is open."""
-        if self.board is not None:
-            self.board.close()
-        self.task.model.to("cpu")
-
-    def _finish(self) -> None:
-        self.task.model.load_state_dict(self.best)
-
-    # One epoch ----------------------------------------------------------------------------------
-
-    def advance(self) -> None:
-        """One epoch, or one step back."""
+        Raises:
+            InputError: numbers that are not finite after 3 retries, too little memory for a batch
+                of one trace, or a workspace of another training.
+            DamagedError: a damaged checkpoint.
+            StorageError: the workspace cannot be written.
+        """
         try:
-            epoch = self._epoch()
-        except NotFiniteError as error:
-            self._go_back(str(error))
-            return
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._halve()
-            return
-        self._judge(epoch)
-        self._remember()
-        self._write()
-        self.progress.epoch(epoch.epoch, epoch.loss, epoch.validation_auroc, epoch.seconds)
-        if self.now.ended:
-            self._finish()
+            self._resume()
+            while not self._is_done():
+                try:
+                    epoch = self._train_epoch()
+                except NotFiniteError as error:
+                    self._lower_learning_rate(str(error))
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._halve_batch()
+                else:
+                    self._end_epoch(epoch)
+        finally:
+            self.model.to("cpu")
+        self.model.load_state_dict(self.best_weights)
+        return self.state.epochs
 
-    def _epoch(self) -> Epoch:
-        begun, now = time.perf_counter(), self.now
-        rate = self.schedule.learning_rate * now.scale
-        rate *= self.schedule.share(now.epoch, now.plateaus)
+    def _is_done(self) -> bool:
+        is_late = self.state.epochs_without_improvement >= self.options.patience
+        return is_late or len(self.state.epochs) >= self.options.epochs
+
+    def _train_epoch(self) -> Epoch:
+        begin, number = time.perf_counter(), len(self.state.epochs)
+        batch_size = self.state.batch_size
+        rate = self.options.rate_of_epoch(number) * 0.1**self.state.retries
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        order = self.task.order(np.random.default_rng([self.schedule.seed, now.epoch]))
-        total, norms = 0.0, []
-        self.task.model.train()
-        for begin in range(0, len(order), now.batch_size):
-            rows = order[begin : begin + now.batch_size]
-            loss, norm = self._step(rows)
-            total += loss * len(rows)
-            norms.append(norm)
-        self.task.model.eval()
-        with torch.no_grad(), self._autocast():
-            auroc, monitored = self.task.validate(now.batch_size, self.device)
-        if not math.isfinite(monitored):
-            raise NotFiniteError("validation")
+        order = self.task.order(np.random.default_rng([self.seed, number]))
+        self.model.train()
+        batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+        losses, gradients = zip(*map(self._step, batches), strict=True)
+        self.model.eval()
+        with torch.no_grad(), self.autocast:
+            auroc, monitored = self.task.validate(batch_size, self.device)
         return Epoch(
-            epoch=now.epoch + 1,
-            loss=total / max(len(order), 1),
+            epoch=number + 1,
+            loss=sum(losses) / len(order),
             validation_auroc=auroc,
-            monitored=monitored,
+            monitored=finite(monitored, "validation"),
             learning_rate=rate,
-            gradient=median(norms),
-            batch_size=now.batch_size,
-            seconds=time.perf_counter() - begun,
+            gradient=median(gradients),
+            batch_size=batch_size,
+            seconds=time.perf_counter() - begin,
         )
 
-    def _step(self, rows: NDArray[np.int64]) -> tuple[float, float]:
-        """Learns from one batch; its loss, and the norm of its gradient."""
+    def _step(self, rows: Rows) -> tuple[float, float]:
+        """Trains on one batch; the sum of its losses, and the norm of its gradient."""
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.autocast:
             loss = self.task.loss(rows, self.device)
-        told = float(loss.detach())
-        if not math.isfinite(told):
-            raise NotFiniteError("loss")
+        total = finite(loss.detach(), "loss") * len(rows)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip))
-        if not math.isfinite(norm):
-            raise NotFiniteError("gradient")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        gradient = finite(norm, "gradient")
         self.optimizer.step()
-        return told, norm
+        return total, gradient
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+    def _end_epoch(self, epoch: Epoch) -> None:
+        self.state.epochs.append(epoch)
+        is_best = self.state.epochs_without_improvement == 0
+        if is_best:
+            self.best_weights = with_prefix("", self.model.state_dict())
+        diagnosis = history.diagnose(self.state.epochs, self.task.hallucinated)
+        if self._is_done() and diagnosis is not None:
+            self._note(diagnosis)
+        self.snapshot = self._take_snapshot()
+        if self.workspace is not None:
+            history.write(self.workspace, self.state.epochs, self.state.notes)
+            if is_best:
+                self._write_checkpoint(checkpoints.BEST, self.best_weights, epoch=asdict(epoch))
+            self._write_checkpoint(checkpoints.LAST, self.snapshot, state=asdict(self.state))
+        self.progress.epoch(epoch.epoch, epoch.loss, epoch.validation_auroc, epoch.seconds)
 
-    def _judge(self, epoch: Epoch) -> None:
-        """Counts an epoch, keeps weights that are the best, and decides whether it ends."""
-        now = self.now
-        now.epoch, now.epochs = epoch.epoch, [*now.epochs, epoch]
-        if epoch.monitored > now.best + _BETTER:
-            now.best, now.best_epoch, now.stale = epoch.monitored, epoch.epoch, 0
-            self.best = copied(self.task.model.state_dict())
-        else:
-            now.stale += 1
-            now.plateaus += self.schedule.is_plateau(now.stale)
-        now.ended = now.epoch >= self.schedule.epochs or now.stale >= self.schedule.patience
-        if now.ended:
-            found = history.diagnose(now.epochs, self.task.share)
-            if found is not None:
-                self._note(found)
-
-    # Steps back ---------------------------------------------------------------------------------
-
-    def _go_back(self, what: str) -> None:
-        """After numbers that are not finite."""
-        scale, retries = self.now.scale / 10, self.now.retries + 1
-        if retries > RETRIES:
+    def _lower_learning_rate(self, what: str) -> None:
+        """Goes back to the last snapshot after numbers that are not finite."""
+        state, number = self.state, len(self.state.epochs)
+        if state.retries == RETRIES:
             raise InputError(
-                f"Expected finite numbers in epoch {self.now.epoch + 1}, got a {what} that is NaN "
-                f"or infinite, also after going back {RETRIES} times to a tenth of the learning "
-                f"rate (now {self.schedule.learning_rate * self.now.scale:.1g}) - look for "
-                "features that are not finite, or lower `learning_rate`"
+                f"Expected finite numbers in epoch {number + 1}, got a {what} that is NaN or "
+                f"infinite, also after going back {RETRIES} times to a tenth of the learning rate "
+                "- look for features that are not finite, or lower `learning_rate`"
             )
-        notes = self.now.notes
         self._restore()
-        self.now.scale, self.now.retries, self.now.notes = scale, retries, notes
+        state.retries += 1
         self._note(
-            f"Epoch {self.now.epoch + 1}: a {what} that is not finite; back to epoch "
-            f"{self.now.epoch} with a tenth of the learning rate ({retries} of {RETRIES})"
+            f"Epoch {number + 1}: a {what} that is not finite; back to epoch {number} with a tenth "
+            f"of the learning rate ({state.retries} of {RETRIES})"
         )
 
-    def _halve(self) -> None:
-        """After memory has run out."""
-        size, notes = self.now.batch_size // 2, self.now.notes
-        if size < 1:
+    def _halve_batch(self) -> None:
+        """Goes back to the last snapshot after memory ran out."""
+        self.optimizer.zero_grad(set_to_none=True)
+        release_cached_memory()
+        state = self.state
+        if state.batch_size == 1:
             raise InputError(
                 "Expected memory for a batch of one trace, got too little - take fewer layers, a "
-                "smaller network (`width`), or `max_nodes`"
+                "smaller network (`hidden_dim`), or `max_nodes`"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        scale, retries = self.now.scale, self.now.retries
         self._restore()
-        self.now.batch_size, self.now.notes = size, notes
-        self.now.scale, self.now.retries = scale, retries
-        self._note(f"Epoch {self.now.epoch + 1}: out of memory; batches of {size} from here on")
+        state.batch_size //= 2
+        number = len(state.epochs) + 1
+        self._note(f"Epoch {number}: out of memory; batches of {state.batch_size} from here on")
 
     def _note(self, text: str) -> None:
-        self.now.notes = [*self.now.notes, text]
+        self.state.notes.append(text)
         self.progress.note(text)
 
-    # Moments ------------------------------------------------------------------------------------
-
-    def _remember(self) -> None:
-        """Takes a moment."""
-        held = Held(self.task.model, self.optimizer, self.parameters, self.device)
-        self.moment = (held.tensors(self.best), self.now.facts())
+    def _take_snapshot(self) -> checkpoints.Tensors:
+        """Copies on the CPU of all tensors that the next epoch depends on."""
+        tensors = with_prefix("model.", self.model.state_dict())
+        tensors |= with_prefix("best.", self.best_weights)
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= with_prefix(f"optimizer.{number}.", moments)
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
 
     def _restore(self) -> None:
-        """Goes back to the last moment."""
-        tensors, facts = self.moment
-        self.now = Moment.of(facts)
-        held = Held(self.task.model, self.optimizer, self.parameters, self.device)
-        self.best = held.take_back(tensors)
+        """Takes everything from the last snapshot."""
+        self.model.load_state_dict(without_prefix("model.", self.snapshot))
+        self.best_weights = without_prefix("best.", self.snapshot)
+        moments: dict[int, checkpoints.Tensors] = {}
+        for name, tensor in without_prefix("optimizer.", self.snapshot).items():
+            number, _, key = name.partition(".")
+            moments.setdefault(int(number), {})[key] = tensor.clone()  # AdamW works in place
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        torch.set_rng_state(self.snapshot["rng.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(self.snapshot["rng.cuda"], self.device)
 
-    def _write(self) -> None:
-        """The moment and the history, on the disk; the last checkpoint comes last."""
-        if self.folder is None or self.workspace is None:
+    def _resume(self) -> None:
+        """Takes the first snapshot, or goes on from the last checkpoint."""
+        path = self.workspace and self.workspace / "checkpoints" / checkpoints.LAST
+        if path is None or not path.is_file():
+            self.snapshot = self._take_snapshot()
             return
-        tensors, facts = self.moment
-        values = {epoch.epoch: epoch.monitored for epoch in self.now.epochs}
-        weights, epoch = named(tensors, "model."), self.now.epochs[-1]
-        told = {"identity": self.identity, "epoch": asdict(epoch)}
-        if epoch.epoch in checkpoints.best_epochs(values, self.schedule.keep):
-            checkpoints.write(checkpoints.path_of(self.folder, epoch.epoch), weights, told)
-        if epoch.epoch == self.now.best_epoch:
-            checkpoints.write(self.folder / checkpoints.BEST, weights, told)
-        history.write(self.workspace, self.now.epochs, self.now.notes)
-        checkpoints.write(
-            self.folder / checkpoints.LAST, tensors, {"identity": self.identity, "moment": facts}
-        )
-        checkpoints.keep_best(self.folder, values, self.schedule.keep)
-        if self.board is not None:
-            history.tell_board(self.board, epoch)
+        self.snapshot, content = checkpoints.read(path)
+        if content["identity"] != self.identity:
+            raise InputError(
+                f"Expected checkpoints of this training in {path.parent}, got those of another "
+                "(other traces, labels, options or seed) - remove them, or choose another folder"
+            )
+        epochs = [Epoch(**epoch) for epoch in content["state"]["epochs"]]
+        self.state = TrainingState(**{**content["state"], "epochs": epochs})
+        self._restore()
+        self.progress.note(f"Goes on after epoch {len(epochs)}, from {path}")
+
+    def _write_checkpoint(self, name: str, tensors: checkpoints.Tensors, **content: Any) -> None:
+        assert self.workspace is not None
+        path = self.workspace / "checkpoints" / name
+        checkpoints.write(path, tensors, {"identity": self.identity, **content})

@@ -2,8 +2,8 @@
 
 For layer l with features X_l and edges E_l:
 
-1. h = relu(W_l X_l + b_l), then ``steps`` times h_i += net(g_i + sum_j relu(g_j + W' e_ij + b')),
-   g = norm(h).
+1. h = relu(W_l X_l + b_l), then ``num_layers`` times
+   h_i += net(g_i + sum_j relu(g_j + W' e_ij + b')), g = norm(h).
 2. mu = M h, log variance = V h, z = mu + noise * exp(log variance / 2) for each node.
 3. Decoder: the chance of an edge j -> i is sigmoid(z_i . z_j + c_l).
 4. z_l is the mean of z over the answer tokens; the scorer reads z_1 .. z_L and z_2 - z_1 ...
@@ -26,8 +26,8 @@ import torch.nn.functional as functional
 from torch import nn
 
 from hallutrace.detect.nets.batching import GraphBatch
-from hallutrace.detect.nets.encoders import Standard, perceptron
-from hallutrace.detect.nets.message import Gine, answer_mean
+from hallutrace.detect.nets.encoders import Standardize, mlp
+from hallutrace.detect.nets.message import GineLayer, answer_mean
 
 # Log variances beyond this overflow nothing and mean nothing.
 _LARGEST_LOG_VARIANCE = 8.0
@@ -52,46 +52,46 @@ class LayerVae(nn.Module):
     """Encoder and decoder of the graphs of all layers.
 
     Args:
-        inputs: features of a node.
-        channels: weights of an edge.
-        layers: of a trace.
-        width: of nodes within.
+        node_dim: features of a node.
+        edge_dim: weights of an edge.
+        graphs: of a trace, one for each layer of the language model.
+        hidden_dim: numbers of a node between the layers of message passing.
         latent: numbers of z.
-        steps: of message passing.
-        dropout: share of units that a step of training leaves out.
+        num_layers: layers of message passing.
+        dropout: share of units that a training step leaves out.
     """
 
     def __init__(
         self,
-        inputs: int,
-        channels: int,
-        layers: int,
+        node_dim: int,
+        edge_dim: int,
+        graphs: int,
         *,
-        width: int,
+        hidden_dim: int,
         latent: int,
-        steps: int,
+        num_layers: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.standard, self.edges = Standard([layers, 1, inputs]), Standard([channels])
-        bound = 1 / math.sqrt(inputs)
-        self.enter = nn.Parameter(torch.empty(layers, inputs, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(layers, 1, width).uniform_(-bound, bound))
-        self.steps = nn.ModuleList(Gine(width, channels) for _ in range(steps))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(steps))
+        self.standardize_nodes = Standardize([graphs, 1, node_dim])
+        self.standardize_edges = Standardize([edge_dim])
+        bound = 1 / math.sqrt(node_dim)
+        self.embed = nn.Parameter(torch.empty(graphs, node_dim, hidden_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(graphs, 1, hidden_dim).uniform_(-bound, bound))
+        self.layers = nn.ModuleList(GineLayer(hidden_dim, edge_dim) for _ in range(num_layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim) for _ in range(num_layers))
         self.dropout = nn.Dropout(dropout)
-        self.mu = nn.Linear(width, latent)
-        self.log_variance = nn.Linear(width, latent)
-        self.offset = nn.Parameter(torch.zeros(layers))
+        self.mu = nn.Linear(hidden_dim, latent)
+        self.log_variance = nn.Linear(hidden_dim, latent)
+        self.offset = nn.Parameter(torch.zeros(graphs))
 
     def encode(self, batch: GraphBatch, draw: bool) -> Code:
         """Codes of all nodes; graphs of the first layer of all traces come first."""
-        layers = len(self.offset)
-        x = self.standard(batch.x.view(layers, -1, batch.x.shape[1]))
-        x = torch.relu(torch.baddbmm(self.bias, x, self.enter)).flatten(0, 1)
-        edges = self.edges(batch.weights)
-        for step, norm in zip(self.steps, self.norms, strict=True):
-            x = x + self.dropout(step(norm(x), edges, batch))
+        x = self.standardize_nodes(batch.x.view(len(self.offset), -1, batch.x.shape[1]))
+        x = torch.relu(torch.baddbmm(self.bias, x, self.embed)).flatten(0, 1)
+        edges = self.standardize_edges(batch.weights)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = x + self.dropout(layer(norm(x), edges, batch))
         mu = self.mu(x).float()
         bound = _LARGEST_LOG_VARIANCE
         log_variance = self.log_variance(x).float().clamp(-bound, bound)
@@ -116,7 +116,7 @@ class LayerVae(nn.Module):
         graph, layer_of = batch.graph, len(batch) // len(self.offset)
         weights = batch.weights.amax(dim=1).clamp(max=1)
         targets = torch.ones_like(weights) if objective == "binary" else weights
-        others, is_free = no_edges(batch, draw)
+        others, is_free = negative_edges(batch, draw)
         key = torch.cat([batch.key, others[is_free]])
         query = torch.cat([batch.query, batch.query[is_free]])
         truth = torch.cat([targets, targets.new_zeros(int(is_free.sum()))])
@@ -131,21 +131,25 @@ class LayerVae(nn.Module):
         """z_1 .. z_L of each trace, float32 [traces, layers, latent]."""
         return answer_mean(z, batch).view(len(self.offset), -1, z.shape[1]).transpose(0, 1)
 
+    def layer_mean(self, of_graphs: torch.Tensor) -> torch.Tensor:
+        """Mean over the graphs of each trace, [graphs] to [traces]."""
+        return of_graphs.view(len(self.offset), -1).mean(dim=0)
+
     def token_sequence(self, z: torch.Tensor, batch: GraphBatch) -> torch.Tensor:
         """The same of each answer token alone, float32 [answer tokens, layers, latent]."""
         return z[batch.answer].view(len(self.offset), -1, z.shape[1]).transpose(0, 1)
 
 
-def no_edges(batch: GraphBatch, draw: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each edge another key of its query, up to itself, and whether that is no edge.
+def negative_edges(batch: GraphBatch, draw: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each edge another key of the same query, and whether that pair is no edge.
 
     Args:
         batch: the graphs.
-        draw: by torch's generator; otherwise the keys of a query lie evenly over those up to
-            itself, which does not depend on other graphs.
+        draw: draw the keys with torch's generator; otherwise those of a query are spread evenly
+            over the keys up to itself, which does not depend on other graphs.
 
     Returns:
-        int64 [edges] nodes; bool [edges].
+        int64 [edges], nodes; bool [edges].
     """
     begin = batch.begins[batch.graph[batch.query]]
     reach = batch.query - begin + 1
@@ -156,12 +160,12 @@ def no_edges(batch: GraphBatch, draw: bool) -> tuple[torch.Tensor, torch.Tensor]
         share = (torch.arange(len(reach), device=reach.device) - first + 0.5) / count
     key = begin + torch.minimum((share * reach).long(), reach - 1)
     nodes = len(batch.x)
-    known = batch.query * nodes + batch.key  # increasing: by query, then key
-    asked = batch.query * nodes + key
-    if not len(known):
+    edges = batch.query * nodes + batch.key  # increasing: by query, then key
+    pairs = batch.query * nodes + key
+    if not len(edges):
         return key, key.bool()
-    at = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
-    return key, known[at] != asked
+    index = torch.searchsorted(edges, pairs).clamp(max=len(edges) - 1)
+    return key, edges[index] != pairs
 
 
 def divergence(code: Code, batch: GraphBatch) -> torch.Tensor:
@@ -179,18 +183,21 @@ class SequenceScorer(nn.Module):
         layers: L.
         latent: numbers of z.
         kind: ``mlp`` reads all at once; ``gru`` layer by layer, z_l beside z_l - z_(l-1).
-        width: of what is hidden within.
-        dropout: share of units that a step of training leaves out.
+        hidden_dim: units of the hidden layers.
+        dropout: share of units that a training step leaves out.
     """
 
-    def __init__(self, layers: int, latent: int, kind: str, width: int, dropout: float) -> None:
+    def __init__(
+        self, layers: int, latent: int, kind: str, hidden_dim: int, dropout: float
+    ) -> None:
         super().__init__()
         self.is_recurrent = kind == "gru"
         if self.is_recurrent:
-            self.recurrent = nn.GRU(2 * latent, width, batch_first=True)
-            self.head = perceptron([width, width, 1], dropout)
+            self.recurrent = nn.GRU(2 * latent, hidden_dim, batch_first=True)
+            self.head = mlp([hidden_dim, hidden_dim, 1], dropout)
         else:
-            self.head = perceptron([(2 * layers - 1) * latent, width, width, 1], dropout)
+            inputs = (2 * layers - 1) * latent
+            self.head = mlp([inputs, hidden_dim, hidden_dim, 1], dropout)
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
         """float32 [traces, layers, latent] to logits [traces]."""
@@ -198,10 +205,10 @@ class SequenceScorer(nn.Module):
         if self.is_recurrent:
             change = functional.pad(change, (0, 0, 1, 0))  # the first layer has none
             _, last = self.recurrent(torch.cat([sequence, change], dim=2))
-            found = self.head(last[0])
+            out = self.head(last[0])
         else:
-            found = self.head(torch.cat([sequence, change], dim=1).flatten(1))
-        logits: torch.Tensor = found[:, 0]
+            out = self.head(torch.cat([sequence, change], dim=1).flatten(1))
+        logits: torch.Tensor = out[:, 0]
         return logits.float()
 
 

@@ -1,30 +1,26 @@
-"""What a graph VAE is trained on: all at once, or the autoencoder first and then the scorer."""
+"""The trainings of a graph VAE: autoencoder and scorer at once, or one after the other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from hallutrace.detect.nets.batching import PIECE, GraphBatch, GraphTable
-from hallutrace.detect.nets.detector import Supervised, cross_entropy, finite_auroc
+from hallutrace.detect.nets.batching import READ_AT_ONCE, GraphBatch, GraphTable
+from hallutrace.detect.nets.task import Rows, Task, classification, cross_entropy, finite_auroc
 from hallutrace.detect.nets.vae import Code, LayerVae, VaeNet, divergence
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Graphs and labels of the training and the validation part."""
+class VaeData:
+    """Graphs and labels (int8) of the training and the validation part."""
 
-    learnt: GraphTable
-    held: GraphTable
-    labels: NDArray[np.int8]
-    held_labels: NDArray[np.int8]
+    train: GraphTable
+    validation: GraphTable
+    train_labels: NDArray[np.int8]
+    validation_labels: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,8 @@ class VaeLoss:
 
     Attributes:
         objective: ``weighted`` or ``binary``.
-        alpha: its weight beside the cross entropy of a scorer.
-        beta: weight of the KL divergence in it.
+        alpha: weight of the loss beside the cross entropy of a scorer.
+        beta: weight of the KL divergence in the loss.
     """
 
     objective: str
@@ -47,110 +43,71 @@ class VaeLoss:
         return error + self.beta * divergence(code, batch)
 
 
-def joint_task(net: VaeNet, tables: Tables, loss: VaeLoss) -> Supervised:
+def joint_task(net: VaeNet, data: VaeData, vae_loss: VaeLoss) -> Task:
     """Autoencoder and scorer at once."""
 
-    def loss_of(rows: Rows, truth: torch.Tensor, device: torch.device) -> torch.Tensor:
-        batch = tables.learnt.batch(rows).to(device)
+    def loss(rows: Rows, labels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        batch = data.train.batch(rows).to(device)
         code = net.vae.encode(batch, draw=True)
-        told = cross_entropy(net.scorer(net.vae.sequence(code.z, batch)), truth)
-        return told + loss.alpha * loss.of_graphs(net.vae, code, batch, draw=True).mean()
+        scored = cross_entropy(net.scorer(net.vae.sequence(code.z, batch)), labels)
+        return scored + vae_loss.alpha * vae_loss.of_graphs(net.vae, code, batch, draw=True).mean()
 
-    def scores_of(size: int, device: torch.device) -> NDArray[np.float64]:
-        batches = tables.held.batches(size)
-        return np.concatenate([net(b.to(device)).double().cpu().numpy() for _, b in batches])
-
-    return Supervised(
-        model=net,
-        labels=tables.labels,
-        held=tables.held_labels,
-        loss_of=loss_of,
-        scores_of=scores_of,
-        shuffle=lambda dice: tables.learnt.order(dice, np.arange(len(tables.learnt))),
+    return classification(
+        net,
+        data.train_labels,
+        data.validation_labels,
+        loss,
+        lambda batch_size, device: data.validation.map(net, batch_size, device),
+        data.train.order,
     )
 
 
-@dataclass
-class VaeTask:
-    """The autoencoder alone; it stops by its own loss on the validation part.
+def vae_task(net: VaeNet, data: VaeData, vae_loss: VaeLoss, rows: Rows) -> Task:
+    """The autoencoder alone, which stops by its own loss on the validation part.
 
-    Attributes:
+    Args:
         net: its ``vae`` is trained.
-        tables: graphs and labels.
-        told: the loss.
-        rows: training examples that it learns from.
-        looked_at: validation examples whose loss it stops by.
+        data: graphs and labels.
+        vae_loss: the loss.
+        rows: training rows to learn from. If they are not all (right answers alone), the training
+            stops by the loss on right answers of the validation part alone.
     """
+    vae = net.vae
+    is_partial = len(rows) < len(data.train_labels)
+    monitored = (data.validation_labels == 0) | (not is_partial)
 
-    net: VaeNet
-    tables: Tables
-    told: VaeLoss
-    rows: Rows
-    looked_at: NDArray[np.bool_]
+    def loss(rows: Rows, device: torch.device) -> torch.Tensor:
+        batch = data.train.batch(rows).to(device)
+        return vae_loss.of_graphs(vae, vae.encode(batch, draw=True), batch, draw=True).mean()
 
-    @property
-    def model(self) -> nn.Module:
-        """The autoencoder."""
-        return self.net.vae
+    def trace_losses(batch: GraphBatch) -> torch.Tensor:
+        code = vae.encode(batch, draw=False)
+        return vae.layer_mean(vae_loss.of_graphs(vae, code, batch, draw=False))
 
-    @property
-    def share(self) -> float:
-        """Of hallucinated answers among the training part."""
-        return float(self.tables.labels.mean())
+    def validate(batch_size: int, device: torch.device) -> tuple[float, float]:
+        losses = data.validation.map(trace_losses, batch_size, device)
+        return finite_auroc(losses, data.validation_labels), -float(losses[monitored].mean())
 
-    def order(self, dice: np.random.Generator) -> Rows:
-        """Those learnt from, in random order."""
-        return self.tables.learnt.order(dice, self.rows)
-
-    def loss(self, rows: Rows, device: torch.device) -> torch.Tensor:
-        """Mean over the graphs of some traces."""
-        batch = self.tables.learnt.batch(rows).to(device)
-        code = self.net.vae.encode(batch, draw=True)
-        return self.told.of_graphs(self.net.vae, code, batch, draw=True).mean()
-
-    def validate(self, batch_size: int, device: torch.device) -> tuple[float, float]:
-        """AUROC of the loss as a score, and the negative mean loss."""
-        found, vae = [], self.net.vae
-        for _, batch in self.tables.held.batches(batch_size):
-            placed = batch.to(device)
-            of_graphs = self.told.of_graphs(vae, vae.encode(placed, draw=False), placed, draw=False)
-            found.append(of_graphs.view(len(vae.offset), -1).mean(dim=0).double().cpu().numpy())
-        losses = np.concatenate(found)
-        return finite_auroc(losses, self.tables.held_labels), -float(losses[self.looked_at].mean())
+    share = float(data.train_labels.mean())
+    return Task(vae, share, lambda rng: data.train.order(rng, rows), loss, validate)
 
 
-def vae_task(net: VaeNet, tables: Tables, loss: VaeLoss, rows: Rows) -> VaeTask:
-    """The autoencoder alone, on some of the training part.
-
-    Where those are right answers alone, it stops by right answers of the validation part alone.
-    """
-    right = len(rows) < len(tables.labels)
-    looked_at = (tables.held_labels == 0) | (not right)
-    return VaeTask(net, tables, loss, rows, looked_at)
-
-
-def scorer_task(net: VaeNet, tables: Tables) -> Supervised:
-    """The scorer on codes of an autoencoder that is done."""
+def scorer_task(net: VaeNet, data: VaeData) -> Task:
+    """The scorer on the codes of a trained autoencoder."""
     net.eval()
-    learnt, held = _sequences(net, tables.learnt), _sequences(net, tables.held)
+    train, validation = _sequences(net, data.train), _sequences(net, data.validation)
 
-    def loss_of(rows: Rows, truth: torch.Tensor, device: torch.device) -> torch.Tensor:
-        return cross_entropy(net.scorer(learnt[torch.from_numpy(rows)].to(device)), truth)
+    def loss(rows: Rows, labels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        return cross_entropy(net.scorer(train[torch.from_numpy(rows)].to(device)), labels)
 
-    def scores_of(_: int, device: torch.device) -> NDArray[np.float64]:
-        scores: NDArray[np.float64] = net.scorer(held.to(device)).double().cpu().numpy()
-        return scores
+    def scores(_: int, device: torch.device) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = net.scorer(validation.to(device)).double().cpu().numpy()
+        return found
 
-    return Supervised(
-        model=net.scorer,
-        labels=tables.labels,
-        held=tables.held_labels,
-        loss_of=loss_of,
-        scores_of=scores_of,
-    )
+    return classification(net.scorer, data.train_labels, data.validation_labels, loss, scores)
 
 
-def _sequences(net: VaeNet, table: GraphTable) -> Any:
+def _sequences(net: VaeNet, table: GraphTable) -> torch.Tensor:
     """z_1 .. z_L of all traces, float32 [traces, layers, latent]."""
     with torch.no_grad():
-        return torch.cat([net.sequence(batch) for _, batch in table.batches(PIECE)])
+        return torch.cat([net.sequence(batch) for batch in table.batches(READ_AT_ONCE)])

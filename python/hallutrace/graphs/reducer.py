@@ -1,4 +1,4 @@
-"""Hidden states made narrow: principal components of the training part, or a random projection."""
+"""Hidden states reduced by principal components of the training part, or a random projection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HiddenReducer:
     ``pca`` subtracts the mean of the traces it is fitted on and projects on their principal
     components, exactly: sums of products are gathered in float64, in memory that does not grow
     with the traces. Fit it on the training part alone. ``random`` projects on normal directions,
-    the same for all layers, drawn by the seed with variance 1 / columns; it learns only widths.
+    the same for all layers, drawn by the seed with variance 1 / columns.
 
     Args:
         columns: numbers to keep of each hidden state.
@@ -40,6 +40,17 @@ class HiddenReducer:
     Raises:
         InputError: another kind, or fewer than one column.
 
+    Example:
+        >>> from hallutrace.graphs import TraceGraphs
+        >>> traces = TraceGraphs(run).traces
+        >>> reducer = HiddenReducer(4).fit(traces, layers=[0, 2])
+        >>> states = traces[0].hidden(2)
+        >>> reducer.transform(2, states).shape == (len(states), 4)
+        True
+        >>> graphs = TraceGraphs(run, layers=[0, 2], features=["hidden"], reducer=reducer)
+        >>> graphs[0].x.shape[1]  # and a column that says where there are states
+        5
+
     Source: PCA, Pearson 1901; random projection, Johnson and Lindenstrauss 1984.
     """
 
@@ -52,19 +63,18 @@ class HiddenReducer:
         self.kind = kind
         self.seed = seed
         self.explained: list[float] = []
-        self._layers: dict[int, int] = {}
-        self._means: NDArray[np.float32] = np.zeros((0, 0), np.float32)  # [layers, width]
-        self._axes: NDArray[np.float32] = np.zeros(
-            (0, 0, 0), np.float32
-        )  # [layers, width, columns]
+        self._index_of_layer: dict[int, int] = {}
+        # [layers, hidden size] and [layers, hidden size, columns]; random ones are of all layers
+        self._means: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        self._axes: NDArray[np.float32] = np.zeros((0, 0, 0), np.float32)
 
     @property
     def layers(self) -> list[int]:
         """Layers that it was fitted on, in order."""
-        return list(self._layers)
+        return list(self._index_of_layer)
 
     def fit(self, traces: Sequence[Trace], layers: Sequence[int] | None = None) -> HiddenReducer:
-        """Learns from traces; those states are read that belong to a token.
+        """Fits it on traces; the states are read that belong to a token.
 
         Args:
             traces: of the training part, such as ``TraceGraphs(..., split="train").traces``. They
@@ -75,8 +85,8 @@ class HiddenReducer:
             Itself.
 
         Raises:
-            InputError: no traces, a layer without hidden states, fewer states or a smaller width
-                than columns.
+            InputError: no traces, a layer without hidden states, or fewer states, or numbers in a
+                state, than columns.
         """
         if not len(traces):
             raise InputError("Expected traces to fit a reducer on, got none")
@@ -87,21 +97,18 @@ class HiddenReducer:
                 "Expected traces with hidden states for a reducer, got some without - extract them "
                 "again with --hidden-states answer"
             )
-        width = first.hidden(chosen[0]).shape[1]
-        if self.columns > width:
+        size = first.hidden(chosen[0]).shape[1]
+        if self.columns > size:
             raise InputError(
-                f"Expected at most {width} columns, the width of the states, got {self.columns}"
+                f"Expected at most {size} columns, the size of the states, got {self.columns}"
             )
         if self.kind == "random":
-            dice = np.random.default_rng(self.seed)
-            axes = dice.standard_normal((1, width, self.columns)) / np.sqrt(self.columns)
-            means, axes = np.zeros((1, width)), axes
-            places = dict.fromkeys(chosen, 0)
+            rng = np.random.default_rng(self.seed)
+            means = np.zeros((1, size))
+            axes = rng.standard_normal((1, size, self.columns)) / np.sqrt(self.columns)
         else:
-            means, axes = self._principal(traces, chosen, width)
-            places = {layer: at for at, layer in enumerate(chosen)}
-        self._means, self._axes = means.astype(np.float32), axes.astype(np.float32)
-        self._layers = places
+            means, axes = self._principal(traces, chosen, size)
+        self._set(means, axes, chosen)
         return self
 
     def transform(self, layer: int, states: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -109,7 +116,7 @@ class HiddenReducer:
 
         Args:
             layer: number in the model.
-            states: float32 [rows, width].
+            states: float32 [rows, hidden size].
 
         Returns:
             float32 [rows, columns].
@@ -117,18 +124,18 @@ class HiddenReducer:
         Raises:
             InputError: a layer that it was not fitted on.
         """
-        if layer not in self._layers:
-            known = ", ".join(map(str, self._layers)) or "none"
+        if layer not in self._index_of_layer:
+            known = ", ".join(map(str, self.layers)) or "none"
             raise InputError(
                 f"Expected a layer that the reducer was fitted on ({known}), got {layer} - "
                 "fit it first"
             )
-        at = self._layers[layer]
-        reduced: NDArray[np.float32] = (states - self._means[at]) @ self._axes[at]
+        index = self._index_of_layer[layer]
+        reduced: NDArray[np.float32] = (states - self._means[index]) @ self._axes[index]
         return reduced
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What was learnt: arrays by name, and JSON-able facts; for :meth:`from_state`."""
+        """What was fitted: arrays by name, and JSON-able facts; for :meth:`from_state`."""
         arrays = {"mean": self._means, "axes": self._axes}
         facts = {
             "columns": self.columns,
@@ -144,7 +151,7 @@ class HiddenReducer:
         """A reducer from what :meth:`state` gave.
 
         Raises:
-            KeyError: something is missing.
+            KeyError: an array or fact is missing.
             InputError: arrays whose shapes do not agree with the facts.
         """
         reducer = cls(facts["columns"], facts["kind"], facts["seed"])
@@ -158,51 +165,52 @@ class HiddenReducer:
                 f"Expected a mean and axes of {count} layers and {reducer.columns} columns, got "
                 f"{list(means.shape)} and {list(axes.shape)}"
             )
-        reducer._means, reducer._axes = means.astype(np.float32), axes.astype(np.float32)
-        reducer._layers = {
-            layer: at if reducer.kind == "pca" else 0 for at, layer in enumerate(layers)
-        }
+        reducer._set(means, axes, layers)
         reducer.explained = [float(share) for share in facts["explained"]]
         return reducer
 
+    def _set(self, means: NDArray[Any], axes: NDArray[Any], layers: list[int]) -> None:
+        self._means, self._axes = means.astype(np.float32), axes.astype(np.float32)
+        is_pca = self.kind == "pca"
+        self._index_of_layer = {layer: at if is_pca else 0 for at, layer in enumerate(layers)}
+
     def _principal(
-        self, traces: Sequence[Trace], layers: list[int], width: int
+        self, traces: Sequence[Trace], layers: list[int], size: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Means [layers, width] and axes [layers, width, columns]."""
-        means = np.zeros((len(layers), width))
-        axes = np.zeros((len(layers), width, self.columns))
+        """Means [layers, hidden size] and axes [layers, hidden size, columns]."""
+        means = np.zeros((len(layers), size))
+        axes = np.zeros((len(layers), size, self.columns))
         self.explained = []
-        at_a_time = max(1, _SUMS_BYTES // (8 * width**2))
-        for begin in range(0, len(layers), at_a_time):
-            some = layers[begin : begin + at_a_time]
-            for at, (count, total, products) in enumerate(_sums(traces, some, width), begin):
+        at_once = max(1, _SUMS_BYTES // (8 * size**2))
+        for begin in range(0, len(layers), at_once):
+            sums = _sums(traces, layers[begin : begin + at_once], size)
+            for index, (count, total, products) in enumerate(sums, begin):
                 if count < self.columns:
                     raise InputError(
                         f"Expected at least {self.columns} hidden states for as many columns, "
                         f"got {count} - take more traces, or fewer columns"
                     )
-                means[at] = total / count
-                covariance = products / count - np.outer(means[at], means[at])
+                means[index] = total / count
+                covariance = products / count - np.outer(means[index], means[index])
                 variances, directions = np.linalg.eigh(covariance)
                 largest = directions[:, ::-1][:, : self.columns]
                 # A direction and its opposite are the same component; take the one whose
                 # largest entry is positive, so that equal data give equal columns.
                 strongest = np.abs(largest).argmax(axis=0)
                 signs = np.where(largest[strongest, np.arange(self.columns)] < 0, -1.0, 1.0)
-                axes[at] = largest * signs
-                kept = variances[::-1][: self.columns].sum()
-                whole = np.trace(covariance)
+                axes[index] = largest * signs
+                kept, whole = variances[::-1][: self.columns].sum(), np.trace(covariance)
                 self.explained.append(float(kept / whole) if whole > 0 else 1.0)
         return means, axes
 
 
 def _sums(
-    traces: Sequence[Trace], layers: list[int], width: int
+    traces: Sequence[Trace], layers: list[int], size: int
 ) -> list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
-    """Of each layer: states, their sum [width], and the sum of their products [width, width]."""
+    """Of each layer: number of states, their sum [size], and sum of their products [size, size]."""
     count = 0
-    totals = np.zeros((len(layers), width))
-    products = np.zeros((len(layers), width, width))
+    totals = np.zeros((len(layers), size))
+    products = np.zeros((len(layers), size, size))
     reading = iter(traces)
     while block := list(_block(reading, layers)):
         count += sum(len(of_trace[0]) for of_trace in block)

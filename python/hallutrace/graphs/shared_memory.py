@@ -1,12 +1,12 @@
-"""Graphs on their way from a worker to the process that wants them.
+"""Graphs on their way from a worker process to the process that consumes them.
 
 torch sends every tensor of a batch in shared memory of its own, made for it and given back after
 it. Getting that memory from the system costs several times what filling it does (measured: 5 ms
-against .2 ms for 5 MB). So a worker keeps a few pieces and fills them in turn, each with all arrays
-of a batch; the receiver copies a batch out before it is given on.
+against .2 ms for 5 MB). So a worker keeps a few buffers and fills them in turn, each with all
+arrays of a batch; the receiver copies a batch out before it is given on.
 
-A piece is free again when its turn comes: a worker has ``prefetch_factor`` batches under way at
-most, and one more that the receiver is just taking.
+A buffer is free again when its turn comes: a worker has at most ``prefetch_factor`` batches under
+way, and one more that the receiver is copying.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hallutrace.graphs.build import Graphs
+from hallutrace.graphs.arrays import GraphArrays
 
 _ALIGNMENT = 64
-# A piece that is too small is replaced by one with so much to spare.
+# A buffer that is too small is replaced by one so much larger than needed.
 _SPARE = 1.25
 
 
@@ -31,7 +31,7 @@ class Packed:
 
     Attributes:
         memory: uint8 [bytes], shared.
-        slot: number of the piece, and of the worker whose it is.
+        slot: number of the worker and of its buffer.
         layout: group, name, dtype, shape and first byte of each array.
         texts: of the graphs.
         size: bytes that are used.
@@ -43,31 +43,31 @@ class Packed:
     texts: dict[str, list[str]]
     size: int
 
-    def unpack(self) -> Graphs:
+    def unpack(self) -> GraphArrays:
         """The graphs, copied out."""
         memory = self.memory.numpy()[: self.size].copy()
         held: dict[str, dict[str, NDArray[Any]]] = {"of_nodes": {}, "of_edges": {}, "of_graphs": {}}
         ends: dict[str, NDArray[Any]] = {}
         for group, name, dtype, shape, begin in self.layout:
             held.get(group, ends)[name] = _view(memory, dtype, shape, begin)
-        return Graphs(texts=self.texts, node_ends=ends["node"], edge_ends=ends["edge"], **held)
+        return GraphArrays(texts=self.texts, node_ends=ends["node"], edge_ends=ends["edge"], **held)
 
 
-class Slots:
-    """The pieces of shared memory of one worker.
+class Buffers:
+    """The buffers of shared memory of one worker.
 
     Args:
         worker: its number.
-        count: pieces; two more than the batches it may have under way.
+        count: buffers; two more than the batches it may have under way.
     """
 
     def __init__(self, worker: int, count: int) -> None:
         self._worker = worker
-        self._pieces = [torch.empty(0, dtype=torch.uint8)] * count
+        self._buffers = [torch.empty(0, dtype=torch.uint8)] * count
         self._turn = 0
 
-    def pack(self, graphs: Graphs) -> Packed:
-        """Puts graphs into the piece whose turn it is."""
+    def pack(self, graphs: GraphArrays) -> Packed:
+        """Puts graphs into the next buffer."""
         arrays = [
             *(("of_nodes", name, array) for name, array in graphs.of_nodes.items()),
             *(("of_edges", name, array) for name, array in graphs.of_edges.items()),
@@ -79,15 +79,15 @@ class Slots:
         for group, name, array in arrays:
             layout.append((group, name, array.dtype.str, array.shape, size))
             size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        self._turn = (self._turn + 1) % len(self._pieces)
-        if len(self._pieces[self._turn]) < size:
-            room = torch.empty(int(size * _SPARE), dtype=torch.uint8)
-            self._pieces[self._turn] = room.share_memory_()  # type: ignore[no-untyped-call]
-        piece = self._pieces[self._turn]
-        memory = piece.numpy()
+        self._turn = (self._turn + 1) % len(self._buffers)
+        if len(self._buffers[self._turn]) < size:
+            larger = torch.empty(int(size * _SPARE), dtype=torch.uint8)
+            self._buffers[self._turn] = larger.share_memory_()  # type: ignore[no-untyped-call]
+        buffer = self._buffers[self._turn]
+        memory = buffer.numpy()
         for (_, _, dtype, shape, begin), (_, _, array) in zip(layout, arrays, strict=True):
             _view(memory, dtype, shape, begin)[...] = array
-        return Packed(piece, (self._worker, self._turn), layout, graphs.texts, size)
+        return Packed(buffer, (self._worker, self._turn), layout, graphs.texts, size)
 
 
 def _view(
