@@ -6,7 +6,7 @@ SCRIPTS := $(if $(ON_WINDOWS),Scripts,bin)
 BIN := $(VENV)/$(SCRIPTS)
 .DEFAULT_GOAL := help
 .PHONY: help install lock check check-workflows docs test test-lowest test-newest test-kernels test-dist miri bench demo-model \
-	demo-figures fuzz instructions clean
+	demo-figures picture fuzz instructions clean
 
 # The versions that were tested, for whatever pip installs and for what it builds with.
 TESTED := PIP_CONSTRAINT=requirements/tested.txt PIP_BUILD_CONSTRAINT=requirements/tested.txt
@@ -42,7 +42,7 @@ check-workflows: install  ## check the workflows of .github
 	PATH="$(BIN):$$PATH" actionlint
 
 docs: install  ## build the documents into site/, every link and name checked
-	$(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python -m mkdocs build --strict
 
 test: install  ## all tests, of Rust and of Python; needs no network once installed, and no GPU
 	cargo test --quiet
@@ -85,6 +85,9 @@ demo-model: install  ## train the small model anew (minutes) and measure it
 
 demo-figures: install  ## measure the small model in the package
 	PYTHONPATH=tools $(BIN)/python -m demo_model.measure
+
+picture: install  ## draw the picture of the README, from a trace of the small model
+	$(BIN)/python tools/draw_trace.py
 
 instructions:  ## count the instructions of the kernels, against the baseline (needs valgrind)
 	$(PYTHON) benches/instructions.py
