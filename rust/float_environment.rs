@@ -44,7 +44,7 @@ impl Drop for Restored {
 }
 
 /// MXCSR.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[allow(unsafe_code)]
 mod control {
     use std::arch::asm;
@@ -76,7 +76,7 @@ mod control {
 }
 
 /// FPCR.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 #[allow(unsafe_code)]
 mod control {
     use std::arch::asm;
@@ -106,8 +106,8 @@ mod control {
     }
 }
 
-/// Other processors: the environment is taken as it is.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// Other processors, and Miri, which runs no assembly: the environment is taken as it is.
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 mod control {
     pub type Word = ();
 
@@ -144,7 +144,7 @@ impl Drop for Flushed {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
 mod tests {
     use std::hint::black_box;
 

@@ -7,7 +7,7 @@
 //!    else makes, and replaced.
 //! 3. A link over a network may be made and reported as taken, where the answer got lost: it is ours if it
 //!    leads to our file.
-//! 4. Files of other processes are told apart by their numbers, on Unix alone.
+//! 4. Files of other processes are told apart by their numbers: inodes, on Windows file indices.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -100,9 +100,6 @@ fn create(path: &Path) -> io::Result<File> {
 fn open(path: &Path) -> io::Result<File> {
     let found = "a link, which may lead out of the run, or no file";
     let refused = || io::Error::new(ErrorKind::InvalidInput, found);
-    if cfg!(not(unix)) && path.is_symlink() {
-        return Err(refused());
-    }
     match open_unless(path, true) {
         Err(error) if !path.is_symlink() => Err(error),
         opened => opened.ok().flatten().ok_or_else(refused),
@@ -126,7 +123,12 @@ fn open_unless(path: &Path, is_link: bool) -> io::Result<Option<File>> {
         let refused = if is_link { OFlags::NOFOLLOW } else { OFlags::empty() };
         options.custom_flags((refused | OFlags::NONBLOCK).bits().cast_signed());
     }
-    let _ = is_link;
+    #[cfg(windows)]
+    if is_link {
+        use std::os::windows::fs::OpenOptionsExt as _;
+        // FILE_FLAG_OPEN_REPARSE_POINT: opens the link itself, which is no file.
+        options.custom_flags(0x0020_0000);
+    }
     let file = options.open(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
 }
@@ -146,16 +148,20 @@ fn taken_by_us(linked: io::Result<()>, is_same: impl Fn() -> bool) -> io::Result
 /// What there is instead of a hard link where there is none.
 fn finish_link(linked: io::Result<()>, from: &Path, to: &Path) -> io::Result<()> {
     match linked {
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::TooManyLinks
-            ) =>
-        {
-            rename_exclusively(from, to)
-        }
+        Err(error) if has_no_links(&error) => rename_exclusively(from, to),
         linked => linked,
     }
+}
+
+/// Whether the file system has no hard links, or none for this file.
+fn has_no_links(error: &io::Error) -> bool {
+    // FAT and exFAT answer ERROR_INVALID_FUNCTION, which has no kind of its own.
+    let is_invalid_function = cfg!(windows) && error.raw_os_error() == Some(1);
+    is_invalid_function
+        || matches!(
+            error.kind(),
+            ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::TooManyLinks
+        )
 }
 
 /// Renames without replacing, as the system does it, or by an empty file.
@@ -189,21 +195,21 @@ fn is_same(one: &Path, other: &Path) -> impl Fn() -> bool {
     move || number.is_some() && number_at(&other) == number
 }
 
-/// What tells a file apart from all others; `None` where there is no such file, or the system has none.
+/// What tells a file apart from all others; `None` where there is no such file.
 #[cfg(unix)]
 fn number_at(path: &Path) -> Option<(u64, u64)> {
     path.symlink_metadata().ok().map(|data| number_of(&data))
+}
+
+#[cfg(windows)]
+fn number_at(path: &Path) -> Option<same_file::Handle> {
+    same_file::Handle::from_path(path).ok()
 }
 
 #[cfg(unix)]
 fn number_of(data: &fs::Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt as _;
     (data.dev(), data.ino())
-}
-
-#[cfg(not(unix))]
-fn number_at(_: &Path) -> Option<(u64, u64)> {
-    None
 }
 
 impl StorageFile for File {
@@ -238,9 +244,14 @@ impl StorageFile for File {
         }
     }
 
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     fn is_at(&self, path: &Path) -> io::Result<bool> {
-        Ok(path.symlink_metadata().is_ok())
+        let ours = same_file::Handle::from_file(self.try_clone()?)?;
+        match same_file::Handle::from_path(path) {
+            Ok(there) => Ok(there == ours),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn publish(&mut self, from: &Path, to: &Path) -> io::Result<()> {
@@ -270,7 +281,7 @@ fn link_open(file: &File, to: &Path) -> io::Result<()> {
     Ok(linkat(CWD, open, CWD, to, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
@@ -366,6 +377,7 @@ mod tests {
         assert_eq!(cut.kind(), ErrorKind::UnexpectedEof);
     }
 
+    #[cfg(unix)]
     #[test]
     fn links_pipes_and_folders_are_no_files() {
         let (folder, from, to) = files(false);

@@ -185,6 +185,7 @@ fn a_damaged_trace_names_shard_and_trace_and_spares_the_others() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn what_is_no_file_is_refused_and_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
 //! A disk that is full, for real: a small file system of its own, and the limit on the size of files.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod made_up;

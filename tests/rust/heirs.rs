@@ -132,6 +132,7 @@ fn unrecorded() -> (tempfile::TempDir, Shared, Places) {
     (folder, disk, places)
 }
 
+#[cfg(unix)]
 #[test]
 fn a_finished_shard_without_its_record_is_taken_as_it_is_whatever_lies_in_partial() {
     use std::os::unix::fs::MetadataExt as _;

@@ -157,6 +157,7 @@ fn a_journal_of_axes_takes_no_memory_for_them() {
     assert!(peak < 64 << 10, "{peak} bytes for a journal of {}", bytes.len());
 }
 
+#[cfg(unix)]
 #[test]
 fn nothing_is_written_through_a_link_out_of_the_run() {
     let folder = tempfile::tempdir().unwrap();

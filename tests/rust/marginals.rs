@@ -52,7 +52,7 @@ fn check(matrix: &Matrix, segments: &[usize], made: &Marginals) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(naive::config(300))]
 
     #[test]
     fn marginals_are_those_of_float64(

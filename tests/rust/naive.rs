@@ -29,6 +29,12 @@ pub fn on_every_set<R: PartialEq + std::fmt::Debug>(run: impl Fn() -> R) -> R {
     made
 }
 
+/// How often a property is tried; rarely under Miri, which is a thousand times as slow.
+pub fn config(cases: u32) -> ProptestConfig {
+    let cases = if cfg!(miri) { 4 } else { cases };
+    ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
+
 /// Weights as they are stored.
 #[derive(Debug, Clone)]
 pub enum Stored {

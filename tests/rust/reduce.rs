@@ -74,7 +74,7 @@ fn received_is_the_mean_over_later_rows_but_the_last() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(naive::config(100))]
 
     #[test]
     fn blocks_of_a_batch_are_the_whole_alone(

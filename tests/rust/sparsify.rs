@@ -44,7 +44,7 @@ fn tuples(list: &EdgeList) -> Vec<(usize, usize, i32, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(naive::config(500))]
 
     #[test]
     fn edges_are_those_of_the_oracle(
