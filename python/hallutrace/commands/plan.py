@@ -60,7 +60,7 @@ def run_plan(
             "hidden_states": {
                 one.hidden_states: {
                     name: getattr(one, name)
-                    for name in ("edges", "marginals", "hidden", "trace", "run")
+                    for name in ("edges", "marginals", "tokens", "hidden", "trace", "run")
                 }
                 for one in plans
             },
@@ -77,11 +77,12 @@ def run_plan(
         f"width {shape.hidden_size:,}, {shape.parameters / 1e6:,.0f}M parameters; "
         f"{prompt_tokens} + {answer_tokens} tokens a trace"
     )
-    table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
+    columns = ("edges", "marginals", "tokens", "hidden states", "a trace", "the run")
+    table = Table("--hidden-states", *columns)
     for one in plans:
         chosen = " (chosen)" if one.hidden_states == config.hidden_states else ""
         run = bytes_text(one.run) if one.run is not None else "-"
-        sizes = (one.edges, one.marginals, one.hidden, one.trace)
+        sizes = (one.edges, one.marginals, one.tokens, one.hidden, one.trace)
         table.add_row(one.hidden_states + chosen, *map(bytes_text, sizes), run)
     OUT.print(table)
     pieces = ", ".join(f"{name} {bytes_text(size)}" for name, size in needs.items())

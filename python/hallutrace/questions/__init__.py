@@ -20,27 +20,45 @@ context    ``context``, ``knowledge``, ``passage``: text, or paragraphs
 group      ``group``; the id where there is none
 response   ``response``, ``responses``, ``completion``, ``output``, ``generated_answer``:
            text, a list of token ids, or a list of those (:func:`open_responses` alone)
+model      ``model``, ``generator``, ``model_name``, and ``temperature``: what made the response;
+           one for each of several responses, or one for all
+spans      ``spans``, ``hallucination_spans``: a list of ``{"start", "end", "label"}`` (or
+           ``label_type``), characters of the response; a list of those for several responses
+choices    ``choices``, ``options``: kept, and used to read the answer
+incorrect  ``incorrect_answers``, ``wrong_answers``, ``hallucinated_answer`` and the like, and
+           the wrong choices of TruthfulQA
 =========  ========================================================================
 
 Numbers that are whole are written without a point (1969.0 is 1969), and integers keep all their
 digits. Cells of CSV stay as they are written, but for columns in which every number ends in
 ``.0``, as pandas writes whole numbers beside missing ones.
 
-Rooms: ``rows`` (what goes in and out), ``values``, ``literals`` and ``contexts`` (single values),
-``columns`` (names), ``answers`` and ``schema`` (one row to one question), ``gather`` (rows that are
-samples of one question), ``understanding`` (the schema, from the first rows), ``delimited``,
-``json_files``, ``parquet``, ``classes``, ``files`` and ``hub`` (rows from somewhere), ``source``
-(opening, merging).
+Rooms: ``rows`` (what goes in and out), ``values``, ``literals``, ``contexts`` and ``spans`` (single
+values), ``columns`` (names), ``answers`` and ``schema`` (one row to one question), ``gather`` (rows
+that are samples of one question), ``understanding`` (the schema, from the first rows),
+``delimited``, ``json_files``, ``parquet``, ``classes``, ``files`` and ``hub`` (rows from
+somewhere), ``source`` (opening, merging).
 """
 
-from hallutrace.questions.rows import BadRow, Columns, Question, digest_of
+from hallutrace.questions.rows import (
+    BadRow,
+    Columns,
+    Generator,
+    Question,
+    Response,
+    Span,
+    digest_of,
+)
 from hallutrace.questions.source import QuestionSource, open_questions, open_responses
 
 __all__ = [
     "BadRow",
     "Columns",
+    "Generator",
     "Question",
     "QuestionSource",
+    "Response",
+    "Span",
     "digest_of",
     "open_questions",
     "open_responses",
