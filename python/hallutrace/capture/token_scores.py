@@ -64,14 +64,16 @@ def _score(
     logits: torch.Tensor, targets: torch.Tensor, alternatives: int
 ) -> tuple[torch.Tensor, ...]:
     """The columns of :class:`TokenScores` for some rows, on the CPU."""
-    logp = torch.log_softmax(logits, dim=-1)
+    # Rather than by `log_softmax`, whose sum over 350,000 tokens is off by 1.5e-5.
+    logsumexp = torch.logsumexp(logits, dim=-1)
+    logp = logits - logsumexp[:, None]
     # xlogy's twin: a token of probability 0 has log-probability -inf and adds nothing.
     entropy = -(logp.exp() * logp.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
     likeliest = likeliest_tokens(logits, alternatives)
     columns = (
         logp.gather(1, targets[:, None])[:, 0],
         entropy,
-        torch.logsumexp(logits, dim=-1),
+        logsumexp,
         likeliest.to(torch.int32),
         logp.gather(1, likeliest),
     )

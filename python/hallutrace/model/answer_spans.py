@@ -1,8 +1,8 @@
 """Labelled spans of an answer: from characters, as sources give them, to the tokens they cover.
 
-A token is covered by a span if they share a character other than the white space that the token
-begins with: tokenizers disagree on whether ``" Paris"`` has its space, and the space before a span
-or after it is nobody's statement. A token that is a part of a character has all of that character.
+A token is covered by a span if they share a character other than white space: tokenizers disagree on
+whether ``" Paris"`` has its space, and the space before a span or after it states nothing. A token
+that is a part of a character has all of that character.
 """
 
 from __future__ import annotations
@@ -95,18 +95,18 @@ def covered_tokens(text: str, ranges: Sequence[Range], span: Range) -> Range:
         text: that tokens and span are of.
         ranges: characters of each token, in order.
         span: characters of the span.
+
+    Example:
+        >>> covered_tokens("to Paris", [(0, 2), (2, 5), (5, 8)], (3, 8))
+        (1, 3)
     """
     covered, before = [], 0
     for at, (begin, end) in enumerate(ranges):
-        spelled = text[begin:end]
-        begin += (len(spelled) - len(spelled.lstrip())) if spelled.strip() else 0
-        if begin < span[1] and end > span[0] and begin < end:
+        if text[max(begin, span[0]) : min(end, span[1])].strip():
             covered.append(at)
         elif end <= span[0]:
             before = at + 1
-    if span[0] == span[1] or not covered:
-        return before, before
-    return covered[0], covered[-1] + 1
+    return (covered[0], covered[-1] + 1) if covered else (before, before)
 
 
 def token_ranges(tokenizer: Any, response: Response) -> tuple[str, list[Range]]:
