@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,18 @@ def write(folder: Path, options: argparse.Namespace) -> None:
     run.begin(manifest)
     for shard, first in enumerate(range(0, options.traces, 500)):
         name, numbers = f"{shard:05d}", range(first, min(first + 500, options.traces))
-        writer = ShardWriter(folder, name, "made up", len(numbers))
+        record = CommitRecord(name, first, len(numbers), "", manifest.fingerprint, {})
+        about = record.description()
+        writer = ShardWriter(folder, name, "made up", len(numbers), about)
         for place, number in enumerate(numbers):
             writer.append(place, str(number), 0, made_up(number, options))
         writer.end_batch("")
-        size, checksum = writer.finish()
         keys: list[list[Any]] = [[str(number), 0] for number in numbers]
-        counts = {"traces": len(keys)}
-        record = CommitRecord(
-            name, first, len(keys), "", keys, list(numbers), size, checksum,
-            manifest.fingerprint, counts, {},
-        )  # fmt: skip
+        counts, indices = {"traces": len(keys)}, list(numbers)
+        size, checksum = writer.finish(counts, indices, [])
+        record = replace(
+            record, keys=keys, indices=indices, counts=counts, size=size, checksum=checksum
+        )
         run.commit(record)
         writer.forget()
 

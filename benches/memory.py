@@ -122,20 +122,23 @@ def write(folder: Path, traces: int, shard: int, tokens: int) -> None:
     import numpy as np
 
     from hallutrace._core import ShardWriter
+    from hallutrace.store.folder import CommitRecord
 
     for name in ("partial", "shards"):
         (folder / name).mkdir()
     arrays = made_up(tokens)
     for number, begin in enumerate(range(0, traces, shard)):
         count = min(shard, traces - begin)
-        writer = ShardWriter(folder, f"{number:05d}", "made up", count)
+        record = CommitRecord(f"{number:05d}", begin, count, "", "f" * 16, {})
+        about = record.description()
+        writer = ShardWriter(folder, record.name, "made up", count, about)
         for at in range(count):
             meta = json.dumps({"id": str(begin + at), "sample": 0}).encode()
             arrays["meta"] = np.frombuffer(meta, np.uint8)
             writer.append(at, str(begin + at), 0, arrays)
             if at % 50 == 49:
                 writer.end_batch("")
-        writer.finish()
+        writer.finish({"traces": count}, range(begin, begin + count), [])
         writer.forget()
 
 

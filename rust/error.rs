@@ -1,7 +1,9 @@
 //! The one error type of the crate. Every variant carries its numbers; every message says what was
 //! expected, what came, where, and how to mend it.
 
-use crate::shard::schema::Tensor;
+use crate::shard::commit::DESCRIPTION_LIMIT;
+use crate::shard::layout::{LONGEST_HEADER, MOST_TRACES, TRACE_LIMIT};
+use crate::shard::schema::{SCHEMA, Tensor};
 use crate::shard::{Damage, Misfit};
 
 /// What can go wrong in the core.
@@ -315,7 +317,7 @@ pub enum ShardError {
         /// Which file.
         path: String,
     },
-    /// A finished shard without its commit record, which nobody here knows how to record.
+    /// A finished shard that has to be recorded first.
     #[error(
         "Expected no finished shard without its commit record, got one at {path} - `hallutrace repair` writes the record again; or move the shard away, and it is made anew"
     )]
@@ -339,9 +341,61 @@ pub enum ShardError {
         /// Which file.
         path: String,
     },
-    /// Bytes that no writer of schema 1 makes.
+    /// More traces than the header of a shard can hold, whatever they are.
     #[error(
-        "Expected a shard of schema 1, got {found} in {path} - restore the file from a copy, or delete it with its commit record and extract again"
+        "Expected at most {MOST_TRACES} traces in a shard, got {traces} - a header holds no more: use smaller shards"
+    )]
+    TooManyTraces {
+        /// Traces that the shard was to have.
+        traces: usize,
+    },
+    /// A description that would not fit into the header.
+    #[error(
+        "Expected at most {DESCRIPTION_LIMIT} bytes that describe a shard, got {bytes} - its environment has entries that are too long"
+    )]
+    LongDescription {
+        /// Of its JSON.
+        bytes: usize,
+    },
+    /// A trace that takes more of the header than any trace may.
+    #[error(
+        "Expected a trace that takes at most {TRACE_LIMIT} bytes in the header of its shard, got {bytes} for trace {number} - shorten its id"
+    )]
+    LongEntry {
+        /// Number of the trace in its shard.
+        number: usize,
+        /// Bytes that it would take.
+        bytes: usize,
+    },
+    /// A header that readers of safetensors would refuse.
+    #[error(
+        "Expected a header of at most {LONGEST_HEADER} bytes, got {bytes} - finish with fewer counts and halvings, or use smaller shards"
+    )]
+    LongHeader {
+        /// Bytes that it would have.
+        bytes: usize,
+    },
+    /// Other indices than traces.
+    #[error("Expected the index of each of {traces} traces, got {indices} indices - give one each")]
+    Indices {
+        /// Indices that were given.
+        indices: usize,
+        /// Traces of the shard.
+        traces: usize,
+    },
+    /// A shard of another version of the format.
+    #[error(
+        "Expected a shard of schema {SCHEMA}, got schema {schema} in {path} - another version of hallutrace wrote it: extract it anew"
+    )]
+    OtherSchema {
+        /// Which file.
+        path: String,
+        /// Its version.
+        schema: u32,
+    },
+    /// Bytes that no writer of this schema makes.
+    #[error(
+        "Expected a shard of schema {SCHEMA}, got {found} in {path} - restore the file from a copy, or delete it with its commit record and extract again"
     )]
     Damaged {
         /// Which file.
@@ -349,8 +403,8 @@ pub enum ShardError {
         /// What was seen, and where in the file.
         found: Damage,
     },
-    /// A trace that does not fit schema 1.
-    #[error("Expected a trace of schema 1, got {found} in `{tensor}` of trace {number}")]
+    /// A trace that does not fit the schema.
+    #[error("Expected a trace of schema {SCHEMA}, got {found} in `{tensor}` of trace {number}")]
     Trace {
         /// Number of the trace in its shard.
         number: usize,
@@ -362,6 +416,15 @@ pub enum ShardError {
 }
 
 impl ShardError {
+    /// What is wrong with a file.
+    pub(crate) fn damaged(path: &std::path::Path, found: Damage) -> Self {
+        let path = path.display().to_string();
+        match found {
+            Damage::Schema { schema } => Self::OtherSchema { path, schema },
+            found => Self::Damaged { path, found },
+        }
+    }
+
     /// Names the action and the file of a system error; made for `map_err`.
     pub(crate) fn io(
         action: &'static str,

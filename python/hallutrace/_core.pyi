@@ -21,6 +21,7 @@ __all__ = [
     "publish",
     "set_threads",
     "sparsify",
+    "take_published",
     "write_new",
 ]
 
@@ -202,6 +203,7 @@ class ShardWriter:
         name: str,
         identity: str,
         traces: int,
+        description: str,
         *,
         edge_weight: str = "float16",
         hidden: str = "float32",
@@ -209,20 +211,22 @@ class ShardWriter:
         """Begins a shard in ``partial/`` of a run, or goes on with it where its journal ends.
 
         Who goes on works on files of its own: a process that did so before and wakes up cannot
-        write into them. A shard that was published, and whose journal is still there, is taken as
-        it is: all its batches are in :meth:`notes`, and :meth:`finish` tells what to record.
+        write into them. What no header could hold is refused before anything is written.
 
         Args:
             run: folder with ``partial`` and ``shards``.
             name: of the shard.
             identity: what was begun as another is discarded.
-            traces: room to reserve in the header: 1024 + 2560 * traces bytes.
+            traces: how many there may be; the header gets 2048 + 3072 * traces bytes, and more at
+                the end where long ids need it.
+            description: what is known of the shard, as JSON: digest, environment, fingerprint,
+                first, name, questions.
             edge_weight: stored type of edge weights, "float16" or "float32".
             hidden: stored type of hidden states: "float32", "float16", "bfloat16" or "int8".
 
         Raises:
-            UnrecordedError: a finished shard lies in ``shards``, and no journal tells of it.
-            DamagedError: the same, and it is damaged.
+            InputError: more traces, or a longer description, than a header can hold.
+            UnrecordedError: a finished shard lies in ``shards``; see :func:`take_published`.
             SupersededError: another process began at the same time.
             StorageError: the files cannot be made.
         """
@@ -236,12 +240,12 @@ class ShardWriter:
             number: of the trace in the shard.
             id: the question's.
             sample: which answer of its question.
-            arrays: tensors by their names in schema 1, in C order; float32 becomes what is stored,
+            arrays: tensors by their names in schema 2, in C order; float32 becomes what is stored,
                 edge keys are int32, bfloat16 is given as its bits in uint16, ``meta`` as uint8.
 
         Raises:
-            InputError: shapes that do not agree, or numbers that the stored type cannot hold; the
-                shard stands as before.
+            InputError: shapes that do not agree, numbers that the stored type cannot hold, or an id
+                of thousands of characters; the shard stands as before.
             StorageError: the file system refused, and the writer is spent: it refuses whatever
                 follows; or it was, or the shard is finished.
         """
@@ -289,13 +293,21 @@ class ShardWriter:
     def notes(self) -> list[str]:
         """The notes of the batches that are in the shard, in their order."""
 
-    def finish(self) -> tuple[int, str]:
+    def finish(
+        self, counts: dict[str, int], indices: Sequence[int], halvings: Sequence[Sequence[int]]
+    ) -> tuple[int, str]:
         """Writes the header, syncs, verifies, moves to ``shards`` without replacing, syncs again.
+
+        Args:
+            counts: by name.
+            indices: row in the source of each trace, in the order of their numbers.
+            halvings: number and size of batches that were halved.
 
         Returns:
             Bytes of the file, and its XXH3 in hexadecimal.
 
         Raises:
+            InputError: other indices than traces; the shard stands as before.
             SupersededError: another process goes on with the shard.
             StorageError: the file system refused, or the shard exists; or the writer is spent.
             DamagedError: the disk gave other bytes back.
@@ -334,7 +346,7 @@ class Shard:
 
         Raises:
             StorageError: the file cannot be read.
-            DamagedError: a header that schema 1 does not have.
+            DamagedError: a header that schema 2 does not have.
         """
 
     def __len__(self) -> int:
@@ -346,6 +358,13 @@ class Shard:
 
     def keys(self) -> list[tuple[int, str, int]]:
         """Number, question id and sample of each trace, in the order of the file."""
+
+    def commit(self) -> str:
+        """What the shard says of itself, as canonical JSON.
+
+        Counts, digest, environment, fingerprint, first, halvings, indices (in the order of the
+        traces' numbers), name and questions: its commit record but for keys, size and checksum.
+        """
 
     def tensor(
         self, position: int, name: str
@@ -389,6 +408,26 @@ class Shard:
         Raises:
             DamagedError: naming the first thing that is wrong.
         """
+
+def take_published(
+    run: str | PathLike[str], name: str
+) -> tuple[str, list[tuple[int, str, int]], int, str] | None:
+    """A finished shard of a run, every byte of it checked, for who finds it without its record.
+
+    Its name is made durable, so that a record may follow; what else writing it left is removed.
+
+    Args:
+        run: folder with ``partial`` and ``shards``.
+        name: of the shard.
+
+    Returns:
+        :meth:`Shard.commit`, :meth:`Shard.keys`, bytes of the file and its XXH3 in hexadecimal;
+        None where there is no finished shard.
+
+    Raises:
+        DamagedError: it is damaged.
+        StorageError: the file system refused.
+    """
 
 def publish(scratch: str | PathLike[str], to: str | PathLike[str]) -> None:
     """Moves a synced file to its final name, never over another, and syncs the folders.

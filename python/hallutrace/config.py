@@ -19,7 +19,7 @@ BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
 Count = Annotated[int, Field(ge=1)]
 
 COLUMN_OFF = "none"  # as a column: the field is left out, whatever the source has
-LARGEST_SHARD = 30_000  # traces; a header of safetensors has at most 100 MB
+LARGEST_SHARD = 12_000  # traces; a header of safetensors has at most 100 MB
 
 
 def _option(panel: str, default: Any, text: str) -> Any:
@@ -83,6 +83,12 @@ class ExtractConfig(BaseModel):
     )
     response_column: str | None = _option(
         "Questions", None, "column of the responses (default: found by its name)"
+    )
+    spans_column: str | None = _option(
+        "Questions",
+        None,
+        "column of labelled spans of the responses, such as RAGTruth's labels (default: found by "
+        "its name); none leaves them out",
     )
     limit: Count | None = _option(
         "Questions", None, "number of questions to stop after; it may grow later (default: all)"
@@ -184,18 +190,25 @@ class ExtractConfig(BaseModel):
         "rows of attention (queries) whose previous, entropy and mass are kept",
     )
 
+    alternatives: Annotated[int, Field(ge=0)] = _option(
+        "Hidden states and tokens",
+        10,
+        "number of likeliest tokens kept in the place of each answer token; 0 keeps none",
+    )
     hidden_states: Literal["none", "pooled", "answer", "all"] = _option(
-        "Hidden states",
+        "Hidden states and tokens",
         "answer",
         "tokens whose hidden states are kept; they decide the size of a run",
     )
     hidden_layers: str = _option(
-        "Hidden states",
+        "Hidden states and tokens",
         "all",
         "layers whose hidden states are kept: all, every:N, or numbers such as 0,9,18",
     )
     hidden_dtype: Literal["native", "float16", "bfloat16", "int8"] = _option(
-        "Hidden states", "native", "type of the stored hidden states; native is the model's"
+        "Hidden states and tokens",
+        "native",
+        "type of the stored hidden states; native is the model's",
     )
 
     out: Path | None = _option("Run", None, "folder of the run (default: runs/NAME-OF-THE-SOURCE)")

@@ -8,8 +8,16 @@ use crate::error::{Error, ShardError};
 /// The Python exception for an error of the core.
 pub fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let class = match error {
-        Error::Input(_) | Error::Shard(ShardError::Trace { .. }) => "InputError",
-        Error::Shard(ShardError::Damaged { .. }) => "DamagedError",
+        Error::Input(_)
+        | Error::Shard(
+            ShardError::Trace { .. }
+            | ShardError::TooManyTraces { .. }
+            | ShardError::LongDescription { .. }
+            | ShardError::LongEntry { .. }
+            | ShardError::LongHeader { .. }
+            | ShardError::Indices { .. },
+        ) => "InputError",
+        Error::Shard(ShardError::Damaged { .. } | ShardError::OtherSchema { .. }) => "DamagedError",
         Error::Shard(ShardError::Superseded { .. }) => "SupersededError",
         Error::Shard(ShardError::Unrecorded { .. }) => "UnrecordedError",
         Error::Shard(_) => "StorageError",

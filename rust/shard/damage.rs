@@ -31,12 +31,6 @@ pub enum Damage {
         /// As the file says.
         length: usize,
     },
-    /// A header that would be longer than readers accept.
-    #[error("a header of {length} bytes (100,000,000 at most: use smaller shards)")]
-    LongHeader {
-        /// Bytes that it takes.
-        length: usize,
-    },
     /// The header is not the writer's next byte.
     #[error("a header in another form than the writer's at byte {at}")]
     Form {
@@ -47,13 +41,27 @@ pub enum Damage {
     #[error("schema {schema}")]
     Schema {
         /// The version.
-        schema: usize,
+        schema: u32,
     },
     /// Checksums that are not as many as the trace has tensors, or not hexadecimal.
     #[error("other checksums than a trace has, {position}th trace")]
     Checksums {
         /// Which trace, from 0.
         position: usize,
+    },
+    /// What the shard says of itself is not what its checksum knows.
+    #[error("another `commit` than its checksum knows")]
+    Commit,
+    /// Lists of the metadata that are not equally long.
+    #[error("more indices than checksums")]
+    MoreIndices,
+    /// Lists of the metadata that are not equally long.
+    #[error("{indices} indices of {traces} traces")]
+    Indices {
+        /// Rows in the source.
+        indices: usize,
+        /// Traces, as the checksums tell.
+        traces: usize,
     },
     /// Lists of the metadata that are not equally long.
     #[error("more keys than checksums")]
@@ -125,9 +133,9 @@ pub enum Damage {
         /// Bytes when it was opened.
         was: usize,
     },
-    /// A header that is read back as one of other traces than were written.
-    #[error("a header that tells of other traces")]
-    OtherTraces,
+    /// A header that is read back as another than was written.
+    #[error("another header than was written")]
+    OtherHeader,
     /// An entry of a trace that has no tensor.
     #[error("a trace without tensors")]
     NoTensors,

@@ -1,7 +1,7 @@
 //! What a trace's `meta` has to say: the trace's key, and numbers that agree with its tensors.
 //!
-//! It is data from a stranger: nothing of it is copied, and nesting that would exhaust the stack of a JSON
-//! reader is refused. Members that a trace does without are not asked for; those that are there have to fit.
+//! Validated on read, because the file may be damaged or hostile: nothing of it is copied, and nesting that
+//! would exhaust the stack of a JSON reader is refused. Members that a trace does without are not asked for; those that are there have to fit.
 
 use std::fmt;
 
@@ -16,8 +16,11 @@ use super::schema::{Forms, Tensor};
 /// Levels of nesting, as many as `serde_json` reads; a meta has three.
 const DEEPEST: usize = 128;
 
-/// Digits of the longest number: all that fit in 64 bits.
+/// Digits of the longest whole number: all that fit in 64 bits.
 const MOST_DIGITS: usize = 19;
+
+/// Characters of the longest other number: a float of 64 bits has at most 25.
+const LONGEST_NUMBER: usize = 25;
 
 /// Raw, so that a string where a number is due is not copied into a message.
 #[derive(Deserialize)]
@@ -36,6 +39,10 @@ struct Meta<'a> {
     prompt_length: Option<&'a RawValue>,
     segments: Option<&'a RawValue>,
     hidden: Option<&'a RawValue>,
+    choices: Option<&'a RawValue>,
+    incorrect_answers: Option<&'a RawValue>,
+    generator: Option<&'a RawValue>,
+    spans: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +50,24 @@ struct Hidden<'a> {
     #[serde(borrow)]
     layers: &'a RawValue,
     tokens: &'a RawValue,
+}
+
+/// What made a given response.
+#[derive(Deserialize)]
+struct Generator<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    temperature: Option<f64>,
+}
+
+/// Characters of the answer with a label, and the answer's tokens that they are in.
+#[derive(Deserialize)]
+struct Span<'a> {
+    #[serde(borrow)]
+    label: &'a RawValue,
+    start: usize,
+    end: usize,
+    tokens: [usize; 2],
 }
 
 /// Checks the bytes of a trace's meta.
@@ -60,9 +85,14 @@ pub(super) fn check(trace: &TraceEntry, meta: &[u8]) -> Result<(), MetaFault> {
     if texts.into_iter().chain([meta.finish_reason]).flatten().any(|text| !is_text(text)) {
         return Err(MetaFault::NoText);
     }
-    if meta.references.map(List::of).transpose()?.is_some_and(|all| all.names != all.count) {
+    if !are_texts(meta.references)? {
         return Err(MetaFault::References);
     }
+    if !are_texts(meta.incorrect_answers)? {
+        return Err(MetaFault::IncorrectAnswers);
+    }
+    check_choices(meta.choices)?;
+    check_generator(meta.generator)?;
     meta.index.map(number).transpose()?;
     agree(&meta, &layout::forms(trace))
 }
@@ -84,6 +114,9 @@ fn agree(meta: &Meta<'_>, forms: &Forms) -> Result<(), MetaFault> {
         if !is_ours || length(Tensor::Mass, 3) != Some(segments.count + 1) {
             return Err(MetaFault::Segments);
         }
+    }
+    if let Some(spans) = meta.spans {
+        check_spans(spans, answer)?;
     }
     if let Some(hidden) = meta.hidden {
         if !hidden.get().starts_with('{') {
@@ -110,6 +143,80 @@ fn no_json(error: serde_json::Error) -> MetaFault {
     MetaFault::Json(error.to_string())
 }
 
+/// Whether a list, if it is there, holds texts alone.
+fn are_texts(list: Option<&RawValue>) -> Result<bool, MetaFault> {
+    Ok(list.map(List::of).transpose()?.is_none_or(|all| all.names == all.count))
+}
+
+/// Choices are pairs of a label and a text.
+fn check_choices(choices: Option<&RawValue>) -> Result<(), MetaFault> {
+    each(choices, |choice| match List::of(choice)? {
+        pair if pair.count == 2 && pair.names == 2 => Ok(()),
+        _ => Err(MetaFault::Choices),
+    })
+}
+
+fn check_generator(generator: Option<&RawValue>) -> Result<(), MetaFault> {
+    let Some(generator) = generator else { return Ok(()) };
+    let read = serde_json::from_str::<Generator<'_>>(generator.get());
+    let is_fine = generator.get().starts_with('{')
+        && read.is_ok_and(|generator| {
+            generator.model.is_none_or(is_text)
+                && generator.temperature.is_none_or(|temperature| temperature >= 0.0)
+        });
+    if is_fine { Ok(()) } else { Err(MetaFault::Generator) }
+}
+
+/// Spans end where they begin or later, and have tokens of the answer.
+fn check_spans(spans: &RawValue, answer: usize) -> Result<(), MetaFault> {
+    each(Some(spans), |span| {
+        let read = serde_json::from_str::<Span<'_>>(span.get());
+        let is_fine = span.get().starts_with('{')
+            && read.is_ok_and(|Span { label, start, end, tokens: [first, last] }| {
+                is_text(label) && start <= end && first <= last && last <= answer
+            });
+        if is_fine { Ok(()) } else { Err(MetaFault::Spans) }
+    })
+}
+
+/// Checks each item of a list, one at a time.
+fn each(
+    list: Option<&RawValue>,
+    check: impl Fn(&RawValue) -> Result<(), MetaFault>,
+) -> Result<(), MetaFault> {
+    let Some(list) = list else { return Ok(()) };
+    if !list.get().starts_with('[') {
+        return Err(MetaFault::NoList);
+    }
+    let mut fault = None;
+    let mut reader = serde_json::Deserializer::from_str(list.get());
+    reader
+        .deserialize_seq(Items(|item: &RawValue| match check(item) {
+            Err(found) if fault.is_none() => fault = Some(found),
+            _ => {}
+        }))
+        .map_err(no_json)?;
+    fault.map_or(Ok(()), Err)
+}
+
+/// Gives each item of a list away.
+struct Items<F>(F);
+
+impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while let Some(item) = list.next_element::<&RawValue>()? {
+            self.0(item);
+        }
+        Ok(())
+    }
+}
+
 fn is_text(value: &RawValue) -> bool {
     value.get().starts_with('"')
 }
@@ -132,22 +239,30 @@ fn is_json_of(value: &RawValue, text: &str) -> bool {
     }
 }
 
-/// Refuses what is JSON but not what every reader of JSON reads: nesting that exhausts a stack, numbers that
-/// are not whole or too long for one, half characters.
+/// Refuses what is JSON but not what every reader of JSON reads: nesting that exhausts a stack, whole numbers
+/// too long for 64 bits, others too large for a float, half characters.
 fn check_plain(text: &str) -> Result<(), MetaFault> {
     let bytes = text.as_bytes();
-    let (mut depth, mut digits, mut at) = (0_usize, 0_usize, 0);
+    let (mut depth, mut at) = (0_usize, 0);
     while let Some(&byte) = bytes.get(at) {
         at += 1;
-        let is_digit = byte.is_ascii_digit();
-        if digits > 0 && matches!(byte, b'.' | b'e' | b'E') || digits == MOST_DIGITS && is_digit {
-            return Err(MetaFault::Fraction);
-        }
-        digits = if is_digit { digits + 1 } else { 0 };
         match byte {
             b'"' => at += string(&bytes[at..]).ok_or(MetaFault::HalfCharacter)?,
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
+            b'0'..=b'9' => {
+                let number = number_text(&text[at - 1..]);
+                at += number.len() - 1;
+                let is_whole = number.bytes().all(|byte| byte.is_ascii_digit());
+                let fits = if is_whole {
+                    number.len() <= MOST_DIGITS
+                } else {
+                    number.len() <= LONGEST_NUMBER && number.parse().is_ok_and(f64::is_finite)
+                };
+                if !fits {
+                    return Err(MetaFault::Number);
+                }
+            }
             _ => {}
         }
         if depth > DEEPEST {
@@ -155,6 +270,12 @@ fn check_plain(text: &str) -> Result<(), MetaFault> {
         }
     }
     Ok(())
+}
+
+/// The number that a text begins with.
+fn number_text(text: &str) -> &str {
+    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | 'e' | 'E' | '+' | '-'));
+    &text[..end.unwrap_or(text.len())]
 }
 
 /// Bytes of a string up to its closing quote and with it; `None` where it has half a pair of UTF-16.

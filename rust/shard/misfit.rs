@@ -76,6 +76,9 @@ pub enum Misfit {
     /// A scale where hidden states are not int8, or none where they are.
     #[error("a scale without int8, or int8 without a scale")]
     Scale,
+    /// Likeliest tokens without their log-probabilities, or the other way round.
+    #[error("tokens without log-probabilities, or log-probabilities without tokens")]
+    Alternatives,
     /// Other bytes than the shape has.
     #[error("{bytes} bytes for shape {shape:?}")]
     Bytes {
@@ -170,9 +173,9 @@ pub enum MetaFault {
     /// Half a pair of UTF-16.
     #[error("half a character")]
     HalfCharacter,
-    /// A number that readers round.
-    #[error("a number that is not whole or too large")]
-    Fraction,
+    /// A number that readers round, or read as infinite.
+    #[error("a number that is too long or too large")]
+    Number,
     /// A member that is no text.
     #[error("something else where text is due")]
     NoText,
@@ -188,6 +191,18 @@ pub enum MetaFault {
     /// References that are no text.
     #[error("references that are no text")]
     References,
+    /// Wrong answers that are no text.
+    #[error("incorrect answers that are no text")]
+    IncorrectAnswers,
+    /// Choices that are no pairs of texts.
+    #[error("choices that are no pairs of a label and a text")]
+    Choices,
+    /// A generator that is no model and temperature.
+    #[error("a generator without a model's name or a temperature >= 0")]
+    Generator,
+    /// Spans that no answer has.
+    #[error("spans that are none of the answer's")]
+    Spans,
     /// A prompt that does not leave room for the answer.
     #[error("a prompt of {prompt} tokens and an answer of {answer} in {tokens}")]
     Prompt {

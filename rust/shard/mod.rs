@@ -1,4 +1,4 @@
-//! The shard format, schema 1: one safetensors file of up to some hundred traces.
+//! The shard format, schema 2: one safetensors file of up to some hundred traces.
 //!
 //! [`schema`] is the table of tensors and how their shapes agree, [`layout`] the header, [`encode`] turns
 //! arrays into stored bytes, [`record`] lays a trace out, [`writer`] streams traces into a file with a
@@ -9,6 +9,8 @@
 //! What is listed here is for everybody; the modules themselves are for the tests and the fuzzing of this
 //! crate, and change without notice.
 
+#[doc(hidden)]
+pub mod commit;
 #[doc(hidden)]
 pub mod damage;
 mod disk;
@@ -26,6 +28,7 @@ pub mod layout;
 mod meta;
 #[doc(hidden)]
 pub mod misfit;
+mod published;
 #[doc(hidden)]
 pub mod reader;
 #[doc(hidden)]
@@ -35,9 +38,11 @@ mod rules;
 pub mod schema;
 #[doc(hidden)]
 pub mod storage;
+mod text;
 #[doc(hidden)]
 pub mod writer;
 
+pub use commit::{Commit, Description, Outcome, Setting};
 pub use damage::Damage;
 pub use disk::Disk;
 pub use encode::{Array, Values};
@@ -45,8 +50,9 @@ pub use files::{publish, write_new};
 pub use graph::Layer;
 pub use layout::{TensorEntry, TraceEntry};
 pub use misfit::{MetaFault, Misfit};
+pub use published::{Finished, Published, take_published};
 pub use reader::{Shard, Verify};
 pub use record::{Record, StoredTypes};
 pub use schema::{Dtype, Form, Tensor};
 pub use storage::{Storage, StorageFile};
-pub use writer::{Finished, Grouping, Places, ShardWriter, places};
+pub use writer::{Grouping, Plan, ShardPaths, ShardWriter};

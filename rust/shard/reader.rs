@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::commit::Commit;
 use super::damage::Damage;
 use super::disk;
-use super::header::{self, in_trace};
+use super::header::{self, Header, in_trace};
 use super::layout::TraceEntry;
 use super::misfit::Misfit;
 use super::rules;
@@ -45,8 +46,7 @@ pub struct Shard {
     path: String,
     source: Source,
     when: Verify,
-    data: usize,
-    traces: Vec<TraceEntry>,
+    header: Header,
     /// Per trace: a bit for each tensor whose checksum was right, and those of the rules of the data.
     verified: Vec<AtomicU32>,
 }
@@ -73,10 +73,7 @@ impl Shard {
     pub fn open_with(path: &Path, when: Verify) -> Result<Self, ShardError> {
         let opened = disk::open_to_read(path).map_err(ShardError::io("open", path))?;
         let Some(file) = opened else {
-            return Err(ShardError::Damaged {
-                path: path.display().to_string(),
-                found: Damage::NoFile,
-            });
+            return Err(ShardError::damaged(path, Damage::NoFile));
         };
         // SAFETY: committed shards never change (they are written once and only ever renamed), so the
         // mapped bytes stay as they are while the map lives; a file cut short from outside would fault.
@@ -97,11 +94,11 @@ impl Shard {
     fn of(path: String, source: Source, when: Verify) -> Result<Self, ShardError> {
         let bytes = source.bytes();
         match header::parse(bytes, bytes.len() as u64) {
-            Ok((data, traces)) => {
-                let verified = traces.iter().map(|_| AtomicU32::new(0)).collect();
-                Ok(Self { path, source, when, data, traces, verified })
+            Ok(header) => {
+                let verified = header.traces.iter().map(|_| AtomicU32::new(0)).collect();
+                Ok(Self { path, source, when, header, verified })
             }
-            Err(found) => Err(ShardError::Damaged { path, found }),
+            Err(found) => Err(ShardError::damaged(Path::new(&path), found)),
         }
     }
 
@@ -112,7 +109,12 @@ impl Shard {
 
     /// The traces, in the order of the file.
     pub fn traces(&self) -> &[TraceEntry] {
-        &self.traces
+        &self.header.traces
+    }
+
+    /// What the shard says of itself.
+    pub fn commit(&self) -> &Commit {
+        &self.header.commit
     }
 
     /// The entry of a tensor of the trace at `position`, and its bytes once their checksum is right and,
@@ -126,7 +128,7 @@ impl Shard {
         position: usize,
         tensor: Tensor,
     ) -> Result<Option<(&Form, &[u8])>, ShardError> {
-        let entry = &self.traces[position];
+        let entry = &self.header.traces[position];
         let Some(at) = entry.tensors.iter().find(|entry| entry.tensor == tensor) else {
             return Ok(None);
         };
@@ -152,7 +154,7 @@ impl Shard {
     /// # Errors
     /// [`ShardError::Damaged`], naming the tensor.
     pub fn trace(&self, position: usize) -> Result<(TraceEntry, &[u8]), ShardError> {
-        let entry = &self.traces[position];
+        let entry = &self.header.traces[position];
         for at in &entry.tensors {
             self.tensor(position, at.tensor)?;
         }
@@ -172,7 +174,7 @@ impl Shard {
     }
 
     fn data(&self) -> &[u8] {
-        &self.bytes()[self.data..]
+        &self.bytes()[self.header.data..]
     }
 
     /// Runs a check of a trace, as often as was asked for.
@@ -189,7 +191,8 @@ impl Shard {
             Verify::Never => false,
         };
         if is_due {
-            check().map_err(|misfit| self.damaged(in_trace(&self.traces[position], misfit)))?;
+            check()
+                .map_err(|misfit| self.damaged(in_trace(&self.header.traces[position], misfit)))?;
             passed.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())
@@ -209,7 +212,7 @@ impl Shard {
     /// # Errors
     /// [`ShardError::Damaged`] for the first thing that is wrong.
     pub fn verify(&self) -> Result<(), ShardError> {
-        for position in 0..self.traces.len() {
+        for position in 0..self.traces().len() {
             self.trace(position)?;
         }
         Ok(())

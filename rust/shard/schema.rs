@@ -5,7 +5,7 @@ use std::fmt;
 use super::misfit::Misfit;
 
 /// Version of the format, in the header of every shard.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Traces begin at multiples of this many bytes.
 pub const ALIGNMENT: usize = 64;
@@ -57,98 +57,73 @@ impl Dtype {
     }
 }
 
-/// The tensors of a trace, in the order of the format's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs)]
-pub enum Tensor {
-    EdgesOffset,
-    Logprob,
-    TokenEntropy,
-    LogDiagonal,
-    Tokens,
-    EdgesIndptr,
-    Diagonal,
-    ReceivedMean,
-    Previous,
-    Entropy,
-    Mass,
-    ValueNorm,
-    EdgesWeight,
-    EdgesKey,
-    HiddenScale,
-    Hidden,
-    Meta,
+/// The enum of tensors from the format's table: name, element types on disk, and `true` where a trace may
+/// do without it.
+macro_rules! tensors {
+    ($($tensor:ident $name:literal $($dtype:ident)|+ $($optional:literal)?;)+) => {
+        /// The tensors of a trace, in the order of the format's table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[allow(missing_docs)]
+        pub enum Tensor {
+            $($tensor,)+
+        }
+
+        impl Tensor {
+            /// All of them, in the order of the format's table.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$tensor),+];
+
+            /// Name within the trace, without its number.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$tensor => $name,)+
+                }
+            }
+
+            /// Element types it may have on disk.
+            pub const fn dtypes(self) -> &'static [Dtype] {
+                match self {
+                    $(Self::$tensor => &[$(Dtype::$dtype),+],)+
+                }
+            }
+
+            /// Whether a trace may do without it.
+            pub const fn is_optional(self) -> bool {
+                match self {
+                    $(Self::$tensor => false $(|| $optional)?,)+
+                }
+            }
+        }
+    };
+}
+
+// A new tensor is a line here, a rule in `agree`, and a row in the tables of the documents.
+tensors! {
+    EdgesOffset "edges.offset" I64;
+    Logprob "logprob" F32;
+    TokenEntropy "token_entropy" F32;
+    Logsumexp "logsumexp" F32;
+    LogDiagonal "marginals.log_diagonal" F32;
+    Tokens "tokens" I32;
+    AlternativesToken "alternatives.token" I32 true;
+    EdgesIndptr "edges.indptr" I32;
+    Diagonal "marginals.diagonal" F16;
+    ReceivedMean "marginals.received_mean" F16;
+    Previous "marginals.previous" F16;
+    Entropy "marginals.entropy" F16;
+    Mass "marginals.mass" F16;
+    ValueNorm "marginals.value_norm" F16;
+    AlternativesLogprob "alternatives.logprob" F16 true;
+    EdgesWeight "edges.weight" F16 | F32;
+    EdgesKey "edges.key" U16 | U32;
+    HiddenScale "hidden.scale" F32 true;
+    Hidden "hidden" F16 | BF16 | F32 | I8 true;
+    Meta "meta" U8;
 }
 
 impl Tensor {
-    /// All of them, in the order of the format's table.
-    pub const ALL: [Self; 17] = [
-        Self::EdgesOffset,
-        Self::Logprob,
-        Self::TokenEntropy,
-        Self::LogDiagonal,
-        Self::Tokens,
-        Self::EdgesIndptr,
-        Self::Diagonal,
-        Self::ReceivedMean,
-        Self::Previous,
-        Self::Entropy,
-        Self::Mass,
-        Self::ValueNorm,
-        Self::EdgesWeight,
-        Self::EdgesKey,
-        Self::HiddenScale,
-        Self::Hidden,
-        Self::Meta,
-    ];
-
-    /// Name within the trace, without its number.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EdgesOffset => "edges.offset",
-            Self::Logprob => "logprob",
-            Self::TokenEntropy => "token_entropy",
-            Self::LogDiagonal => "marginals.log_diagonal",
-            Self::Tokens => "tokens",
-            Self::EdgesIndptr => "edges.indptr",
-            Self::Diagonal => "marginals.diagonal",
-            Self::ReceivedMean => "marginals.received_mean",
-            Self::Previous => "marginals.previous",
-            Self::Entropy => "marginals.entropy",
-            Self::Mass => "marginals.mass",
-            Self::ValueNorm => "marginals.value_norm",
-            Self::EdgesWeight => "edges.weight",
-            Self::EdgesKey => "edges.key",
-            Self::HiddenScale => "hidden.scale",
-            Self::Hidden => "hidden",
-            Self::Meta => "meta",
-        }
-    }
-
     /// The tensor of a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tensor| tensor.name() == name)
-    }
-
-    /// Element types it may have on disk.
-    pub const fn dtypes(self) -> &'static [Dtype] {
-        match self {
-            Self::EdgesOffset => &[Dtype::I64],
-            Self::Logprob | Self::TokenEntropy | Self::LogDiagonal | Self::HiddenScale => {
-                &[Dtype::F32]
-            }
-            Self::Tokens | Self::EdgesIndptr => &[Dtype::I32],
-            Self::EdgesWeight => &[Dtype::F16, Dtype::F32],
-            Self::EdgesKey => &[Dtype::U16, Dtype::U32],
-            Self::Hidden => &[Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::I8],
-            Self::Meta => &[Dtype::U8],
-            _ => &[Dtype::F16],
-        }
-    }
-
-    /// Whether a trace may do without it.
-    pub const fn is_optional(self) -> bool {
-        matches!(self, Self::Hidden | Self::HiddenScale)
     }
 }
 
@@ -289,6 +264,7 @@ fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
     }
     expect(forms, Tensor::EdgesOffset, &[graphs + 1])?;
     expect(forms, Tensor::TokenEntropy, &[answer])?;
+    expect(forms, Tensor::Logsumexp, &[answer])?;
     expect(forms, Tensor::LogDiagonal, &[layers, heads, 2])?;
     expect(forms, Tensor::Tokens, &[tokens])?;
     expect(forms, Tensor::EdgesIndptr, &[graphs, tokens + 1])?;
@@ -298,7 +274,22 @@ fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
     expect(forms, Tensor::Mass, &[layers, heads, rows, segments])?;
     expect(forms, Tensor::ValueNorm, &[layers, value_heads, tokens])?;
     expect(forms, Tensor::EdgesWeight, &[edges])?;
+    agree_alternatives(forms, answer)?;
     agree_hidden(forms)
+}
+
+/// The likeliest tokens have a log-probability each; there are as many for every answer token, one at least.
+fn agree_alternatives(forms: &Forms, answer: usize) -> Result<(), Disagreement> {
+    let is_there = |tensor: Tensor| forms[tensor as usize].is_some();
+    if is_there(Tensor::AlternativesToken) != is_there(Tensor::AlternativesLogprob) {
+        return Err((Tensor::AlternativesLogprob, Misfit::Alternatives));
+    }
+    if is_there(Tensor::AlternativesToken) {
+        let [_, count] = axes(forms, Tensor::AlternativesToken)?;
+        expect(forms, Tensor::AlternativesToken, &[answer, count.max(1)])?;
+        expect(forms, Tensor::AlternativesLogprob, &[answer, count])?;
+    }
+    Ok(())
 }
 
 /// Hidden states have a scale where, and only where, they are int8.

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! begin      reserve the header's room, which no reader accepts as a header; or go on:
-//!            read the journal, copy the data it tells of to a file of its own, check that;
-//!            or, where a kill came before the commit record: take the finished shard as it is
+//!            read the journal, copy the data it tells of to a file of its own, check that
 //! append     encode each tensor, pad the trace to 64 bytes, write, keep only its entry
 //! end_batch  note the batch; once a group is large or old enough: sync data, then journal
 //! finish     sync the group, write the header, sync, verify, publish, sync the folders
@@ -15,35 +14,38 @@
 //! 3. Who goes on works on files of its own, which take the names of those that were there. So a process
 //!    that was taken for dead and goes on as well, after a pause of its machine say, writes to files
 //!    without a name, and nothing of it reaches what is published. It is told at the next sync.
-//! 4. A file with a header was finished, and is never removed where finished shards are.
+//! 4. A file with a header was finished, and is never removed where finished shards are. A kill may come
+//!    before its commit record: [`super::take_published`] gives all that the record says.
+//! 5. What could make a shard too large for a header is refused before anything of it is written.
 
 mod finish;
-mod places;
+mod group;
+mod paths;
 mod resume;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::commit::{DESCRIPTION_LIMIT, Description};
 use super::files;
 use super::journal::{self, Batch, Opening};
-use super::layout::{self, LENGTH_BYTES, TraceEntry};
+use super::layout::{self, LENGTH_BYTES, MOST_TRACES, TRACE_LIMIT, TraceEntry};
+use super::published::open_finished;
 use super::reader::Shard;
 use super::record::{Record, StoredTypes};
+use super::schema::ALIGNMENT;
 use super::storage::{Storage, StorageFile};
 use crate::error::ShardError;
-pub use places::{Finished, Grouping, Places, places};
-
-/// Bytes copied or checked at a time.
-const CHUNK: usize = 4 << 20;
+use group::Group;
+pub use group::Grouping;
+pub use paths::ShardPaths;
 
 /// What a writer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Append, end batches, finish.
     Open,
-    /// Finish: a shard that was published and not recorded.
-    Taken,
     /// Nothing: it is published.
     Finished,
     /// Nothing: a write or a sync failed.
@@ -53,7 +55,8 @@ enum State {
 /// A shard being written.
 pub struct ShardWriter {
     storage: Arc<dyn Storage + Send + Sync>,
-    places: Places,
+    paths: ShardPaths,
+    description: Description,
     types: StoredTypes,
     file: Box<dyn StorageFile>,
     journal: Box<dyn StorageFile>,
@@ -68,81 +71,93 @@ pub struct ShardWriter {
     state: State,
 }
 
-/// What was written since the last sync.
-struct Group {
-    /// Lines of the journal that wait for their data.
-    lines: Vec<u8>,
-    /// Traces that the journal knows, or will with those lines.
-    journalled: usize,
-    /// Bytes of data that were synced.
-    synced: usize,
-    since: Instant,
+/// What a writer needs to know of a shard that it begins.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Tells shards apart: what was begun as another is discarded.
+    pub identity: String,
+    /// What the shard will say of itself.
+    pub description: Description,
+    /// How many traces it may have.
+    pub traces: usize,
+    /// Element types on disk.
+    pub types: StoredTypes,
+}
+
+impl Plan {
+    /// Refuses what no header could hold.
+    fn check(&self) -> Result<(), ShardError> {
+        if self.traces > MOST_TRACES {
+            return Err(ShardError::TooManyTraces { traces: self.traces });
+        }
+        let json = serde_json::to_string(&self.description).unwrap_or_default();
+        if json.len() > DESCRIPTION_LIMIT {
+            return Err(ShardError::LongDescription { bytes: json.len() });
+        }
+        Ok(())
+    }
 }
 
 impl ShardWriter {
     /// Begins a shard, or goes on with it where its journal ends.
     ///
-    /// A finished shard at its place has no commit record (a kill came before it). If its journal tells of
-    /// the same traces, it is taken as it is: all batches are in it, and [`Self::finish`] gives what to
-    /// record. `identity` tells shards apart: what was begun as another is discarded.
-    ///
     /// # Errors
-    /// [`ShardError::Unrecorded`] for a finished shard without such a journal, [`ShardError::Damaged`] for
-    /// one that is damaged, [`ShardError::Superseded`] where another process begins at the same time, or
-    /// [`ShardError::Io`].
+    /// [`ShardError::TooManyTraces`] or [`ShardError::LongDescription`] for what no header can hold;
+    /// [`ShardError::Unrecorded`] where a finished shard is at its place, see [`super::take_published`];
+    /// [`ShardError::Superseded`] where another process begins at the same time; or [`ShardError::Io`].
     pub fn begin(
         storage: Arc<dyn Storage + Send + Sync>,
-        places: Places,
-        identity: &str,
-        traces: usize,
-        types: StoredTypes,
+        paths: ShardPaths,
+        plan: Plan,
     ) -> Result<Self, ShardError> {
-        let scratch = places.scratch();
+        plan.check()?;
+        if storage.exists(&paths.shard) {
+            if open_finished(&*storage, &paths.shard)?.is_some() {
+                return Err(ShardError::Unrecorded { path: paths.shard.display().to_string() });
+            }
+            files::remove(&*storage, &paths.shard)?;
+        }
+        let scratch = paths.scratch();
         for path in [&scratch.partial, &scratch.journal] {
             if storage.exists(path) {
                 files::remove(&*storage, path)?;
             }
         }
-        let mut left = resume::read_journal(&*storage, &places, identity)?;
-        if let Some(finished) = resume::find_finished(&*storage, &places)? {
-            if let Some(left) = finished.told_by(&mut left, &places)? {
-                return Self::take(storage, places, types, finished, left);
-            }
-            files::remove(&*storage, &places.shard)?;
-        }
+        let left = resume::read_journal(&*storage, &paths, &plan.identity)?;
         if let Some(left) = left
-            && let Some(writer) = Self::go_on(&storage, &places, types, left)?
+            && let Some(writer) = Self::go_on(&storage, &paths, &plan, left)?
         {
             return Ok(writer);
         }
-        let header_space = layout::header_space(traces);
-        let partial = &places.partial;
+        let header_space = layout::header_space(plan.traces);
+        let partial = &paths.partial;
         let mut file = storage.create(partial).map_err(ShardError::io("create", partial))?;
         file.set_length((LENGTH_BYTES + header_space) as u64)
             .map_err(ShardError::io("write", partial))?;
-        let path = &places.journal;
+        let path = &paths.journal;
         let mut journal = storage.create(path).map_err(ShardError::io("create", path))?;
-        let opening = journal::line(&Opening::new(identity, header_space));
+        let opening = journal::line(&Opening::new(&plan.identity, header_space));
         journal.write_at(&opening, 0).map_err(ShardError::io("write", path))?;
         // The names too: what is synced under a name that is lost is lost.
         files::sync_folders(&*storage, [partial, path])?;
         Ok(Self {
             header_space,
             journal_bytes: opening.len() as u64,
-            ..Self::of(storage, places, types, (file, journal))
+            ..Self::of(storage, paths, plan, (file, journal))
         })
     }
 
     /// A writer of these files, which has nothing in it.
     fn of(
         storage: Arc<dyn Storage + Send + Sync>,
-        places: Places,
-        types: StoredTypes,
+        paths: ShardPaths,
+        Plan { description, types, .. }: Plan,
         (file, journal): (Box<dyn StorageFile>, Box<dyn StorageFile>),
     ) -> Self {
         Self {
             storage,
-            places,
+            paths,
+            description,
             types,
             file,
             journal,
@@ -199,10 +214,8 @@ impl ShardWriter {
         let path = |path: &Path| path.display().to_string();
         match self.state {
             State::Open => Ok(()),
-            State::Spent => Err(ShardError::Spent { path: path(&self.places.partial) }),
-            State::Taken | State::Finished => {
-                Err(ShardError::Exists { path: path(&self.places.shard) })
-            }
+            State::Spent => Err(ShardError::Spent { path: path(&self.paths.partial) }),
+            State::Finished => Err(ShardError::Exists { path: path(&self.paths.shard) }),
         }
     }
 
@@ -222,8 +235,8 @@ impl ShardWriter {
     /// Appends one trace.
     ///
     /// # Errors
-    /// [`ShardError::Trace`] where it does not fit the schema (the shard stays as it was),
-    /// [`ShardError::Exists`] once the shard is finished, [`ShardError::Io`], after which the writer is
+    /// [`ShardError::Trace`] where it does not fit the schema, or [`ShardError::LongEntry`] where it takes
+    /// too much of the header (the shard stays as it was), [`ShardError::Exists`] once the shard is finished, [`ShardError::Io`], after which the writer is
     /// spent, or [`ShardError::Spent`].
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), ShardError> {
         self.check_open()?;
@@ -253,10 +266,14 @@ impl ShardWriter {
     }
 
     fn write(&mut self, entry: TraceEntry, data: &[u8]) -> Result<(), ShardError> {
+        let bytes = layout::header_bytes(&entry);
+        if bytes > TRACE_LIMIT {
+            return Err(ShardError::LongEntry { number: entry.number, bytes });
+        }
         let offset = self.data_start() + self.data_bytes as u64;
         self.or_spent(|writer| {
             let written = writer.file.write_at(data, offset);
-            written.map_err(ShardError::io("write", &writer.places.partial))
+            written.map_err(ShardError::io("write", &writer.paths.partial))
         })?;
         self.data_bytes += data.len();
         self.traces.push(entry);
@@ -275,8 +292,7 @@ impl ShardWriter {
         self.group.lines.extend(journal::line(&batch));
         self.group.journalled = self.traces.len();
         self.notes.push(batch.note);
-        let is_large = self.data_bytes - self.group.synced >= self.grouping.bytes;
-        if is_large || self.group.since.elapsed() >= self.grouping.age {
+        if self.group.is_due(self.data_bytes, self.grouping) {
             self.sync()?;
         }
         Ok(())
@@ -296,7 +312,7 @@ impl ShardWriter {
     /// # Errors
     /// [`ShardError::Superseded`], or [`ShardError::Io`].
     pub fn check_names(&self) -> Result<(), ShardError> {
-        let files = [(&self.file, &self.places.partial), (&self.journal, &self.places.journal)];
+        let files = [(&self.file, &self.paths.partial), (&self.journal, &self.paths.journal)];
         for (file, path) in files {
             if !file.is_at(path).map_err(ShardError::io("look at", path))? {
                 return Err(files::superseded(path));
@@ -309,11 +325,11 @@ impl ShardWriter {
     fn sync_group(&mut self) -> Result<(), ShardError> {
         let began = Instant::now();
         self.check_names()?;
-        self.file.sync().map_err(ShardError::io("sync", &self.places.partial))?;
+        self.file.sync().map_err(ShardError::io("sync", &self.paths.partial))?;
         self.journal
             .write_at(&self.group.lines, self.journal_bytes)
             .and_then(|()| self.journal.sync())
-            .map_err(ShardError::io("sync", &self.places.journal))?;
+            .map_err(ShardError::io("sync", &self.paths.journal))?;
         self.syncing += began.elapsed();
         self.journal_bytes += self.group.lines.len() as u64;
         self.group = Group::new(self.traces.len(), self.data_bytes);
@@ -326,12 +342,6 @@ impl ShardWriter {
     /// # Errors
     /// [`ShardError::Io`].
     pub fn forget(&self) -> Result<(), ShardError> {
-        files::remove_own(&*self.storage, &*self.journal, &self.places.journal)
-    }
-}
-
-impl Group {
-    fn new(journalled: usize, synced: usize) -> Self {
-        Self { lines: Vec::new(), journalled, synced, since: Instant::now() }
+        files::remove_own(&*self.storage, &*self.journal, &self.paths.journal)
     }
 }

@@ -19,7 +19,8 @@ from hallutrace import _core
 from hallutrace.canonical_json import canonical
 from hallutrace.capture.replay import Replayed
 from hallutrace.extraction import trace_arrays
-from hallutrace.store.folder import CommitRecord, Manifest, Run
+from hallutrace.store.folder import Manifest, Run
+from made_shards import begin_shard, finish_shard, made_up_scores
 
 RULES: dict[str, Any] = {"top_k": 4, "min_weight": 0.0, "top_mass": None, "combine": "mean"}
 
@@ -103,19 +104,13 @@ def write_run(
     }
     run, manifest = Run(folder), Manifest(identity, facts)
     run.begin(manifest)
-    writer = _core.ShardWriter(folder, "00000", "made-up", len(traces), hidden="float32")
+    fingerprint = manifest.fingerprint
+    writer, record = begin_shard(folder, "00000", len(traces), fingerprint, hidden="float32")
+    ids = [f"q{number}" for number in range(len(traces))]
     for number, made in enumerate(traces):
-        writer.append(number, f"q{number}", 0, arrays_of(made, number, hidden, all_rows, combine))
-    writer.end_batch("")
-    size, checksum = writer.finish()
-    keys: list[list[Any]] = [[f"q{number}", 0] for number in range(len(traces))]
-    indices = list(range(len(traces)))
-    run.commit(
-        CommitRecord(
-            "00000", 0, len(traces), "0" * 16, keys, indices, size, checksum,
-            manifest.fingerprint, {"traces": len(traces)}, {},
-        )
-    )  # fmt: skip
+        arrays = arrays_of(made, number, hidden, all_rows, combine)
+        writer.append(number, ids[number], 0, arrays)
+    run.commit(finish_shard(writer, record, ids))
     writer.forget()
     rows = [
         {"id": f"q{number}", "sample": 0, "label": made.label, "score": None}
@@ -135,8 +130,9 @@ def arrays_of(
     replayed = Replayed(
         layers=reduce_layers(made, all_rows, heads),
         value_norms=[np.ones((1, made.tokens), np.float32)] * len(made.attention),
-        logprob=filled(made.logprob, answer, -1.0),
-        token_entropy=filled(made.token_entropy, answer, 1.0),
+        scores=made_up_scores(
+            filled(made.logprob, answer, -1.0), filled(made.token_entropy, answer, 1.0)
+        ),
         hidden=None if states is None else torch.from_numpy(states.astype(np.float32)),
     )
     # Runs of others may hold what extraction refuses: numbers that are not finite.

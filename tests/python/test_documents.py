@@ -56,7 +56,9 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(block: Block) -> list[list[str]]:
     """The words of each command of a shell block."""
-    return [words for line in block.code.splitlines() if (words := shlex.split(line, comments=True))]
+    return [
+        words for line in block.code.splitlines() if (words := shlex.split(line, comments=True))
+    ]
 
 
 def name_of(page: Path) -> str:

@@ -13,9 +13,9 @@ use std::time::Duration;
 use faulty::{Fault, FaultyDisk};
 use hallutrace::error::ShardError;
 use hallutrace::shard::storage::Storage;
-use hallutrace::shard::writer::{Grouping, ShardWriter, places};
-use hallutrace::shard::{Shard, files};
-use made_up::{MadeUp, TYPES};
+use hallutrace::shard::writer::{Grouping, ShardPaths, ShardWriter};
+use hallutrace::shard::{Shard, take_published};
+use made_up::{MadeUp, extract_shard, plan};
 
 const SHARDS: [&str; 2] = ["00000", "00001"];
 const BATCHES: usize = 4;
@@ -31,35 +31,18 @@ fn record(name: &str) -> PathBuf {
 
 /// What the pipeline does: every shard without a commit record, from where its journal ends.
 fn extract(disk: &FaultyDisk) -> Result<(), ShardError> {
+    let storage: Arc<dyn Storage + Send + Sync> = Arc::new(disk.clone());
+    // Every second batch is synced: there is something to go on from, and something to lose.
+    let grouping = Grouping { bytes: 1500, age: Duration::from_secs(3600) };
     for name in SHARDS {
-        if disk.exists(&record(name)) {
-            continue;
-        }
-        let storage = Arc::new(disk.clone());
-        let writer =
-            ShardWriter::begin(storage, places(run(), name), name, BATCHES * BATCH, TYPES)?;
-        // Every second batch is synced: there is something to go on from, and something to lose.
-        let mut writer = writer.grouped(Grouping { bytes: 1500, age: Duration::from_secs(3600) });
-        for batch in writer.notes().len()..BATCHES {
-            for number in batch * BATCH..(batch + 1) * BATCH {
-                let id = format!("{name}-{number}");
-                writer.append(&MadeUp::new(&id).record(number, &id))?;
-            }
-            writer.end_batch(&format!("batch {batch}"))?;
-        }
-        assert_eq!(writer.notes(), ["batch 0", "batch 1", "batch 2", "batch 3"]);
-        let finished = writer.finish()?;
-        let content = format!("{} {:016x}\n", finished.bytes, finished.checksum);
-        let scratch = run().join("partial").join(format!("{name}.json"));
-        files::write_new(disk, &scratch, &record(name), content.as_bytes())?;
-        writer.forget()?;
+        extract_shard(&storage, run(), name, [BATCHES, BATCH], grouping)?;
     }
     Ok(())
 }
 
 /// The final names and bytes of a run; committed shards alone.
 fn finished(disk: &FaultyDisk) -> Vec<(PathBuf, Vec<u8>)> {
-    let paths = SHARDS.iter().flat_map(|name| [places(run(), name).shard, record(name)]);
+    let paths = SHARDS.iter().flat_map(|name| [ShardPaths::of(run(), name).shard, record(name)]);
     paths.filter_map(|path| disk.content(&path).map(|bytes| (path, bytes))).collect()
 }
 
@@ -72,7 +55,7 @@ fn broken(disk: &FaultyDisk, right: &[(PathBuf, Vec<u8>)]) -> Vec<PathBuf> {
     SHARDS
         .iter()
         .filter(|name| disk.exists(&record(name)))
-        .flat_map(|name| [record(name), places(run(), name).shard])
+        .flat_map(|name| [record(name), ShardPaths::of(run(), name).shard])
         .filter(|path| !is_right(path))
         .collect()
 }
@@ -109,7 +92,7 @@ fn after_power_loss_at_any_operation_committed_shards_are_whole_and_the_job_ends
             extract(&disk).unwrap_err();
             let disk = disk.after_power_loss(seed * 1000 + at as u64);
             assert_eq!(broken(&disk, &right), [] as [PathBuf; 0], "operation {at}, seed {seed}");
-            let journal = disk.content(&places(run(), SHARDS[0]).journal);
+            let journal = disk.content(&ShardPaths::of(run(), SHARDS[0]).journal);
             gone_on += usize::from(journal.is_some_and(|journal| journal.len() > 200));
             extract(&disk).unwrap();
             assert!(finished(&disk) == right, "operation {at}, seed {seed}");
@@ -189,7 +172,8 @@ fn a_shard_begun_as_another_is_discarded() {
     let disk = FaultyDisk::default();
     let begin = |identity: &str| {
         let storage = Arc::new(disk.clone());
-        ShardWriter::begin(storage, places(run(), "00000"), identity, 2, TYPES).unwrap()
+        ShardWriter::begin(storage, ShardPaths::of(run(), "00000"), plan(identity, "00000", 2))
+            .unwrap()
     };
     let mut writer = begin("one").grouped(Grouping { bytes: 0, age: Duration::ZERO });
     writer.append(&MadeUp::new("a").record(0, "a")).unwrap();
@@ -197,4 +181,29 @@ fn a_shard_begun_as_another_is_discarded() {
     drop(writer);
     assert_eq!(begin("one").notes(), ["first"]);
     assert!(begin("another").notes().is_empty());
+}
+
+#[test]
+fn a_finished_shard_is_taken_as_it_is_whenever_the_power_goes() {
+    let (right, operations) = undisturbed();
+    let mut taken = 0;
+    for at in 1..=operations {
+        let disk = FaultyDisk::default();
+        disk.fail_at(at, Fault::PowerLoss);
+        extract(&disk).unwrap_err();
+        let disk = disk.after_power_loss(at as u64);
+        for name in SHARDS {
+            let paths = ShardPaths::of(run(), name);
+            let Some(found) = take_published(&disk, &paths).unwrap() else { continue };
+            taken += usize::from(!disk.exists(&record(name)));
+            let bytes = &right.iter().find(|(path, _)| *path == paths.shard).unwrap().1;
+            assert_eq!(found.finished.checksum, xxhash_rust::xxh3::xxh3_64(bytes), "{at}");
+            // Whatever the power does next, its name stays.
+            for seed in 0..4 {
+                let disk = disk.after_power_loss(seed);
+                assert!(disk.content(&paths.shard).as_ref() == Some(bytes), "{at}");
+            }
+        }
+    }
+    assert!(taken > 3, "{taken}");
 }

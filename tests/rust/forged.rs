@@ -1,4 +1,4 @@
-//! Files of a forger who knows how to make checksums: every rule of schema 1 refuses on its own.
+//! Files of a forger who knows how to make checksums: every rule of schema 2 refuses on its own.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod allocations;
@@ -116,6 +116,9 @@ fn a_meta_that_lies_is_refused() {
         assert!(META.contains(from));
         META.replace(from, to)
     };
+    let more = |name: &str, value: &str| with("\"q?\"", &format!("\"?\",\"{name}\":{value}"));
+    let span =
+        |tokens: &str| format!("[{{\"start\":1,\"end\":1,\"label\":\"x\",\"tokens\":{tokens}}}]");
     let cases = [
         ("[]".to_owned(), "no JSON object"),
         ("7".to_owned(), "no JSON object"),
@@ -128,8 +131,11 @@ fn a_meta_that_lies_is_refused() {
         (with("\"a\"", "\"\\ud800\""), "half a character"),
         (with("\"q?\"", "\"\\ud800\\u0041\""), "half a character"),
         (with("\"q?\"", "\"\\udc00\""), "half a character"),
-        (with("\"q?\"", "\"?\",\"more\":15e869"), "a number that is not whole"),
-        (with("\"q?\"", "\"?\",\"more\":0.5"), "a number that is not whole"),
+        (with("\"q?\"", "\"?\",\"more\":15e869"), "a number that is too long or too large"),
+        (with("\"index\":3", "\"index\":0.5"), "where a number is due"),
+        (with("\"index\":3", "\"index\":1e2"), "where a number is due"),
+        (with("[1,2]", "[1.0,2]"), "where a number is due"),
+        (with("\"q?\"", "\"?\",\"more\":0.50000000000000000000000001"), "too long"),
         (with("\"q?\"", &format!("\"?\",\"more\":1{}", "0".repeat(400))), "too large"),
         (with("\"a\"", "[\"a\"]"), "the key of another trace"),
         (with("\"a\",", "\"a\",\"id\":\"b\","), "duplicate field `id`"),
@@ -144,6 +150,20 @@ fn a_meta_that_lies_is_refused() {
         (with("_length\":2", "_length\":3"), "a prompt of 3 tokens and an answer of 1 in 3"),
         (with("_length\":2", "_length\":9223372036854775807"), "a prompt of"),
         (with("_length\":2", "_length\":18446744073709551616"), "too large"),
+        (more("incorrect_answers", "[1]"), "incorrect answers that are no text"),
+        (more("incorrect_answers", "\"a\""), "where a list is due"),
+        (more("choices", "[[\"A\"]]"), "no pairs of a label and a text"),
+        (more("choices", "[[\"A\",1]]"), "no pairs of a label and a text"),
+        (more("choices", "{}"), "where a list is due"),
+        (more("generator", "[]"), "a generator without"),
+        (more("generator", "{\"model\":1}"), "a generator without"),
+        (more("generator", "{\"temperature\":-1}"), "a generator without"),
+        (more("spans", &span("[1]")), "spans that are none of the answer's"),
+        (more("spans", &span("[0,2]")), "spans that are none of the answer's"),
+        (more("spans", &span("[1,0]")), "spans that are none of the answer's"),
+        (more("spans", &span("[0,1]").replace("\"end\":1", "\"end\":0")), "spans that are none"),
+        (more("spans", &span("[0,1]").replace("\"x\"", "3")), "spans that are none"),
+        (more("spans", &format!("[{}]", "[".repeat(1 << 20))), "more than 128 levels"),
         (with("[1,2]", "[1]"), "segments that are not those"),
         (with("[1,2]", "[2,1]"), "segments that are not those"),
         (with("[1,2]", "[1,4]"), "segments that are not those"),
@@ -167,7 +187,13 @@ fn a_meta_that_lies_is_refused() {
     let others = [
         with("[1,3]", "[\"last_prompt\",\"last\"]"),
         with("\"q?\"", "\"\\ud83d\\ude00 1e9 0.5 \\\\ud800 \\\"[[\""),
-        with("\"q?\"", "\"?\",\"more\":[true,false,null,-1]"),
+        with("\"q?\"", "\"?\",\"more\":[true,false,null,-1,0.7,-1e-05]"),
+        more("choices", "[[\"A\",\"one\"],[\"B\",\"two\"]]"),
+        more("incorrect_answers", "[\"a\",\"b\"]"),
+        more("generator", "{\"model\":\"m\",\"temperature\":0.7}"),
+        more("generator", "{\"model\":null,\"temperature\":null}"),
+        more("spans", &span("[0,1]")),
+        more("spans", "[]"),
     ];
     for text in others {
         let file = forged(|trace| set(trace, Tensor::Meta, text.as_bytes()));
@@ -256,7 +282,7 @@ fn headers_that_no_writer_writes_are_refused() {
     let text = std::str::from_utf8(&file[8..data]).unwrap().trim_end();
     let rest = text.split_once("\"schema").unwrap().1;
     let cases = [
-        ("\"schema\\\":1", "\"schema\\\":2", "schema 2"),
+        ("\"schema\\\":2", "\"schema\\\":1", "got schema 1 in memory"),
         ("\\\"numbers\\\":[0,7]", "\\\"numbers\\\":[0,0]", "trace 00000 twice"),
         ("\\\"numbers\\\":[0,7]", "\\\"numbers\\\":[0]", "1 numbers and 2 keys"),
         ("\\\"numbers\\\":[0,7]", "\\\"numbers\\\":[0,7,8]", "more numbers than keys"),
@@ -296,7 +322,7 @@ proptest! {
         entry.key.1 = sample;
         let shard = Shard::from_bytes(file_of(vec![(entry, parts)])).unwrap();
         prop_assert_eq!(&shard.traces()[0].key, &(id, sample));
-        let text = layout::encode(shard.traces());
+        let text = layout::encode(shard.commit(), shard.traces());
         prop_assert!(shard.bytes()[8..].starts_with(text.as_bytes()));
     }
 }

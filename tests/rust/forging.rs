@@ -3,11 +3,12 @@
 
 use std::sync::OnceLock;
 
+use hallutrace::shard::Commit;
 use hallutrace::shard::layout::{self, TraceEntry};
 use hallutrace::shard::schema::{Dtype, Form, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::made_up::{MadeUp, TYPES};
+use crate::made_up::{MadeUp, TYPES, description, outcome};
 
 /// The most bytes that an edit gives a tensor.
 const LARGEST: usize = 4096;
@@ -40,8 +41,8 @@ pub fn with_length(input: &[u8]) -> Vec<u8> {
 }
 
 fn find<'a>(text: &'a [u8], what: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    let places = text.windows(what.len()).enumerate();
-    places.filter(move |(_, part)| *part == what).map(|(at, _)| at + what.len())
+    let parts = text.windows(what.len()).enumerate();
+    parts.filter(move |(_, part)| *part == what).map(|(at, _)| at + what.len())
 }
 
 /// A file of a header's text and its data.
@@ -76,7 +77,8 @@ pub fn apart(number: usize, id: &str) -> Forged {
 /// What comes last in a trace, its meta, is padded as a writer would.
 pub fn file_of(traces: Vec<Forged>) -> Vec<u8> {
     let (entries, data) = laid_out(traces);
-    assemble(layout::encode(&entries).as_bytes(), &data)
+    let commit = Commit { description: description("00000"), outcome: outcome(entries.len()) };
+    assemble(layout::encode(&commit, &entries).as_bytes(), &data)
 }
 
 /// Entries with the right offsets and checksums, and the data that they tell of.

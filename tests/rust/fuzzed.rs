@@ -11,7 +11,7 @@ use hallutrace::shard::graph::Layer;
 use hallutrace::shard::journal::{self, Batch, Opening};
 use hallutrace::shard::schema::{Dtype, SCHEMA, Tensor};
 use hallutrace::shard::storage::Storage;
-use hallutrace::shard::writer::{Grouping, ShardWriter, places};
+use hallutrace::shard::writer::{Grouping, ShardPaths, ShardWriter};
 use hallutrace::shard::{Shard, layout};
 use hallutrace::sparsify::Combine;
 use safetensors::SafeTensors;
@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::faulty::FaultyDisk;
 use crate::forging::{apart, edited, file_of, laid_out, template, with_length};
-use crate::made_up::{MadeUp, TYPES};
+use crate::made_up::{MadeUp, finish, plan};
 
 /// Opens a shard strictly, and reads all of what is let through as a stranger to our code would.
 ///
@@ -35,7 +35,10 @@ pub fn shard(input: &[u8]) -> bool {
     // A header of our own making needs no second look.
     let is_strange = input[0] != b'e';
     let bytes = shard.bytes();
-    assert!(!is_strange || bytes[8..].starts_with(layout::encode(shard.traces()).as_bytes()));
+    assert!(
+        !is_strange
+            || bytes[8..].starts_with(layout::encode(shard.commit(), shard.traces()).as_bytes())
+    );
     let is_good = shard.verify().is_ok();
     for position in 0..shard.traces().len() {
         for tensor in Tensor::ALL {
@@ -101,7 +104,7 @@ fn check(shard: &Shard, position: usize) {
 /// Whether there was anything to go on with.
 pub fn journal(input: &[u8]) -> bool {
     let run = Path::new("/run");
-    let places = places(run, "00000");
+    let paths = ShardPaths::of(run, "00000");
     let (mode, input) = match input {
         [mode, rest @ ..] => (*mode, rest),
         [] => return false,
@@ -128,18 +131,18 @@ pub fn journal(input: &[u8]) -> bool {
     } else {
         partial.extend_from_slice(&data);
     }
-    disk.create(&places.journal).unwrap().write_at(&lines, 0).unwrap();
-    disk.create(&places.partial).unwrap().write_at(&partial, 0).unwrap();
+    disk.create(&paths.journal).unwrap().write_at(&lines, 0).unwrap();
+    disk.create(&paths.partial).unwrap().write_at(&partial, 0).unwrap();
     let storage = Arc::new(disk.clone());
-    let writer = ShardWriter::begin(storage, places.clone(), "made up", 2, TYPES).unwrap();
+    let writer = ShardWriter::begin(storage, paths.clone(), plan("made up", "00000", 2)).unwrap();
     let mut writer = writer.grouped(Grouping::default());
     let is_gone_on = !writer.notes().is_empty();
     let made_up = MadeUp::new("new");
     writer.append(&made_up.record(77_777, "new")).unwrap();
     writer.end_batch("last").unwrap();
-    match writer.finish() {
+    match finish(&mut writer) {
         Ok(_) => {
-            let shard = Shard::from_bytes(disk.content(&places.shard).unwrap()).unwrap();
+            let shard = Shard::from_bytes(disk.content(&paths.shard).unwrap()).unwrap();
             shard.verify().unwrap();
             assert_eq!(shard.traces().len(), writer.len());
         }
@@ -194,16 +197,16 @@ pub fn seeds_of_shards() -> Vec<(String, Vec<u8>)> {
 /// Inputs to begin with: name, and bytes.
 pub fn seeds_of_journals() -> Vec<(String, Vec<u8>)> {
     let disk = FaultyDisk::default();
-    let places = places(Path::new("/run"), "00000");
+    let paths = ShardPaths::of(Path::new("/run"), "00000");
     let storage = Arc::new(disk.clone());
-    let writer = ShardWriter::begin(storage, places.clone(), "made up", 2, TYPES).unwrap();
+    let writer = ShardWriter::begin(storage, paths.clone(), plan("made up", "00000", 2)).unwrap();
     let mut writer = writer.grouped(Grouping { bytes: 0, age: std::time::Duration::ZERO });
     for number in 0..2 {
         writer.append(&MadeUp::new("a").record(number, "a")).unwrap();
         writer.end_batch("note").unwrap();
     }
     drop(writer);
-    let lines = disk.content(&places.journal).unwrap();
+    let lines = disk.content(&paths.journal).unwrap();
     let plain: Vec<&[u8]> =
         lines.split(|&byte| byte == b'\n').filter_map(|line| line.get(17..)).collect();
     let first = format!(

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use faulty::{Fault, FaultyDisk};
 use hallutrace::error::{Result, ShardError};
-use hallutrace::shard::{Disk, Grouping, Places, Shard, ShardWriter, Storage, files, places};
-use made_up::{MadeUp, TYPES};
+use hallutrace::shard::{
+    Disk, Grouping, Shard, ShardPaths, ShardWriter, Storage, files, take_published,
+};
+use made_up::{MadeUp, description, finish, outcome, plan};
 
 const TRACES: usize = 4;
 const NAME: &str = "00000";
@@ -20,7 +22,7 @@ type Shared = Arc<dyn Storage + Send + Sync>;
 
 fn begin(storage: &Shared, run: &Path) -> Result<ShardWriter, ShardError> {
     let storage = Arc::clone(storage);
-    let writer = ShardWriter::begin(storage, places(run, NAME), "one", TRACES, TYPES)?;
+    let writer = ShardWriter::begin(storage, ShardPaths::of(run, NAME), plan("one", NAME, TRACES))?;
     Ok(writer.grouped(Grouping { bytes: 0, age: Duration::ZERO }))
 }
 
@@ -39,20 +41,20 @@ fn append(writer: &mut ShardWriter, traces: usize) {
 }
 
 /// A run on the real disk.
-fn on_disk() -> (tempfile::TempDir, Shared, Places) {
+fn on_disk() -> (tempfile::TempDir, Shared, ShardPaths) {
     let folder = tempfile::tempdir().unwrap();
     made_up::make_folders(folder.path());
-    let places = places(folder.path(), NAME);
-    (folder, Arc::new(Disk), places)
+    let paths = ShardPaths::of(folder.path(), NAME);
+    (folder, Arc::new(Disk), paths)
 }
 
 /// The bytes of a shard that nothing disturbed, and of its journal.
 fn right() -> (Vec<u8>, Vec<u8>) {
-    let (folder, disk, places) = on_disk();
+    let (folder, disk, paths) = on_disk();
     let mut writer = begin(&disk, folder.path()).unwrap();
     append(&mut writer, TRACES);
-    writer.finish().unwrap();
-    (std::fs::read(places.shard).unwrap(), std::fs::read(places.journal).unwrap())
+    finish(&mut writer).unwrap();
+    (std::fs::read(paths.shard).unwrap(), std::fs::read(paths.journal).unwrap())
 }
 
 fn is_superseded<T>(result: &Result<T, ShardError>) -> bool {
@@ -64,29 +66,29 @@ fn a_revived_predecessor_writes_nothing_into_what_its_heir_publishes() {
     let (right, journal) = right();
     // The predecessor wakes up before the heir has finished, and after.
     for wakes in 2..=TRACES {
-        let (folder, disk, places) = on_disk();
+        let (folder, disk, paths) = on_disk();
         let mut predecessor = begin(&disk, folder.path()).unwrap();
         append(&mut predecessor, 2);
         let mut heir = begin(&disk, folder.path()).unwrap();
         assert_eq!(heir.notes(), ["q0", "q1"]);
         append(&mut heir, wakes);
-        let before = std::fs::read(&places.partial).unwrap();
+        let before = std::fs::read(&paths.partial).unwrap();
         if wakes == TRACES {
-            heir.finish().unwrap();
+            finish(&mut heir).unwrap();
         }
         // Other bytes than the heir's, at the same place.
         let other = MadeUp { floats: vec![0.25; 64], ..MadeUp::new("other") };
         predecessor.append(&other.record(2, "other")).unwrap();
         assert!(is_superseded(&predecessor.end_batch("other")), "{wakes}");
-        assert!(matches!(predecessor.finish(), Err(ShardError::Spent { .. })), "{wakes}");
+        assert!(matches!(finish(&mut predecessor), Err(ShardError::Spent { .. })), "{wakes}");
         predecessor.forget().unwrap();
         if wakes < TRACES {
-            assert!(std::fs::read(&places.partial).unwrap() == before, "{wakes}");
+            assert!(std::fs::read(&paths.partial).unwrap() == before, "{wakes}");
             append(&mut heir, TRACES);
-            heir.finish().unwrap();
+            finish(&mut heir).unwrap();
         }
-        assert!(std::fs::read(&places.shard).unwrap() == right, "{wakes}");
-        assert!(std::fs::read(&places.journal).unwrap() == journal, "{wakes}");
+        assert!(std::fs::read(&paths.shard).unwrap() == right, "{wakes}");
+        assert!(std::fs::read(&paths.journal).unwrap() == journal, "{wakes}");
         heir.forget().unwrap();
         assert_eq!(std::fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
     }
@@ -94,42 +96,42 @@ fn a_revived_predecessor_writes_nothing_into_what_its_heir_publishes() {
 
 #[test]
 fn a_predecessor_that_finishes_beside_its_heir_publishes_nothing() {
-    let (folder, disk, places) = on_disk();
+    let (folder, disk, paths) = on_disk();
     let mut predecessor = begin(&disk, folder.path()).unwrap();
     append(&mut predecessor, TRACES);
     let mut heir = begin(&disk, folder.path()).unwrap();
     assert!(is_superseded(&predecessor.check_names()));
-    assert!(is_superseded(&predecessor.finish()));
-    assert!(!places.shard.exists());
+    assert!(is_superseded(&finish(&mut predecessor)));
+    assert!(!paths.shard.exists());
     heir.check_names().unwrap();
-    heir.finish().unwrap();
-    assert!(std::fs::read(&places.shard).unwrap() == right().0);
+    finish(&mut heir).unwrap();
+    assert!(std::fs::read(&paths.shard).unwrap() == right().0);
 }
 
 #[test]
 fn who_lost_its_file_cannot_publish() {
-    let (folder, disk, places) = on_disk();
+    let (folder, disk, paths) = on_disk();
     let mut writer = begin(&disk, folder.path()).unwrap();
     append(&mut writer, TRACES);
-    std::fs::remove_file(&places.partial).unwrap();
-    let error = writer.finish().unwrap_err();
+    std::fs::remove_file(&paths.partial).unwrap();
+    let error = finish(&mut writer).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
             "Expected {} to be this process's, got another file of that name - another process goes \
              on with the shard; this one left it alone",
-            places.partial.display()
+            paths.partial.display()
         )
     );
 }
 
 /// A finished shard whose process was killed before the commit record.
-fn unrecorded() -> (tempfile::TempDir, Shared, Places) {
-    let (folder, disk, places) = on_disk();
+fn unrecorded() -> (tempfile::TempDir, Shared, ShardPaths) {
+    let (folder, disk, paths) = on_disk();
     let mut writer = begin(&disk, folder.path()).unwrap();
     append(&mut writer, TRACES);
-    writer.finish().unwrap();
-    (folder, disk, places)
+    finish(&mut writer).unwrap();
+    (folder, disk, paths)
 }
 
 #[cfg(unix)]
@@ -137,104 +139,63 @@ fn unrecorded() -> (tempfile::TempDir, Shared, Places) {
 fn a_finished_shard_without_its_record_is_taken_as_it_is_whatever_lies_in_partial() {
     use std::os::unix::fs::MetadataExt as _;
     let right = right().0;
-    let leave: [fn(&Places); 4] = [
+    let leave: [fn(&ShardPaths); 5] = [
         |_| {},
-        |places| std::fs::write(&places.partial, "something else").unwrap(),
-        |places| std::fs::hard_link(&places.shard, &places.partial).unwrap(),
-        |places| std::fs::write(&places.partial, vec![0; 100_000]).unwrap(),
+        |paths| std::fs::remove_file(&paths.journal).unwrap(),
+        |paths| std::fs::write(&paths.partial, "something else").unwrap(),
+        |paths| std::fs::hard_link(&paths.shard, &paths.partial).unwrap(),
+        |paths| std::fs::write(&paths.journal, vec![0; 100_000]).unwrap(),
     ];
     for (number, leave) in leave.into_iter().enumerate() {
-        let (folder, disk, places) = unrecorded();
-        let inode = places.shard.metadata().unwrap().ino();
-        leave(&places);
-        let mut writer = begin(&disk, folder.path()).unwrap();
-        assert_eq!(writer.notes(), ["q0", "q1", "q2", "q3"], "{number}");
-        assert!(matches!(batch(&mut writer, 4), Err(ShardError::Exists { .. })), "{number}");
-        let finished = writer.finish().unwrap();
-        assert_eq!(finished.bytes, right.len() as u64, "{number}");
-        assert_eq!(finished.checksum, xxhash_rust::xxh3::xxh3_64(&right), "{number}");
-        assert!(std::fs::read(&places.shard).unwrap() == right, "{number}");
-        assert_eq!(places.shard.metadata().unwrap().ino(), inode, "{number}");
-        assert!(!places.partial.exists(), "{number}");
-        writer.forget().unwrap();
-        assert!(!places.journal.exists(), "{number}");
-    }
-}
-
-#[test]
-fn a_finished_shard_of_which_no_journal_tells_is_kept_and_named() {
-    let right = right().0;
-    let leave: [fn(&Places); 4] = [
-        |places| std::fs::remove_file(&places.journal).unwrap(),
-        |places| std::fs::write(&places.journal, "something else").unwrap(),
-        |places| std::fs::write(&places.partial, "something else").unwrap(),
-        |places| {
-            // One batch fewer.
-            let lines = std::fs::read_to_string(&places.journal).unwrap();
-            let kept: Vec<&str> = lines.split_inclusive('\n').take(TRACES).collect();
-            std::fs::write(&places.journal, kept.concat()).unwrap();
-        },
-    ];
-    for (number, leave) in leave.into_iter().enumerate() {
-        let (folder, disk, places) = unrecorded();
-        leave(&places);
-        if number == 2 {
-            std::fs::remove_file(&places.journal).unwrap();
-        }
+        let (folder, disk, paths) = unrecorded();
+        let inode = paths.shard.metadata().unwrap().ino();
+        leave(&paths);
+        // It is never begun anew.
         let error = begin(&disk, folder.path()).err().unwrap();
         assert!(matches!(error, ShardError::Unrecorded { .. }), "{number}: {error}");
-        assert!(error.to_string().contains(&places.shard.display().to_string()), "{error}");
-        assert!(std::fs::read(&places.shard).unwrap() == right, "{number}");
+        assert!(error.to_string().contains(&paths.shard.display().to_string()), "{error}");
+        let found = take_published(&*disk, &paths).unwrap().unwrap();
+        assert_eq!(found.finished.bytes, right.len() as u64, "{number}");
+        assert_eq!(found.finished.checksum, xxhash_rust::xxh3::xxh3_64(&right), "{number}");
+        assert_eq!(found.commit.description, description(NAME), "{number}");
+        assert_eq!(found.commit.outcome, outcome(TRACES), "{number}");
+        assert_eq!(found.traces.len(), TRACES, "{number}");
+        assert!(std::fs::read(&paths.shard).unwrap() == right, "{number}");
+        assert_eq!(paths.shard.metadata().unwrap().ino(), inode, "{number}");
+        assert_eq!(std::fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
     }
-    // Begun as another.
-    let (folder, disk, places) = unrecorded();
-    let begun = ShardWriter::begin(
-        disk,
-        hallutrace::shard::places(folder.path(), NAME),
-        "another",
-        TRACES,
-        TYPES,
-    );
-    assert!(matches!(begun.err().unwrap(), ShardError::Unrecorded { .. }));
-    assert!(std::fs::read(&places.shard).unwrap() == right);
 }
 
 #[test]
-fn a_finished_shard_without_traces_has_nothing_to_lose() {
-    for is_told in [false, true] {
-        let (folder, disk, places) = on_disk();
-        let mut writer = begin(&disk, folder.path()).unwrap();
-        writer.end_batch("all failed").unwrap();
-        writer.finish().unwrap();
-        if !is_told {
-            std::fs::remove_file(&places.journal).unwrap();
-        }
-        let again = begin(&disk, folder.path()).unwrap();
-        assert_eq!(again.notes().len(), usize::from(is_told));
-        assert_eq!(places.shard.exists(), is_told);
-    }
+fn a_finished_shard_without_traces_says_what_it_is() {
+    let (folder, disk, paths) = on_disk();
+    let mut writer = begin(&disk, folder.path()).unwrap();
+    writer.end_batch("all failed").unwrap();
+    finish(&mut writer).unwrap();
+    let found = take_published(&*disk, &paths).unwrap().unwrap();
+    assert_eq!((found.commit.outcome, found.traces.len()), (outcome(0), 0));
+    assert!(take_published(&*disk, &ShardPaths::of(folder.path(), "00001")).unwrap().is_none());
 }
 
 #[test]
 fn a_finished_shard_that_is_damaged_is_kept_and_named() {
     let right = right().0;
-    for at in [12, 4000, right.len() - 1] {
-        let (folder, disk, places) = unrecorded();
+    for at in [9, 4000, 9000, right.len() - 1] {
+        let (folder, disk, paths) = unrecorded();
         let mut damaged = right.clone();
         damaged[at] ^= 1;
-        std::fs::write(&places.shard, &damaged).unwrap();
-        if at == 12 {
-            // Not the beginning of a shard's header.
-            damaged.clear();
-        }
-        match begin(&disk, folder.path()) {
-            Ok(writer) => {
-                assert!(damaged.is_empty() && !places.shard.exists() && writer.is_empty());
-            }
-            Err(error) => {
-                assert!(matches!(error, ShardError::Damaged { .. }), "{error}");
-                assert!(std::fs::read(&places.shard).unwrap() == damaged, "{at}");
-            }
+        std::fs::write(&paths.shard, &damaged).unwrap();
+        let taken = take_published(&*disk, &paths);
+        if at == 9 {
+            // Without the beginning of a shard's header it was never finished.
+            assert!(taken.unwrap().is_none());
+            // Its data went with its name, so nothing can be gone on from.
+            assert!(begin(&disk, folder.path()).unwrap().notes().is_empty());
+            assert!(!paths.shard.exists());
+        } else {
+            assert!(matches!(taken, Err(ShardError::Damaged { .. })), "{at}: {taken:?}");
+            assert!(matches!(begin(&disk, folder.path()), Err(ShardError::Unrecorded { .. })));
+            assert!(std::fs::read(&paths.shard).unwrap() == damaged, "{at}");
         }
     }
 }
@@ -242,30 +203,28 @@ fn a_finished_shard_that_is_damaged_is_kept_and_named() {
 #[test]
 fn what_was_never_finished_makes_way() {
     for left in [&b""[..], b"half a shard", &[0; 5000]] {
-        let (folder, disk, places) = on_disk();
-        std::fs::write(&places.shard, left).unwrap();
+        let (folder, disk, paths) = on_disk();
+        std::fs::write(&paths.shard, left).unwrap();
         let mut writer = begin(&disk, folder.path()).unwrap();
         append(&mut writer, TRACES);
-        writer.finish().unwrap();
-        assert!(std::fs::read(&places.shard).unwrap() == right().0);
+        finish(&mut writer).unwrap();
+        assert!(std::fs::read(&paths.shard).unwrap() == right().0);
     }
 }
 
 #[test]
 fn a_header_that_outgrew_its_room_is_taken_as_it_is_too() {
-    let (folder, disk, places) = on_disk();
+    let (folder, disk, paths) = on_disk();
     let mut writer = begin(&disk, folder.path()).unwrap();
-    let long = "x".repeat(20_000);
-    writer.append(&MadeUp::new(&long).record(0, &long)).unwrap();
-    writer.end_batch("long").unwrap();
-    append(&mut writer, 2);
-    let finished = writer.finish().unwrap();
-    let bytes = std::fs::read(&places.shard).unwrap();
-    let mut again = begin(&disk, folder.path()).unwrap();
-    assert_eq!(again.notes(), ["long", "q1"]);
-    assert_eq!(again.finish().unwrap(), finished);
-    assert!(std::fs::read(&places.shard).unwrap() == bytes);
-    Shard::open(&places.shard).unwrap().verify().unwrap();
+    for number in 0..TRACES {
+        let long = format!("{number}{}", "x".repeat(4000));
+        writer.append(&MadeUp::new(&long).record(number, &long)).unwrap();
+        writer.end_batch("long").unwrap();
+    }
+    let finished = finish(&mut writer).unwrap();
+    let found = take_published(&*disk, &paths).unwrap().unwrap();
+    assert_eq!(found.finished, finished);
+    Shard::open(&paths.shard).unwrap().verify().unwrap();
 }
 
 #[test]
@@ -283,7 +242,7 @@ fn a_spent_writer_stays_spent() {
         assert!(is_spent(writer.append(&MadeUp::new("a").record(3, "a")).unwrap_err()), "{at}");
         assert!(is_spent(writer.end_batch("a").unwrap_err()), "{at}");
         assert!(is_spent(writer.sync().unwrap_err()), "{at}");
-        assert!(is_spent(writer.finish().unwrap_err()), "{at}");
+        assert!(is_spent(finish(&mut writer).unwrap_err()), "{at}");
         // Another goes on where it was synced last.
         let again = begin(&shared, Path::new("/run")).unwrap();
         assert_eq!(again.notes()[..2], ["q0", "q1"], "{at}");
@@ -303,12 +262,12 @@ fn whoever_ignores_errors_commits_nothing_that_power_loss_harms() {
         for number in 0..TRACES {
             let _ = batch(&mut writer, number);
         }
-        if writer.finish().is_err() && writer.finish().is_err() {
+        if finish(&mut writer).is_err() && finish(&mut writer).is_err() {
             continue;
         }
         committed += 1;
         for seed in 0..6 {
-            let content = disk.after_power_loss(seed).content(&places(run, NAME).shard);
+            let content = disk.after_power_loss(seed).content(&ShardPaths::of(run, NAME).shard);
             assert!(content.as_ref() == Some(&right), "operation {at}, seed {seed}");
         }
     }
@@ -378,9 +337,9 @@ fn a_disk_that_gives_other_bytes_back_is_told() {
         append(&mut writer, TRACES);
         // After the group's data and its journal: the header, and with it all.
         disk.corrupt(2, 8 * byte + byte % 8);
-        let error = writer.finish().unwrap_err();
+        let error = finish(&mut writer).unwrap_err();
         assert!(matches!(error, ShardError::Damaged { .. }), "byte {byte}: {error}");
-        assert!(!disk.exists(&places(run, NAME).shard), "byte {byte}");
+        assert!(!disk.exists(&ShardPaths::of(run, NAME).shard), "byte {byte}");
     }
 }
 

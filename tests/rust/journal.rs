@@ -13,20 +13,20 @@ use allocations::peak_of;
 use faulty::FaultyDisk;
 use hallutrace::shard::journal::{self, Batch, Opening};
 use hallutrace::shard::layout;
-use hallutrace::shard::writer::{Grouping, Places, ShardWriter, places};
+use hallutrace::shard::writer::{Grouping, ShardPaths, ShardWriter};
 use hallutrace::shard::{Disk, storage::Storage};
-use made_up::{MadeUp, TYPES};
+use made_up::{MadeUp, finish, plan};
 
 const TRACES: usize = 3;
 
-fn here() -> Places {
-    places(Path::new("/run"), "00000")
+fn here() -> ShardPaths {
+    ShardPaths::of(Path::new("/run"), "00000")
 }
 
 /// Begins or goes on, one batch a trace, each synced.
 fn begin(disk: &FaultyDisk) -> ShardWriter {
     let storage = Arc::new(disk.clone());
-    ShardWriter::begin(storage, here(), "made up", TRACES, TYPES)
+    ShardWriter::begin(storage, here(), plan("made up", "00000", TRACES))
         .unwrap()
         .grouped(Grouping { bytes: 0, age: Duration::ZERO })
 }
@@ -45,7 +45,7 @@ fn right() -> Vec<u8> {
     let disk = FaultyDisk::default();
     let mut writer = begin(&disk);
     append(&mut writer, TRACES);
-    writer.finish().unwrap();
+    finish(&mut writer).unwrap();
     disk.content(&here().shard).unwrap()
 }
 
@@ -64,7 +64,7 @@ fn go_on(journal: &[u8], partial: &[u8]) -> (Vec<u8>, usize) {
     let mut writer = begin(&disk);
     let batches = writer.notes().len();
     append(&mut writer, TRACES);
-    writer.finish().unwrap();
+    finish(&mut writer).unwrap();
     (disk.content(&here().shard).unwrap(), batches)
 }
 
@@ -169,17 +169,17 @@ fn nothing_is_written_through_a_link_out_of_the_run() {
         std::fs::write(&victim, &content).unwrap();
         let run = folder.path().join("run");
         made_up::make_folders(&run);
-        let places = places(&run, "00000");
+        let paths = ShardPaths::of(&run, "00000");
         if is_partial {
-            std::fs::write(&places.journal, &opening).unwrap();
+            std::fs::write(&paths.journal, &opening).unwrap();
         }
-        let link = if is_partial { &places.partial } else { &places.journal };
+        let link = if is_partial { &paths.partial } else { &paths.journal };
         std::os::unix::fs::symlink(target, link).unwrap();
         let mut writer = made_up::begin(Arc::new(Disk), &run, "00000", TRACES);
         append(&mut writer, TRACES);
-        writer.finish().unwrap();
-        assert!(std::fs::read(&places.shard).unwrap() == right());
-        assert!(!places.shard.is_symlink() && !nowhere.exists());
+        finish(&mut writer).unwrap();
+        assert!(std::fs::read(&paths.shard).unwrap() == right());
+        assert!(!paths.shard.is_symlink() && !nowhere.exists());
         assert!(std::fs::read(&victim).unwrap() == content);
         std::fs::remove_dir_all(&run).unwrap();
     }

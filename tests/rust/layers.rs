@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hallutrace::error::ShardError;
 use hallutrace::shard::{Array, Disk, Layer, Shard, ShardWriter, Tensor, Values, Verify};
 use hallutrace::sparsify::Combine;
-use made_up::MadeUp;
+use made_up::{MadeUp, finish};
 
 const LAYERS: usize = 2;
 const HEADS: usize = 2;
@@ -88,7 +88,7 @@ fn write(folder: &Path, graphs: &Graphs, traces: usize) -> PathBuf {
         writer.append(&record).unwrap();
     }
     writer.end_batch("").unwrap();
-    writer.finish().unwrap();
+    finish(&mut writer).unwrap();
     folder.join("shards/00000.safetensors")
 }
 
@@ -145,7 +145,7 @@ fn a_trace_that_moves_is_the_same_wherever_it_lies() {
         writer.append_from(&source, position, 10 + number).unwrap();
     }
     writer.end_batch("").unwrap();
-    writer.finish().unwrap();
+    finish(&mut writer).unwrap();
     let path = other.path().join("shards/00000.safetensors");
     let moved = Shard::open_with(&path, Verify::Always).unwrap();
     moved.verify().unwrap();

@@ -9,9 +9,10 @@ use hallutrace::error::ShardError;
 use hallutrace::shard::encode::{Array, Values};
 use hallutrace::shard::record::{Record, StoredTypes};
 use hallutrace::shard::schema::{Dtype, Tensor};
-use hallutrace::shard::writer::{Grouping, places};
-use hallutrace::shard::{Disk, storage::Storage};
-use hallutrace::shard::{ShardWriter, files};
+use hallutrace::shard::{
+    Commit, Description, Disk, Finished, Grouping, Outcome, Plan, Published, Setting, ShardPaths,
+    ShardWriter, Storage, files, take_published,
+};
 
 pub const TYPES: StoredTypes = StoredTypes { edge_weight: Dtype::F16, hidden: Dtype::F32 };
 
@@ -40,6 +41,9 @@ impl MadeUp {
         set(Tensor::EdgesWeight, floats(6), &[6]);
         set(Tensor::Logprob, floats(1), &[1]);
         set(Tensor::TokenEntropy, floats(1), &[1]);
+        set(Tensor::Logsumexp, floats(1), &[1]);
+        set(Tensor::AlternativesToken, Values::I32(&[9, 4]), &[1, 2]);
+        set(Tensor::AlternativesLogprob, floats(2), &[1, 2]);
         set(Tensor::Tokens, Values::I32(&[7, 8, 9]), &[3]);
         set(Tensor::LogDiagonal, floats(8), &[2, 2, 2]);
         set(Tensor::Diagonal, floats(12), &[2, 2, 3]);
@@ -54,6 +58,25 @@ impl MadeUp {
     }
 }
 
+/// What made-up shards say of themselves.
+pub fn description(name: &str) -> Description {
+    let environment = [("threads", Setting::Number(2)), ("torch", Setting::Text("2.\"15".into()))];
+    let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Description {
+        digest: "d".repeat(32),
+        environment: environment.chain([("bitsandbytes".to_owned(), Setting::Nothing)]).collect(),
+        fingerprint: "f".repeat(16),
+        first: 0,
+        name: name.to_owned(),
+        questions: 3,
+    }
+}
+
+/// How a made-up shard is begun.
+pub fn plan(identity: &str, name: &str, traces: usize) -> Plan {
+    Plan { identity: identity.to_owned(), description: description(name), traces, types: TYPES }
+}
+
 /// The writer of the shard `name` of a run.
 pub fn begin(
     storage: Arc<dyn Storage + Send + Sync>,
@@ -61,7 +84,76 @@ pub fn begin(
     name: &str,
     traces: usize,
 ) -> ShardWriter {
-    ShardWriter::begin(storage, places(run, name), "made up", traces, TYPES).unwrap()
+    ShardWriter::begin(storage, ShardPaths::of(run, name), plan("made up", name, traces)).unwrap()
+}
+
+/// What came of a shard of so many traces.
+pub fn outcome(traces: usize) -> Outcome {
+    let traces = u64::try_from(traces).unwrap();
+    Outcome {
+        counts: [("traces".to_owned(), traces), ("failures".to_owned(), 1)].into(),
+        halvings: vec![[0, 2]],
+        indices: (0..traces).map(|index| 2 * index).collect(),
+    }
+}
+
+/// Finishes a shard.
+pub fn finish(writer: &mut ShardWriter) -> Result<Finished, ShardError> {
+    writer.finish(outcome(writer.len()))
+}
+
+/// What stands for a commit record: all that a shard says of itself, its size and its checksum.
+pub fn record_of(storage: &dyn Storage, paths: &ShardPaths) -> Result<Option<String>, ShardError> {
+    Ok(take_published(storage, paths)?.map(|Published { commit, finished, .. }| {
+        format!("{} {} {:016x}\n", commit.to_json(), finished.bytes, finished.checksum)
+    }))
+}
+
+/// Extracts one shard unless it is recorded, as the pipeline does: one that was finished is taken as it is,
+/// and one that was begun is gone on with.
+pub fn extract_shard(
+    storage: &Arc<dyn Storage + Send + Sync>,
+    run: &Path,
+    name: &str,
+    [batches, batch]: [usize; 2],
+    grouping: Grouping,
+) -> Result<(), ShardError> {
+    let paths = ShardPaths::of(run, name);
+    let record = run.join("shards").join(format!("{name}.json"));
+    let scratch = run.join("partial").join(format!("{name}.json"));
+    if storage.exists(&record) {
+        // A kill may come between the two names of a record, or before the journal's end.
+        let _ = storage.remove(&scratch);
+        let _ = storage.remove(&paths.journal);
+        return Ok(());
+    }
+    let content = if let Some(content) = record_of(&**storage, &paths)? {
+        content
+    } else {
+        let plan = plan(name, name, batches * batch);
+        let mut writer =
+            ShardWriter::begin(Arc::clone(storage), paths.clone(), plan)?.grouped(grouping);
+        for at in writer.notes().len()..batches {
+            for number in at * batch..(at + 1) * batch {
+                let id = format!("{name}-{number}");
+                writer.append(&MadeUp::new(&id).record(number, &id))?;
+            }
+            writer.end_batch(&at.to_string())?;
+        }
+        let finished = finish(&mut writer)?;
+        let commit =
+            Commit { description: description(name), outcome: outcome(batches * batch) }.to_json();
+        format!("{commit} {} {:016x}\n", finished.bytes, finished.checksum)
+    };
+    files::write_new(&**storage, &scratch, &record, content.as_bytes())?;
+    match storage.remove(&paths.journal) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(ShardError::Io {
+            action: "remove",
+            path: paths.journal.display().to_string(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// How large a made-up extraction is, and how many bytes it writes between two syncs.
@@ -76,37 +168,13 @@ pub struct Extraction {
 impl Extraction {
     /// What the pipeline does: every shard without a commit record, from where its journal ends.
     pub fn run(self, run: &Path) -> Result<(), ShardError> {
+        let grouping = Grouping { bytes: self.group, age: Duration::from_secs(60) };
+        let disk: Arc<dyn Storage + Send + Sync> = Arc::new(Disk);
         for shard in 0..self.shards {
-            let name = format!("{shard:05}");
-            let record = run.join("shards").join(format!("{name}.json"));
-            if record.exists() {
-                // A kill may come between the two names of a record, or before the journal's end.
-                let _ = std::fs::remove_file(run.join("partial").join(format!("{name}.json")));
-                let _ = std::fs::remove_file(places(run, &name).journal);
-                continue;
-            }
-            self.shard(run, &name, &record)?;
+            let size = [self.batches, self.batch];
+            extract_shard(&disk, run, &format!("{shard:05}"), size, grouping)?;
         }
         Ok(())
-    }
-
-    fn shard(self, run: &Path, name: &str, record: &Path) -> Result<(), ShardError> {
-        let traces = self.batches * self.batch;
-        let writer = ShardWriter::begin(Arc::new(Disk), places(run, name), name, traces, TYPES)?;
-        let grouping = Grouping { bytes: self.group, age: Duration::from_secs(60) };
-        let mut writer = writer.grouped(grouping);
-        for batch in writer.notes().len()..self.batches {
-            for number in batch * self.batch..(batch + 1) * self.batch {
-                let id = format!("{name}-{number}");
-                writer.append(&MadeUp::new(&id).record(number, &id))?;
-            }
-            writer.end_batch(&batch.to_string())?;
-        }
-        let finished = writer.finish()?;
-        let content = format!("{} {:016x}\n", finished.bytes, finished.checksum);
-        let scratch = run.join("partial").join(format!("{name}.json"));
-        files::write_new(&Disk, &scratch, record, content.as_bytes())?;
-        writer.forget()
     }
 }
 

@@ -11,10 +11,12 @@ use hallutrace::shard::Disk;
 use hallutrace::shard::encode::Values;
 use hallutrace::shard::graph::Layer;
 use hallutrace::shard::schema::{Dtype, Tensor};
-use hallutrace::shard::writer::{Finished, Grouping};
-use hallutrace::shard::{Shard, ShardWriter, Verify, layout};
+use hallutrace::shard::{
+    Commit, Finished, Grouping, Outcome, Plan, Setting, Shard, ShardPaths, ShardWriter, Verify,
+    layout,
+};
 use hallutrace::sparsify::Combine;
-use made_up::MadeUp;
+use made_up::{MadeUp, finish, outcome, plan};
 use safetensors::SafeTensors;
 
 /// Begins the one shard of a run in `folder`.
@@ -32,7 +34,7 @@ fn write(folder: &Path, ids: &[&str]) -> (PathBuf, Finished) {
         writer.append(&MadeUp::new(id).record(number, id)).unwrap();
     }
     writer.end_batch("").unwrap();
-    let finished = writer.finish().unwrap();
+    let finished = finish(&mut writer).unwrap();
     writer.forget().unwrap();
     (folder.join("shards/00000.safetensors"), finished)
 }
@@ -45,6 +47,8 @@ fn what_is_written_is_read() {
     shard.verify().unwrap();
     assert_eq!(finished.bytes, shard.bytes().len() as u64);
     assert_eq!(shard.traces()[1].key, ("b\"ü".to_owned(), 0));
+    let commit = Commit { description: made_up::description("00000"), outcome: outcome(2) };
+    assert_eq!(*shard.commit(), commit);
     let (form, bytes) = shard.tensor(1, Tensor::Tokens).unwrap().unwrap();
     assert_eq!((form.dtype, bytes), (Dtype::I32, &[7, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 0][..]));
     assert!(shard.tensor(1, Tensor::HiddenScale).unwrap().is_none());
@@ -70,13 +74,13 @@ fn the_official_reader_opens_a_shard() {
     let (path, _) = write(folder.path(), &["a", "b"]);
     let bytes = std::fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(tensors.len(), 2 * 16);
+    assert_eq!(tensors.len(), 2 * 19);
     let mass = tensors.tensor("00001.marginals.mass").unwrap();
     assert_eq!(mass.shape(), [2, 2, 2, 3]);
     assert_eq!(mass.dtype(), safetensors::Dtype::F16);
 }
 
-/// Shards of schema 1 are out there: another format needs another schema, and another golden file.
+/// Another format needs another schema, and another golden file.
 fn assert_golden(name: &str, written: &[u8]) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust").join(name);
     if std::env::var_os("HALLUTRACE_WRITE_GOLDEN").is_some() {
@@ -108,7 +112,7 @@ fn the_bytes_of_a_journal_are_golden() {
 #[test]
 fn a_header_that_outgrows_its_room_is_given_more() {
     let folder = tempfile::tempdir().unwrap();
-    let long = "x".repeat(10_000);
+    let long = "x".repeat(4000);
     let (path, _) = write(folder.path(), &[&long]);
     let shard = Shard::open(&path).unwrap();
     shard.verify().unwrap();
@@ -126,6 +130,101 @@ fn the_header_takes_the_room_that_is_stated() {
 }
 
 #[test]
+fn what_no_header_could_hold_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ShardPaths::of(folder.path(), "00000");
+    let refused = |plan: Plan| {
+        let error = ShardWriter::begin(Arc::new(Disk), paths.clone(), plan).err().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        error.to_string()
+    };
+    assert_eq!(
+        refused(plan("a", "00000", layout::MOST_TRACES + 1)),
+        "Expected at most 12131 traces in a shard, got 12132 - a header holds no more: use smaller \
+         shards"
+    );
+    let mut long = plan("a", "00000", 2);
+    long.description.environment.insert("torch".into(), Setting::Text("x".repeat(20_000)));
+    assert_eq!(
+        refused(long),
+        "Expected at most 16384 bytes that describe a shard, got 20176 - its environment has entries \
+         that are too long"
+    );
+
+    let mut writer = begin(folder.path(), 2);
+    let (long, short) = ("\0".repeat(1000), "x".repeat(8000));
+    for id in [&long, &short] {
+        let before = writer.data_bytes();
+        let error = writer.append(&MadeUp::new(id).record(0, id)).unwrap_err().to_string();
+        assert!(error.contains("at most 8192 bytes in the header of its shard, got"), "{error}");
+        assert!(error.ends_with("for trace 0 - shorten its id"), "{error}");
+        assert_eq!(writer.data_bytes(), before);
+    }
+    // Another outcome may be given, and the shard is not lost.
+    writer.append(&MadeUp::new("a").record(0, "a")).unwrap();
+    writer.end_batch("").unwrap();
+    assert_eq!(
+        writer.finish(outcome(2)).unwrap_err().to_string(),
+        "Expected the index of each of 1 traces, got 2 indices - give one each"
+    );
+    let endless = Outcome { halvings: vec![[0, 1]; 20_000_000], ..outcome(1) };
+    let error = writer.finish(endless).unwrap_err();
+    assert!(matches!(error, ShardError::LongHeader { .. }), "{error}");
+    finish(&mut writer).unwrap();
+}
+
+#[test]
+fn the_most_traces_with_the_longest_entries_fit_into_the_longest_header() {
+    let id = "x".repeat(layout::TRACE_LIMIT - 2400);
+    let made_up = MadeUp::new(&id);
+    let (entry, _) = made_up.record(layout::MOST_TRACES, &id).lay_out(made_up::TYPES, 0).unwrap();
+    let mut description = made_up::description("00000");
+    let text = "\u{1}".repeat(2600);
+    description.environment.insert("torch".into(), Setting::Text(text));
+    let bytes = |traces: usize| {
+        let outcome = Outcome {
+            halvings: vec![[u32::MAX; 2]; traces],
+            indices: vec![u64::from(u32::MAX); traces],
+            ..outcome(0)
+        };
+        let commit = Commit { description: description.clone(), outcome };
+        layout::encode(&commit, &vec![entry.clone(); traces]).len()
+    };
+    let all = bytes(0) + (bytes(100) - bytes(0)).div_ceil(100) * layout::MOST_TRACES;
+    assert!(all <= layout::LONGEST_HEADER && all > layout::LONGEST_HEADER * 9 / 10, "{all}");
+}
+
+#[test]
+fn a_shard_of_another_schema_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = write(folder.path(), &["a"]);
+    let bytes = std::fs::read(&path).unwrap();
+    let commit = bytes.windows(10).position(|part| part == br#",\"commit\"#).unwrap();
+    let keys = bytes.windows(8).position(|part| part == br#",\"keys\"#).unwrap();
+    let schema = bytes.windows(12).position(|part| part == br#"schema\":2}""#).unwrap();
+    // As schema 1 had it, and a later one may.
+    for (cut, version) in [(commit..keys, b'1'), (0..0, b'3')] {
+        let mut other = bytes.clone();
+        other[schema + 9] = version;
+        let removed = cut.len();
+        other.drain(cut);
+        let end = 8 + layout::header_space(1) - removed;
+        other.splice(end..end, vec![b' '; removed]);
+        std::fs::write(&path, other).unwrap();
+        let error = Shard::open(&path).err().unwrap().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "Expected a shard of schema 2, got schema {} in {} - another version of hallutrace \
+                 wrote it: extract it anew",
+                char::from(version),
+                path.display()
+            )
+        );
+    }
+}
+
+#[test]
 fn a_trace_that_does_not_fit_leaves_the_shard_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = begin(folder.path(), 2);
@@ -138,7 +237,7 @@ fn a_trace_that_does_not_fit_leaves_the_shard_as_it_was() {
     let error = writer.append(&wrong_shape).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Expected a trace of schema 1, got shape [2, 4, 1] where the others say [2, 2, 2] in \
+        "Expected a trace of schema 2, got shape [2, 4, 1] where the others say [2, 2, 2] in \
          `marginals.entropy` of trace 1"
     );
 
@@ -155,7 +254,7 @@ fn a_trace_that_does_not_fit_leaves_the_shard_as_it_was() {
     assert!(error.to_string().contains("1000000, which float16 cannot hold"), "{error}");
 
     assert_eq!((writer.len(), writer.data_bytes()), (1, before));
-    writer.finish().unwrap();
+    finish(&mut writer).unwrap();
 }
 
 #[test]
@@ -166,7 +265,7 @@ fn a_shard_is_never_written_over_another() {
     writer.end_batch("").unwrap();
     let other = folder.path().join("shards/00000.safetensors");
     std::fs::write(&other, "the shard of another process").unwrap();
-    assert!(matches!(writer.finish().unwrap_err(), ShardError::Exists { .. }));
+    assert!(matches!(finish(&mut writer).unwrap_err(), ShardError::Exists { .. }));
     assert_eq!(std::fs::read(&other).unwrap(), b"the shard of another process");
 }
 
@@ -184,7 +283,7 @@ fn a_shard_that_was_never_finished_is_refused() {
 fn a_shard_without_traces_is_a_shard() {
     let folder = tempfile::tempdir().unwrap();
     let (path, finished) = write(folder.path(), &[]);
-    assert!(finished.bytes > 1024);
+    assert!(finished.bytes > 2048);
     Shard::open(&path).unwrap().verify().unwrap();
 }
 

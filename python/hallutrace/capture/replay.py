@@ -1,7 +1,7 @@
 """Replay: one clean forward pass over prompt and answer, whose attention is reduced as it is made.
 
 Each block of rows goes to the Rust core, or to its like on a GPU, at once. The same pass gives
-hidden states, and log-probabilities of the answer's tokens.
+hidden states, and logits, which score the answer's tokens.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from numpy.typing import NDArray
 
 from hallutrace._core import LayerReducer
 from hallutrace.capture.attention_hook import capturing
+from hallutrace.capture.token_scores import TokenScores, score
 from hallutrace.capture.torch_reducer import DeviceReducer, Rules
 from hallutrace.errors import ModelError
 from hallutrace.model.loading import Loaded
-
-# Logits that are scored at a time, so that what is made of them stays in the cache: 1,024 answer
-# tokens and a vocabulary of 152,000 take .18 s, and .7 to 1.6 s by 64 rows.
-SCORED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +57,13 @@ class Replayed:
     Attributes:
         layers: a ``LayerReduction`` of the core, or its like from a device, for each layer.
         value_norms: float32 [value heads, tokens] for each captured layer.
-        logprob: float32 [answer], log-probability of each answer token.
-        token_entropy: float32 [answer], nats.
+        scores: of the answer's tokens.
         hidden: [layers kept, rows, width] on the CPU in the model's dtype; None if not asked for.
     """
 
     layers: list[Any]
     value_norms: list[NDArray[np.float32]]
-    logprob: NDArray[np.float32]
-    token_entropy: NDArray[np.float32]
+    scores: TokenScores
     hidden: torch.Tensor | None
 
 
@@ -130,6 +125,7 @@ def replay(
     *,
     hidden_layers: Sequence[int] = (),
     hidden_rows: str = "answer",
+    alternatives: int = 0,
     rows: int | None = None,
 ) -> list[Replayed]:
     """Runs finished texts through the model once, right-padded, and reduces their attention.
@@ -140,6 +136,7 @@ def replay(
         reduction: how attention is reduced.
         hidden_layers: blocks whose output is kept; none keeps no hidden states.
         hidden_rows: ``answer`` keeps the rows P-1..N-1, ``all`` every token.
+        alternatives: how many of the likeliest tokens are kept for each answer token.
         rows: query rows of a block; None decides from the shape.
 
     Returns:
@@ -151,7 +148,8 @@ def replay(
     layers = sorted(reducers.layers)
     reduced = [reducers.layers[layer].finish() for layer in layers]
     norms = [reducers.value_norms[layer].numpy() for layer in layers]
-    scored = _score(logits, sequences)
+    answers = [sequence.tokens[sequence.prompt_tokens :] for sequence in sequences]
+    scores = score(logits, answers, alternatives)
     results = []
     for at, sequence in enumerate(sequences):
         hidden = None
@@ -166,8 +164,7 @@ def replay(
             Replayed(
                 layers=[layer[at] for layer in reduced],
                 value_norms=[norm[at, :, : len(sequence.tokens)] for norm in norms],
-                logprob=scored[at][0],
-                token_entropy=scored[at][1],
+                scores=scores[at],
                 hidden=hidden,
             )
         )
@@ -266,29 +263,3 @@ def answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[AnswerRows]:
         yield picked
     finally:
         handle.remove()
-
-
-def _score(
-    logits: torch.Tensor, sequences: Sequence[Text]
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Log-probability and entropy of answer tokens, from logits [all answer tokens, vocabulary]."""
-    answers = [
-        token for sequence in sequences for token in sequence.tokens[sequence.prompt_tokens :]
-    ]
-    targets = torch.tensor(answers, device=logits.device)
-    rows = max(1, SCORED // logits.shape[1])
-    logprobs, entropies = [], []
-    for some, target in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
-        logp = torch.log_softmax(some.float(), dim=-1)
-        logprobs.append(logp.gather(1, target[:, None])[:, 0].cpu())
-        # xlogy's twin: a token of probability 0 has log-probability -inf and adds nothing.
-        entropies.append(
-            -(logp.exp() * logp.clamp_min(torch.finfo(torch.float32).min)).sum(-1).cpu()
-        )
-    lengths = [len(sequence.tokens) - sequence.prompt_tokens for sequence in sequences]
-    by_sequence = zip(
-        torch.split(torch.cat(logprobs), lengths),
-        torch.split(torch.cat(entropies), lengths),
-        strict=True,
-    )
-    return [(logprob.numpy(), entropy.numpy()) for logprob, entropy in by_sequence]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Table
@@ -21,6 +24,12 @@ from hallutrace.commands.text import (
     styled,
 )
 from hallutrace.errors import InputError
+
+if TYPE_CHECKING:
+    from hallutrace.store.trace import Trace
+
+SHOWN_ALTERNATIVES = 3
+WordsOf: TypeAlias = Callable[[list[int]], list[str]]
 
 
 def run_inspect(
@@ -117,6 +126,7 @@ def _show_trace(store: Any, which: str, as_json: bool) -> None:
             "tokens": trace.tokens.tolist(),
             "logprob": trace.logprob.tolist(),
             "token_entropy": trace.token_entropy.tolist(),
+            "logsumexp": trace.logsumexp.tolist(),
             "strongest_edges": {
                 str(layer): [
                     {"key": key, "query": query, "weight": weight} for key, query, weight in edges
@@ -124,13 +134,38 @@ def _show_trace(store: Any, which: str, as_json: bool) -> None:
                 for layer, edges in layers.items()
             },
         }
+        if store.manifest.identity.get("alternatives"):
+            content["alternatives"] = {
+                "token": trace.alternatives.tokens.tolist(),
+                "logprob": trace.alternatives.logprobs.tolist(),
+            }
         print_json(content)
         return
-    _print_trace(trace, _words(store, trace), layers)
+    words_of = _words_of(store)
+    instead = [""] * len(trace.answer_tokens)
+    if store.manifest.identity.get("alternatives"):
+        instead = _alternatives(trace, words_of)
+    _print_trace(trace, words_of(trace.tokens.tolist()), instead, layers)
+
+
+def _alternatives(trace: Trace, words_of: WordsOf) -> list[str]:
+    """The likeliest other tokens in the place of each answer token, with their probabilities."""
+    kept, lines = trace.alternatives, []
+    for said, tokens, logprobs in zip(trace.answer_tokens, kept.tokens, kept.logprobs, strict=True):
+        others = [
+            f"{words_of([token])[0]} {math.exp(logprob):.2f}"
+            for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True)
+            if token != said
+        ]
+        lines.append(", ".join(others[:SHOWN_ALTERNATIVES]))
+    return lines
 
 
 def _print_trace(
-    trace: Any, words: list[str], layers: dict[int, list[tuple[int, int, float]]]
+    trace: Any,
+    words: list[str],
+    instead: list[str],
+    layers: dict[int, list[tuple[int, int, float]]],
 ) -> None:
     heads = {
         "Prompt": trace.prompt,
@@ -146,10 +181,14 @@ def _print_trace(
     )
     for head, text in heads.items():
         OUT.print(styled((f"{head:<12}", "bold"), plain(text)))
-    OUT.print(styled(("Answer tokens", "bold"), " (logprob, entropy)"))
-    answer = zip(words[trace.prompt_length :], trace.logprob, trace.token_entropy, strict=True)
-    for word, logprob, nats in answer:
-        OUT.print(f"  {right_aligned(word, 14)}  {logprob:7.3f}  {nats:6.3f}")
+    told = " (logprob, entropy, probability of others)" if any(instead) else " (logprob, entropy)"
+    OUT.print(styled(("Answer tokens", "bold"), told))
+    answer = words[trace.prompt_length :]
+    for word, logprob, nats, others in zip(
+        answer, trace.logprob, trace.token_entropy, instead, strict=True
+    ):
+        line = f"  {right_aligned(word, 14)}  {logprob:7.3f}  {nats:6.3f}  {plain(others)}"
+        OUT.print(line.rstrip())
     OUT.print(styled(("Strongest edges", "bold"), " of the answer rows (key -> query weight)"))
     for layer, edges in layers.items():
         parts: list[str | tuple[str, str]] = [f"  layer {layer:>2}  "]
@@ -178,23 +217,22 @@ def _find(store: Any, which: str) -> Any:
     )
 
 
-def _words(store: Any, trace: Any) -> list[str]:
-    """Tokens as text where the tokenizer can be had without a network, else as ids."""
+def _words_of(store: Any) -> WordsOf:
+    """Writes tokens as text where the tokenizer can be had without a network, else as ids."""
     from hallutrace.demo import MODEL_FOLDER
 
     name = store.manifest.identity["model"]["name"]
     folder = MODEL_FOLDER if name == "demo" else Path(name)
     file: Any = folder / "tokenizer.json"
-    ids = trace.tokens.tolist()
     if not file.is_file():
         from huggingface_hub import try_to_load_from_cache
 
         is_repo = name.count("/") <= 1 and not Path(name).is_absolute()
         file = try_to_load_from_cache(name, "tokenizer.json") if is_repo else None
     if not isinstance(file, (str, Path)):
-        return [f"#{id_}" for id_ in ids]
+        return lambda ids: [f"#{id_}" for id_ in ids]
     from tokenizers import Tokenizer
 
     from hallutrace.model.token_text import token_texts
 
-    return token_texts(Tokenizer.from_file(str(file)), ids)
+    return partial(token_texts, Tokenizer.from_file(str(file)))

@@ -61,7 +61,7 @@ def run_plan(
             "hidden_states": {
                 one.hidden_states: {
                     name: getattr(one, name)
-                    for name in ("edges", "marginals", "hidden", "trace", "run")
+                    for name in ("edges", "marginals", "tokens", "hidden", "trace", "run")
                 }
                 for one in sizes
             },
@@ -86,11 +86,12 @@ def run_plan(
 
 
 def _size_table(sizes: list[RunSize], chosen: str) -> Table:
-    table = Table("--hidden-states", "edges", "marginals", "hidden states", "a trace", "the run")
+    columns = ("edges", "marginals", "tokens", "hidden states", "a trace", "the run")
+    table = Table("--hidden-states", *columns)
     for one in sizes:
         name = one.hidden_states + (" (chosen)" if one.hidden_states == chosen else "")
         run = "-" if one.run is None else bytes_text(one.run)
-        of_trace = (one.edges, one.marginals, one.hidden, one.trace)
+        of_trace = (one.edges, one.marginals, one.tokens, one.hidden, one.trace)
         table.add_row(name, *map(bytes_text, of_trace), run)
     return table
 

@@ -16,14 +16,6 @@ def run_repair(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would be done; change nothing.")
     ] = False,
-    questions: Annotated[
-        str | None,
-        typer.Option(
-            help="Source of the questions or responses of the run, if it has moved since "
-            "(default: where the run says it was).",
-            metavar="SOURCE",
-        ),
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild lost commit records, and remove what killed processes left.
@@ -31,11 +23,9 @@ def run_repair(
     A damaged shard stays as it is. Exit code 0 if nothing wrong is left, 1 if something could not
     be repaired.
     """
-    from hallutrace.retry import Retry
     from hallutrace.store.repair import repair
 
-    retry = Retry(lambda text: ERR.print(plain(text)))
-    findings = repair(run, dry_run=dry_run, questions=questions, retry=retry)
+    findings = repair(run, dry_run=dry_run)
     verb = "to repair" if dry_run else "repaired"
     found = []
     with ERR.status("checking every byte", spinner="line"):  # silent where it is not a terminal

@@ -31,9 +31,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def changes(here: dict[str, Any], records: Sequence[CommitRecord]) -> str:
     """A warning where shards were made in another environment than this one; else empty."""
-    # A record that was rebuilt may not know its environment.
     others = (record.environment for record in reversed(records))
-    there = next((other for other in others if other not in (here, {})), here)
+    there = next((other for other in others if other != here), here)
     changed = [
         f"{name}: {there.get(name)} -> {here.get(name)}"
         for name in sorted({*there, *here})

@@ -13,7 +13,7 @@ from hallutrace.extraction.batching import cache_bytes_per_token
 from hallutrace.presets import MODEL_CONFIGS
 
 HIDDEN_CHOICES = ("none", "pooled", "answer", "all")
-HEADER_BYTES = 2560  # reserved for each trace in the header of its shard
+HEADER_BYTES = 3072  # reserved for each trace in the header of its shard
 META_BYTES = 1024  # text of a trace: question, prompt, answer, references
 
 
@@ -52,14 +52,15 @@ class RunSize:
 
     Attributes:
         hidden_states: the choice.
-        edges, marginals, hidden: bytes per trace.
-        trace: bytes per trace, with tokens, text and header.
+        edges, marginals, tokens, hidden: bytes per trace.
+        trace: bytes per trace, with text and header.
         run: bytes of the whole run; None where the number of questions is not known.
     """
 
     hidden_states: str
     edges: int
     marginals: int
+    tokens: int
     hidden: int
     trace: int
     run: int | None
@@ -129,13 +130,14 @@ def plan(
     """
     edges = edge_bytes(config, shape, prompt, answer)
     marginals = marginal_bytes(config, shape, prompt, answer)
+    # The ids of all tokens; of each answer token its scores, and ids and scores of alternatives.
+    tokens = 4 * (prompt + answer) + (4 * 3 + (4 + 2) * config.alternatives) * answer
     sizes = []
     for choice in HIDDEN_CHOICES:
         hidden = hidden_bytes(config, shape, choice, prompt, answer)
-        text = 4 * (prompt + answer) + 8 * answer + META_BYTES + HEADER_BYTES
-        trace = edges + marginals + hidden + text
+        trace = edges + marginals + tokens + hidden + META_BYTES + HEADER_BYTES
         run = None if questions is None else trace * questions * config.samples
-        sizes.append(RunSize(choice, edges, marginals, hidden, trace, run))
+        sizes.append(RunSize(choice, edges, marginals, tokens, hidden, trace, run))
     return sizes
 
 

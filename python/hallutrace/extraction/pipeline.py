@@ -98,6 +98,7 @@ def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSo
         context=config.context_column,
         group=config.group_column,
         response=config.response_column,
+        spans=config.spans_column,
     )
     if config.responses is not None:
         return open_responses(str(config.responses), columns)
@@ -145,6 +146,7 @@ class Extraction:
         """All shards that are not committed yet, and that no other process works on."""
         if self._earlier is not None:
             self._earlier.check_same(self._manifest, self._run.folder)
+            self._manifest = self._earlier  # with the facts as they were measured at the start
         elif not self._run.begin(self._manifest):
             # Another process began the run meanwhile, and resolved what was left to the machine.
             parts = (self._config, self._source, self._run, self._loaded, self._reporter)
@@ -225,7 +227,9 @@ class Extraction:
         with mine:
             self._run.check_current(self._manifest.fingerprint)
             if self._run.record(name) is None:
-                record = self._shard(name, first, questions, batch_size, mine.check, done)
+                record = self._take_published(name, questions)
+                if record is None:
+                    record = self._shard(name, first, questions, batch_size, mine.check, done)
                 if record is None:
                     return True
                 self._new += record.counts["traces"]
@@ -283,11 +287,20 @@ class Extraction:
     ) -> CommitRecord | None:
         """Extracts and commits one shard; None where questions tried again all failed again."""
         digest = _digest(questions)
+        fingerprint = self._manifest.fingerprint
+        begun = CommitRecord(
+            name=name,
+            first=first,
+            questions=len(questions),
+            digest=digest,
+            fingerprint=fingerprint,
+            environment=self._environment,
+        )
         job = ShardJob(
-            name,
+            begun,
             questions,
             self._run.folder,
-            f"{self._manifest.fingerprint}/{digest}/{batch_size}",
+            f"{fingerprint}/{digest}/{batch_size}",
             self._loaded,
             self._prompts,
             self._settings,
@@ -312,27 +325,25 @@ class Extraction:
                 f"failed, the first with: {tally.first_error} - "
                 f"see {self._run.folder / 'failures.jsonl'}"
             )
-        size, checksum = job.finish()
-        keys = sorted(tally.keys)
-        record = CommitRecord(
-            name=name,
-            first=first,
-            questions=len(questions),
-            digest=digest,
-            keys=[[id_, sample] for _, id_, sample, _ in keys],
-            indices=[index for _, _, _, index in keys],
-            size=size,
-            checksum=checksum,
-            fingerprint=self._manifest.fingerprint,
-            counts=tally.counts(),
-            environment=self._environment,
-            halvings=tally.halvings,
-        )
+        record = job.finish()
         began = time.monotonic()
         check()
         self._run.commit(record)  # small, so that this is the time of its syncs
         self._syncing += job.syncing + time.monotonic() - began
         job.forget()
+        return record
+
+    def _take_published(self, name: str, questions: Sequence[Question]) -> CommitRecord | None:
+        """Records a finished shard that a kill left without its record; None where there is none.
+
+        Questions that are tried again need not be the same: a finished shard is not made anew.
+        """
+        record = self._run.take_published(name, self._manifest.fingerprint)
+        if record is not None:
+            if record.first >= 0:
+                self._check_digest(record, questions)
+            self._run.commit(record)
+            self._reporter.skip(self._answers(questions))
         return record
 
     def _to_retry(self, records: dict[str, CommitRecord]) -> list[Question]:

@@ -38,6 +38,7 @@ class Settings:
         stop: strings that end an answer, generated or given.
         reduction: how attention is reduced.
         hidden: which hidden states are kept.
+        alternatives: how many of the likeliest tokens are kept for each answer token.
         edge_dtype: of stored weights.
         batch_size: questions a batch.
         seed: of sampling.
@@ -49,6 +50,7 @@ class Settings:
     stop: tuple[str, ...]
     reduction: Reduction
     hidden: HiddenChoice
+    alternatives: int
     edge_dtype: str
     batch_size: int
     seed: int
@@ -70,7 +72,8 @@ class Settings:
             earlier: the manifest of the run that goes on, if it exists.
 
         Raises:
-            InputError: hidden layers that the model does not have, or a decoding that it cannot do.
+            InputError: hidden layers or alternatives that the model does not have, or a decoding
+                that it cannot do.
         """
         if config.responses is None:
             _check_decoding(config, loaded, prompts)
@@ -88,6 +91,7 @@ class Settings:
                 all_marginal_rows=config.marginal_rows == "all",
             ),
             hidden=_hidden(config, loaded),
+            alternatives=_alternatives(config, loaded),
             edge_dtype=config.edge_dtype,
             batch_size=_batch_size(config, loaded, earlier),
             seed=config.seed,
@@ -132,6 +136,7 @@ def manifest_of(
             "edge_dtype": config.edge_dtype,
         },
         "marginal_rows": config.marginal_rows,
+        "alternatives": config.alternatives,
         "hidden": {
             "states": settings.hidden.states,
             "layers": settings.hidden.layers,
@@ -214,6 +219,16 @@ def _hidden(config: ExtractConfig, loaded: Loaded) -> HiddenChoice:
         ) from None
     dtype = loaded.dtype if config.hidden_dtype == "native" else config.hidden_dtype
     return HiddenChoice(config.hidden_states, layers, dtype)
+
+
+def _alternatives(config: ExtractConfig, loaded: Loaded) -> int:
+    vocabulary = vocabulary_of(loaded)
+    if config.alternatives > vocabulary:
+        raise InputError(
+            f"Expected `alternatives` of at most {vocabulary} (the vocabulary of {loaded.name}), "
+            f"got {config.alternatives} - change --alternatives"
+        )
+    return config.alternatives
 
 
 def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None) -> int:

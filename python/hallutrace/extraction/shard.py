@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hallutrace._core import ShardWriter
@@ -21,6 +21,7 @@ from hallutrace.model.prompts import Prompt, PromptBuilder
 from hallutrace.progress import Reporter
 from hallutrace.questions import Question
 from hallutrace.store.failures import Failure
+from hallutrace.store.records import CommitRecord
 from hallutrace.text_measures import contains
 from hallutrace.third_party import is_fatal, reason_of, traceback_of, without_frames
 
@@ -43,7 +44,7 @@ class ShardJob:
     """Extracts one shard.
 
     Args:
-        name: of the shard; sampling is seeded by it.
+        record: what is known of the shard; sampling is seeded by its name.
         questions: all questions of the shard.
         run: folder of the run.
         identity: all that decides the shard's bytes; a shard begun as another is discarded.
@@ -59,7 +60,7 @@ class ShardJob:
 
     def __init__(
         self,
-        name: str,
+        record: CommitRecord,
         questions: Sequence[Question],
         run: Path,
         identity: str,
@@ -72,7 +73,8 @@ class ShardJob:
         done: Collection[tuple[str, int]] = (),
     ) -> None:
         self.tally = Tally()
-        self._seed_number = _seed_number(name)
+        self._record = record
+        self._seed_number = _seed_number(record.name)
         self._questions = questions
         self._loaded = loaded
         self._prompts = prompts
@@ -89,9 +91,10 @@ class ShardJob:
         self._counting = self.tally
         self._writer = ShardWriter(
             run,
-            name,
+            record.name,
             identity,
             len(questions) * self._samples,
+            record.description(),
             edge_weight=settings.edge_dtype,
             hidden=settings.hidden.dtype,
         )
@@ -125,10 +128,22 @@ class ShardJob:
         """How many answers a question is to have."""
         return self._samples if self._settings.decoding else len(question.responses)
 
-    def finish(self) -> tuple[int, str]:
-        """Publishes the shard; its size in bytes and its checksum."""
+    def finish(self) -> CommitRecord:
+        """Publishes the shard; its record is to be committed."""
         self._check()
-        return self._writer.finish()
+        keys = sorted(self.tally.keys)
+        indices, counts = [index for *_, index in keys], self.tally.counts()
+        halvings = self.tally.halvings
+        size, checksum = self._writer.finish(counts, indices, halvings)
+        return replace(
+            self._record,
+            keys=[[id_, sample] for _, id_, sample, _ in keys],
+            indices=indices,
+            size=size,
+            checksum=checksum,
+            counts=counts,
+            halvings=halvings,
+        )
 
     def forget(self) -> None:
         """Forgets how far the shard came: it is committed, or it is to begin anew."""
@@ -182,6 +197,7 @@ class ShardJob:
                     response,
                     self._settings.response_eos,
                     self._settings.response_end,
+                    question.spans[sample] if question.spans else (),
                 )
                 if len(answer.tokens) > room:
                     raise InputError(
@@ -261,6 +277,7 @@ class ShardJob:
             self._settings.reduction,
             hidden_layers=hidden.layers if hidden.states != "none" else (),
             hidden_rows=hidden.rows,
+            alternatives=self._settings.alternatives,
         )
 
     def _append(self, item: _Item, sample: int, answer: Answer, replayed: replay.Replayed) -> None:

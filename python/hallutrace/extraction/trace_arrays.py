@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hallutrace.canonical_json import canonical
 from hallutrace.capture.replay import Replayed
+from hallutrace.capture.token_scores import TokenScores
 from hallutrace.errors import InputError
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.prompts import Prompt
@@ -20,6 +21,7 @@ from hallutrace.questions import Question
 Arrays = dict[str, NDArray[Any]]
 
 MARGINALS = ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")
+LEAST_FLOAT16 = np.float32(-65504)
 POOLED = ["last_prompt", "last_answer", "last", "mean_answer"]
 
 
@@ -58,8 +60,7 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
     _check_finite(replayed, hidden)
     arrays: Arrays = {
         "tokens": np.asarray(tokens, np.int32),
-        "logprob": replayed.logprob,
-        "token_entropy": replayed.token_entropy,
+        **_scores(replayed.scores),
         "marginals.value_norm": _stack_heads(replayed.value_norms),
         **_edges(replayed.layers),
     }
@@ -74,11 +75,25 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
+def _scores(scores: TokenScores) -> Arrays:
+    """The scores of the answer's tokens; without alternatives where there are none."""
+    arrays: Arrays = {
+        "logprob": scores.logprob,
+        "token_entropy": scores.entropy,
+        "logsumexp": scores.logsumexp,
+    }
+    if scores.alternatives.shape[1]:
+        arrays["alternatives.token"] = scores.alternatives
+        # A probability of 0 is the least number that is stored.
+        arrays["alternatives.logprob"] = np.maximum(scores.alternative_logprobs, LEAST_FLOAT16)
+    return arrays
+
+
 def _check_finite(replayed: Replayed, hidden: HiddenChoice) -> None:
     """Refuses a replay with numbers that cannot be stored, before any of it is narrowed."""
-    for name in ("logprob", "token_entropy"):
-        values = getattr(replayed, name)
-        _check(values, f"`{name}`, the first of answer token {{}}")
+    for name, values in _scores(replayed.scores).items():
+        if values.ndim == 1:  # of the alternatives these tell enough
+            _check(values, f"`{name}`, the first of answer token {{}}")
     for at, (layer, norms) in enumerate(zip(replayed.layers, replayed.value_norms, strict=True)):
         place = f"layer {at} of those with attention"
         _check(norms, f"`value_norm` of {place}")
@@ -130,7 +145,23 @@ def meta_of(
         "finish_reason": answer.finish_reason,
         "hidden": None if hidden.states == "none" else {"layers": hidden.layers, "tokens": kept},
     }
+    content |= _known(question, answer, sample)
     return np.frombuffer(canonical(content), np.uint8)
+
+
+def _known(question: Question, answer: Answer, sample: int) -> dict[str, Any]:
+    """What only some sources tell, where this one does."""
+    known: dict[str, Any] = {}
+    if question.choices:
+        known["choices"] = [list(choice) for choice in question.choices]
+    if question.incorrect_answers:
+        known["incorrect_answers"] = list(question.incorrect_answers)
+    generator = question.generators[sample] if question.generators else None
+    if generator is not None:
+        known["generator"] = generator._asdict()
+    if question.spans:
+        known["spans"] = [asdict(span) for span in answer.spans]
+    return known
 
 
 def _edges(layers: list[Any]) -> Arrays:

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hallutrace.errors import InputError
+from hallutrace.model.answer_spans import AnswerSpan, place_spans
 from hallutrace.model.loading import Loaded
 from hallutrace.model.special_tokens import special_texts
+from hallutrace.questions import Span
 from hallutrace.third_party import refusing
 
 _SLACK = 8  # tokens that may spell nothing within a stop string
@@ -28,11 +30,13 @@ class Answer:
         tokens: ids, the end-of-sequence token included if it came; at least one.
         text: the answer as text, without special tokens and without a stop string.
         finish_reason: ``eos``, ``stop`` (a stop string), ``length`` or ``given``.
+        spans: of it, that the source of a given answer labelled.
     """
 
     tokens: list[int]
     text: str
     finish_reason: str
+    spans: tuple[AnswerSpan, ...] = ()
 
 
 class AnswerEnds:
@@ -117,6 +121,7 @@ def given(
     response: str | tuple[int, ...],
     eos: str,
     end: int | None,
+    spans: Sequence[Span] = (),
 ) -> Answer:
     """An answer that exists already; what follows its end is dropped.
 
@@ -129,9 +134,11 @@ def given(
             ``auto`` does so for text alone. A response that ends with a stop string gets none, as
             generation gives none.
         end: the token that is added; None where the model has none.
+        spans: of the response's text, that its source labelled.
 
     Raises:
-        InputError: ids that the model does not have, or no token at all.
+        InputError: ids that the model does not have, no token at all, or spans that the response
+            does not have.
     """
     is_text = isinstance(response, str)
     tokens = list(
@@ -147,7 +154,8 @@ def given(
             tokens, reason = [*tokens, end], "eos"
     if not tokens:
         raise InputError(f"Expected a response of at least one token, got {response!r}")
-    return Answer(tokens, text, reason)
+    placed = place_spans(loaded.tokenizer, response, spans, answer.tokens, text)
+    return Answer(tokens, text, reason, placed)
 
 
 def response_end(loaded: Loaded, turn_end: int | None) -> int | None:

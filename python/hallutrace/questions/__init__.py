@@ -20,6 +20,13 @@ context    ``context``, ``knowledge``, ``passage``: text, or paragraphs
 group      ``group``; the id where there is none
 response   ``response``, ``responses``, ``completion``, ``output``, ``generated_answer``:
            text, a list of token ids, or a list of those (:func:`open_responses` alone)
+model      ``model``, ``generator``, ``model_name``, and ``temperature``: what made the response;
+           one for each of several responses, or one for all
+spans      ``spans``, ``hallucination_spans``: a list of ``{"start", "end", "label"}`` (or
+           ``label_type``), characters of the response; a list of those for several responses
+choices    ``choices``, ``options``: kept, and used to read the answer
+incorrect  ``incorrect_answers``, ``wrong_answers``, ``hallucinated_answer`` and the like, and
+           the wrong choices of TruthfulQA
 =========  ========================================================================
 
 Numbers that are whole are written without a point (1969.0 is 1969), and integers keep all their
@@ -32,18 +39,29 @@ Modules, from the file to the question:
   ``hub_datasets`` (with ``class_labels``). A reader yields the rows of ``rows``.
 - ``schema_detection`` finds in the first rows, with ``columns``, which column holds what.
 - ``row_parsing`` makes a question of a row, with ``right_answers``, ``context_paragraphs``,
-  ``lists_in_text`` and ``cell_values``.
+  ``lists_in_text``, ``cell_values``, and ``response_facts`` for what is known of a response.
 - ``sample_rows`` joins rows that are samples of one question; ``source`` puts all of it together.
 """
 
-from hallutrace.questions.rows import BadRow, Columns, Question, digest_of
+from hallutrace.questions.rows import (
+    BadRow,
+    Columns,
+    Generator,
+    Question,
+    Response,
+    Span,
+    digest_of,
+)
 from hallutrace.questions.source import QuestionSource, open_questions, open_responses
 
 __all__ = [
     "BadRow",
     "Columns",
+    "Generator",
     "Question",
     "QuestionSource",
+    "Response",
+    "Span",
     "digest_of",
     "open_questions",
     "open_responses",

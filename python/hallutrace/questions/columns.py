@@ -20,6 +20,18 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "context": ("context", "knowledge", "passage"),
     "group": ("group",),
     "response": ("response", "responses", "completion", "output", "generated_answer"),
+    "spans": ("spans", "hallucination_spans"),
+    "model": ("model", "generator", "model_name"),
+    "temperature": ("temperature",),
+    "incorrect answers": (
+        "incorrect_answers",
+        "incorrect_answer",
+        "wrong_answers",
+        "wrong_answer",
+        "false_answers",
+        "hallucinated_answer",
+        "distractors",
+    ),
 }
 """Names of columns that are understood without options, best first."""
 
@@ -44,6 +56,9 @@ ANSWERS = ("answers", "answer")
 
 REFERENCES = ("references", "reference")
 """Columns of right answers where no other is: beside an `answer` they may be sources."""
+
+OF_RESPONSES = ("response", "spans", "model", "temperature")
+"""Fields of sources with responses alone."""
 
 VERDICTS = (
     "hallucination",
@@ -202,14 +217,14 @@ def find_columns(
     fields = {
         field: _columns_of(field, mapped, present)
         for field in CANDIDATES
-        if responses or field != "response"
+        if responses or field not in OF_RESPONSES
     }
     return ColumnLayout(fields, _answer_columns(mapped, present), tuple(present.columns))
 
 
 def _columns_of(field: str, mapped: Columns, present: PresentColumns) -> tuple[str, ...]:
     """The columns of one field."""
-    name = getattr(mapped, field)
+    name = getattr(mapped, field, None)
     if name is not None:
         return () if name == OFF else (name,)
     candidates = CANDIDATES[field]

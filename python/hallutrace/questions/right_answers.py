@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hallutrace.questions.cell_values import check_utf8, described, reference_text
-from hallutrace.questions.columns import KEYS, AnswerColumns, normalized_name
+from hallutrace.questions.columns import KEYS, TARGETS, AnswerColumns, normalized_name
 from hallutrace.questions.lists_in_text import parse_list_text
 from hallutrace.questions.rows import MismatchError
 
@@ -47,6 +47,56 @@ def right_answers(values: Mapping[str, object], where: AnswerColumns) -> Iterato
                 yield check_utf8(text, column)
 
 
+def wrong_answers(
+    values: Mapping[str, object], value: object, column: str, where: AnswerColumns
+) -> Iterator[str]:
+    """The wrong answers that a row tells of, duplicates included.
+
+    Args:
+        values: of the row, by column.
+        value: of its column of wrong answers; None where it has none.
+        column: of those.
+        where: the columns of right answers, which may mark the wrong ones too.
+
+    Raises:
+        MismatchError: a value that cannot be read as answers.
+    """
+    found: list[object] = []
+    if isinstance(value, str) and where.split and not value.lstrip().startswith("["):
+        value = [part.strip() for part in value.split(";")]
+    elif isinstance(value, str):
+        value = parse_list_text(value, column)
+    if value is not None:
+        found += answers_in(value, column)
+    for name in where.columns:
+        targets = values.get(name)
+        if name_of_targets(name) and isinstance(targets, dict):
+            found += choices_marked(targets.get("choices"), targets.get("labels"), name, 0)
+    for item in found:
+        text = reference_text(item, column)
+        if text.strip():
+            yield check_utf8(text, column)
+
+
+def name_of_targets(column: str) -> bool:
+    """Whether a column holds TruthfulQA's choices with their marks."""
+    return normalized_name(column) in map(normalized_name, TARGETS)
+
+
+def choices_in(values: Mapping[str, object], where: AnswerColumns) -> Choices | None:
+    """The choices that a row offers; None where it offers none, or what cannot be read as such."""
+    if where.choices is None or values.get(where.choices) is None:
+        return None
+    try:
+        found = choices_of(values[where.choices], where.choices)
+        if found is not None:
+            for text in (*found.labels, *found.texts):
+                check_utf8(text, where.choices)
+    except MismatchError:
+        return None
+    return found
+
+
 def answers_in(value: object, column: str) -> list[object]:
     """The right answers in a value of a column: a list, an object or a single one."""
     if isinstance(value, list | tuple):
@@ -58,7 +108,7 @@ def answers_in(value: object, column: str) -> list[object]:
         aliases = more if isinstance(more, list) else [more]
         return [item for item in (first, *aliases) if item != UNKNOWN_ANSWER]
     if "choices" in value and "labels" in value:  # TruthfulQA, multiple choice
-        return choices_marked_right(value["choices"], value["labels"], column)
+        return choices_marked(value["choices"], value["labels"], column)
     for key in ("text", "spans"):  # SQuAD, DROP
         if key in value:
             texts = value[key]
@@ -71,10 +121,10 @@ def answers_in(value: object, column: str) -> list[object]:
     )
 
 
-def choices_marked_right(texts: object, labels: object, column: str) -> list[object]:
-    """The choices whose label is 1."""
+def choices_marked(texts: object, labels: object, column: str, mark: int = 1) -> list[object]:
+    """The choices whose label is 1 (right) or another mark."""
     if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels):
-        return [text for text, label in zip(texts, labels, strict=True) if label == 1]
+        return [text for text, label in zip(texts, labels, strict=True) if label == mark]
     raise MismatchError(
         f"as many labels as choices in column `{column}`",
         f"{described(texts)} and {described(labels)}",

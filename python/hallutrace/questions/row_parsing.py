@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypedDict
 
 from hallutrace.canonical_json import digest
 from hallutrace.questions.cell_values import (
@@ -18,14 +19,25 @@ from hallutrace.questions.cell_values import (
 from hallutrace.questions.columns import ColumnLayout
 from hallutrace.questions.context_paragraphs import context_text
 from hallutrace.questions.lists_in_text import parse_list_text
-from hallutrace.questions.right_answers import right_answers
+from hallutrace.questions.response_facts import generators_of, spans_of
+from hallutrace.questions.right_answers import choices_in, right_answers, wrong_answers
 from hallutrace.questions.rows import (
     BadRow,
+    Generator,
     MismatchError,
     Question,
     RawRow,
     Response,
+    Span,
 )
+
+
+class About(TypedDict):
+    """What is known of the responses of a row, one each; empty where nothing is."""
+
+    generators: tuple[Generator | None, ...]
+    spans: tuple[tuple[Span, ...], ...]
+
 
 NUMBERED = ("id", "group")
 """Fields whose values may be whole numbers."""
@@ -87,6 +99,8 @@ class Schema:
         context = self._context(values)
         identifier = named or default_id(text, context)
         references = right_answers(values, self.layout.answers)
+        responses = self._responses(raw, values) if self.responses else ()
+        choices = choices_in(values, self.layout.answers)
         return Question(
             id=identifier,
             question=text,
@@ -94,8 +108,29 @@ class Schema:
             context=context,
             index=raw.index,
             group=self._name(values, "group") or identifier,
-            responses=self._responses(raw, values) if self.responses else (),
+            responses=responses,
+            choices=tuple(zip(choices.labels, choices.texts, strict=True)) if choices else (),
+            incorrect_answers=tuple(dict.fromkeys(self._incorrect(values))),
+            **self._about(values, responses),
         )
+
+    def _incorrect(self, values: Mapping[str, object]) -> Iterator[str]:
+        """Wrong answers that the source knows."""
+        column, value = self._find(values, "incorrect answers")
+        return wrong_answers(values, value, column, self.layout.answers)
+
+    def _about(self, values: Mapping[str, object], responses: tuple[Response, ...]) -> About:
+        """What made the responses and what was labelled in them, where anything is known."""
+        if not responses:
+            return {"generators": (), "spans": ()}
+        spans_column, spans = self._find(values, "spans")
+        found = spans_of(spans, spans_column, responses)
+        model, temperature = (self._find(values, field)[::-1] for field in ("model", "temperature"))
+        generators = generators_of(model, temperature, len(responses))
+        return {
+            "generators": tuple(generators) if any(generators) else (),
+            "spans": tuple(found) if any(found) else (),
+        }
 
     def _as_whole(self, values: Mapping[str, object]) -> dict[str, object]:
         """The cells with `1969.0` as `1969` where the column is of floats."""

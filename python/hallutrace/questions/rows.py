@@ -5,13 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hallutrace.canonical_json import digest
 from hallutrace.errors import InputError
 
 Response = str | tuple[int, ...]
 """An answer that exists already: its text, or its token ids."""
+
+
+class Span(NamedTuple):
+    """A labelled range of characters of a response: `start` to `end`, which is not part of it."""
+
+    start: int
+    end: int
+    label: str
+
+
+class Generator(NamedTuple):
+    """What made a response, as far as the source says: a model, and its temperature."""
+
+    model: str | None
+    temperature: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +41,10 @@ class Question:
         index: 0-based row of the source it (first) came from.
         group: traces of one group stay together in splits; the id unless the source has groups.
         responses: answers that exist already, in the order of their samples.
+        choices: label and text of each choice that the question offers.
+        incorrect_answers: wrong answers that the source knows.
+        generators: what made each response; empty where nothing is known of any.
+        spans: of each response; empty where none has any.
 
     Example:
         >>> question = Question("q1", "Who?", ("Anna",), context=None, index=0, group="q1")
@@ -40,6 +59,10 @@ class Question:
     index: int
     group: str
     responses: tuple[Response, ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
+    incorrect_answers: tuple[str, ...] = ()
+    generators: tuple[Generator | None, ...] = ()
+    spans: tuple[tuple[Span, ...], ...] = ()
 
     def digest(self) -> bytes:
         """SHA-256 of the content as canonical JSON: every field but the index (32 bytes)."""
@@ -99,6 +122,7 @@ class Columns:
     context: str | None = None
     group: str | None = None
     response: str | None = None
+    spans: str | None = None
 
     def given(self) -> dict[str, str]:
         """The columns that were mapped, by field."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hallutrace.questions.row_parsing import ParsedRow
 from hallutrace.questions.rows import BadRow, MismatchError, Question
@@ -54,10 +55,24 @@ class SampleRows:
         """The question with all its responses, then what was bad: in the order of rows."""
         rows = [self.first, *self.more]
         responses = tuple(text for row in rows for text in row.question.responses)
-        question = replace(self.first.question, responses=responses)
+        question = replace(
+            self.first.question,
+            responses=responses,
+            generators=_joined(rows, "generators", None),
+            spans=_joined(rows, "spans", ()),
+        )
         places = tuple((row.question.index, row.line) for row in rows)
         yield QuestionRows(question, self.first.has_id, places)
         yield from self.bad
+
+
+def _joined(rows: list[ParsedRow], name: str, nothing: object) -> tuple[Any, ...]:
+    """What is known of each response of several rows; empty where nothing is of any."""
+    known = [
+        getattr(row.question, name) or (nothing,) * len(row.question.responses) for row in rows
+    ]
+    whole = tuple(one for of_row in known for one in of_row)
+    return whole if any(whole) else ()
 
 
 def contradiction(row: ParsedRow, name: str, location: str) -> BadRow:

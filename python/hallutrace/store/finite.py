@@ -28,6 +28,8 @@ NON_FINITE_FIX = (
 FLOATS = (
     "logprob",
     "token_entropy",
+    "logsumexp",
+    "alternatives.logprob",
     *(
         f"marginals.{name}"
         for name in ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")

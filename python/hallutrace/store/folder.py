@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hallutrace.errors import DamagedError, InputError, NotARunError, StorageError
+from hallutrace.errors import DamagedError, InputError, NotARunError, StorageError, UnrecordedError
 from hallutrace.paths import expanded
 from hallutrace.store.claims import left_behind, links
 from hallutrace.store.failures import FailureLog
-from hallutrace.store.records import SCHEMA, CommitRecord, Manifest, differences, read_json
+from hallutrace.store.records import CommitRecord, Manifest, differences
 
-__all__ = ["SCHEMA", "CommitRecord", "Manifest", "Run", "differences"]
+__all__ = ["CommitRecord", "Manifest", "Run", "differences"]
 
 MANIFEST = "manifest.json"
 FOLDERS = ("shards", "partial", "labels")
@@ -82,18 +82,7 @@ class Run:
                 f"Expected a run in {self.folder}, got {found} - "
                 "give the folder that `hallutrace extract` wrote"
             )
-        content = read_json(path)
-        try:
-            manifest = Manifest(content["identity"], content["facts"])
-            matches = content["schema"] == SCHEMA and content["fingerprint"] == manifest.fingerprint
-        except (KeyError, TypeError):
-            matches = False
-        if not matches:
-            raise DamagedError(
-                f"Expected a manifest of schema {SCHEMA} that matches its fingerprint, got another "
-                f"in {path} - restore it from a copy"
-            )
-        return manifest
+        return Manifest.read(path)
 
     def begin(self, manifest: Manifest) -> bool:
         """Makes the folders, and the manifest where there is none.
@@ -157,6 +146,30 @@ class Run:
 
         name = f"{record.name}.json"
         write_new(self.partial / name, self.shards / name, record.to_json())
+
+    def take_published(self, name: str, fingerprint: str) -> CommitRecord | None:
+        """The record of a finished shard, made of the shard; None where there is no such shard.
+
+        For a shard that a kill left without its record. Every byte of it is checked, and its name
+        is made durable, so that the record may be committed.
+
+        Raises:
+            DamagedError: it is damaged.
+            UnrecordedError: it is of another run, or another shard.
+        """
+        from hallutrace._core import take_published
+
+        found = take_published(self.folder, name)
+        if found is None:
+            return None
+        record = CommitRecord.of_shard(*found)
+        if (record.name, record.fingerprint) != (name, fingerprint):
+            raise UnrecordedError(
+                f"Expected the shard {name} of the run {fingerprint} at {self.shard_path(name)}, "
+                f"got {record.name} of {record.fingerprint} - move it away, and the same command "
+                "makes the shard"
+            )
+        return record
 
     def records(self) -> list[CommitRecord]:
         """All commit records, in the order of their names."""

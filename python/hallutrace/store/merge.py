@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 import random
 import shutil
@@ -20,7 +19,6 @@ from hallutrace.errors import (
     IdentityError,
     InputError,
     StorageError,
-    UnrecordedError,
 )
 from hallutrace.store.claims import UNKNOWN_COUNT, Claim, Holder, claim
 from hallutrace.store.folder import CommitRecord, Manifest, Run
@@ -170,25 +168,20 @@ def subset(
                 continue
             with _claimed(part, record.name) as mine:
                 if part.record(record.name) is None:
-                    some = chosen[begin : begin + size]
-                    try:
-                        _copy(whole, some, part, record, mine.check)
-                    except UnrecordedError:
-                        with _set_aside(part, record.name):
-                            _copy(whole, some, part, record, mine.check)
+                    found = part.take_published(record.name, record.fingerprint)
+                    if found is None:
+                        _copy(whole, chosen[begin : begin + size], part, record, mine.check)
+                    elif (found.keys, found.indices) == (record.keys, record.indices):
+                        part.commit(found)
+                    else:
+                        raise InputError(
+                            f"Expected the finished shard {record.name} of {part.folder} to hold "
+                            "what a new subset would, got other traces: the run has changed since "
+                            "- subset into another folder, or delete this one first"
+                        )
     made = open_run(out)
     write_labels(made)
     return made
-
-
-@contextmanager
-def _set_aside(run: Run, name: str) -> Iterator[None]:
-    """Within it, a finished shard without its record is made again; kept if the new one differs."""
-    aside = run.partial / f"{name}.unrecorded"
-    run.shard_path(name).replace(aside)
-    yield
-    if filecmp.cmp(aside, run.shard_path(name), shallow=False):
-        aside.unlink()
 
 
 @contextmanager
@@ -307,8 +300,6 @@ def _part_record(
         digest="",
         keys=ids,
         indices=[whole.index_of(at) for at in chosen],
-        size=0,
-        checksum="",
         fingerprint=fingerprint,
         counts={"traces": len(chosen), "failures": 0},
         environment=whole.records[0].environment,
@@ -332,6 +323,7 @@ def _copy(
         record.name,
         f"{record.fingerprint}/{record.name}/{held}",
         len(chosen),
+        record.description(),
         edge_weight=types["sparsification"]["edge_dtype"],
         hidden=hidden,
     )
@@ -348,7 +340,7 @@ def _copy(
         counts["judged"] += bool(trace.references)
         counts["right"] += contains(trace.answer, trace.references)
     check()
-    size, checksum = writer.finish()
+    size, checksum = writer.finish(counts, record.indices, [])
     check()
     part.commit(replace(record, size=size, checksum=checksum, counts=counts))
     writer.forget()

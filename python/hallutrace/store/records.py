@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,8 @@ from typing import Any
 from hallutrace.canonical_json import canonical, digest, to_utf8
 from hallutrace.errors import DamagedError, IdentityError, StorageError
 
-SCHEMA = 1
-
-
-def fingerprint(identity: dict[str, Any]) -> str:
-    """16 hexadecimal digits that stand for an identity."""
-    return digest(identity).hex()[:16]
+SCHEMA = 2
+ANEW = "another version of hallutrace wrote it: extract it anew"
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,37 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for the identity in commit records."""
-        return fingerprint(self.identity)
+        """16 hexadecimal digits that stand for identity and facts, in the shards of the run."""
+        # As the file has them: names are text, and tuples are lists.
+        content = json.loads(canonical({"identity": self.identity, "facts": self.facts}))
+        return digest(content).hex()[:16]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Reads one.
+
+        Raises:
+            DamagedError: not a manifest, of another schema, or changed since it was written.
+        """
+        content = read_json(path)
+        try:
+            schema, told = content["schema"], content["fingerprint"]
+            manifest = cls(content["identity"], content["facts"])
+        except (KeyError, TypeError):
+            raise DamagedError(
+                f"Expected a manifest, got something else in {path} - restore it from a copy"
+            ) from None
+        if schema != SCHEMA:
+            raise DamagedError(
+                f"Expected a manifest of schema {SCHEMA}, got schema {schema} in {path} - {ANEW}"
+            )
+        if told != manifest.fingerprint:
+            raise DamagedError(
+                f"Expected identity and facts with the fingerprint {told}, as the manifest says of "
+                f"itself, got others ({manifest.fingerprint}) in {path} - something changed it: "
+                "restore it from a copy"
+            )
+        return manifest
 
     def to_json(self) -> bytes:
         """The file's content, readable."""
@@ -82,7 +107,7 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What makes a shard done.
+    """What makes a shard done; before it is, what is known of it so far.
 
     Attributes:
         name: of the shard, ``00042`` or ``retry-00000``.
@@ -94,29 +119,48 @@ class CommitRecord:
         indices: row in the source of each trace, as ``keys``.
         size: bytes of the shard.
         checksum: XXH3 of the shard, hexadecimal.
-        fingerprint: of the run's identity.
+        fingerprint: of the run's manifest.
         counts: traces, failures, answers that contain a reference, tokens.
-        environment: versions, device, threads; empty where a rebuilt record does not know them.
-        halvings: batches that were halved for want of memory, ``[batch, size]``; None where a
-            rebuilt record does not know whether there were any.
+        environment: versions, device, threads: text, whole numbers or None.
+        halvings: batches that were halved for want of memory, ``[batch, size]``.
     """
 
     name: str
     first: int
     questions: int
     digest: str
-    keys: list[list[Any]]
-    indices: list[int]
-    size: int
-    checksum: str
     fingerprint: str
-    counts: dict[str, int]
     environment: dict[str, Any]
-    halvings: list[list[int]] | None = field(default_factory=list)
+    keys: list[list[Any]] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    size: int = 0
+    checksum: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    halvings: list[list[int]] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """The file's content."""
         return canonical({"schema": SCHEMA, **asdict(self)}) + b"\n"
+
+    def description(self) -> str:
+        """What a shard is told of itself before it is written, as JSON."""
+        names = ("digest", "environment", "fingerprint", "first", "name", "questions")
+        return canonical({name: getattr(self, name) for name in names}).decode()
+
+    @classmethod
+    def of_shard(
+        cls, commit: str, keys: Iterable[tuple[int, str, int]], size: int, checksum: str
+    ) -> CommitRecord:
+        """The record of a finished shard, made of the shard alone.
+
+        Args:
+            commit: what its header says of it, as JSON.
+            keys: number, question id and sample of its traces.
+            size: bytes of the file.
+            checksum: of the file.
+        """
+        ordered = [[id_, sample] for _, id_, sample in sorted(keys)]
+        return cls(**json.loads(commit), keys=ordered, size=size, checksum=checksum)
 
     @classmethod
     def read(cls, path: Path) -> CommitRecord:
@@ -126,8 +170,14 @@ class CommitRecord:
             DamagedError: not a commit record.
         """
         content = read_json(path)
+        schema = content.pop("schema", None) if isinstance(content, dict) else None
+        if type(schema) is int and schema != SCHEMA:
+            raise DamagedError(
+                f"Expected a commit record of schema {SCHEMA}, got schema {schema} in {path} - "
+                f"{ANEW}"
+            )
         try:
-            if content.pop("schema") != SCHEMA or content["name"] != path.stem:
+            if schema is None or content["name"] != path.stem:
                 raise ValueError("another schema or name")
             record = cls(**content)
             record._check()
@@ -139,7 +189,7 @@ class CommitRecord:
         return record
 
     def _check(self) -> None:
-        """What is read is data from a stranger: nothing of it is believed to be of its type."""
+        """Validated on read: the file may be damaged or hostile."""
         numbers = (self.first, self.questions, self.size, *self.indices, *self.counts.values())
         texts = (self.digest, self.checksum, self.fingerprint)
         keys = [(id_, sample) for id_, sample in self.keys]
@@ -149,7 +199,7 @@ class CommitRecord:
             or any(type(id_) is not str or type(sample) is not int for id_, sample in keys)
             or "traces" not in self.counts
             or type(self.environment) is not dict
-            or type(self.halvings) not in (list, type(None))
+            or type(self.halvings) is not list
         ):
             raise ValueError("a field of another type")
         if len(self.keys) != len(self.indices):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from hallutrace._core import Shard
 from hallutrace.attention.edges import EdgeList
 from hallutrace.errors import DamagedError, InputError
+from hallutrace.model.answer_spans import AnswerSpan
+from hallutrace.questions import Generator
 from hallutrace.store.folder import Manifest
 
 # numpy has no bfloat16; its bits are read as these.
@@ -44,6 +47,19 @@ MEMBERS = (
     "finish_reason",
     "hidden",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """The K likeliest tokens in the place of each of A answer tokens, the likeliest first.
+
+    Attributes:
+        tokens: int32 [A, K], ids; of equally likely ones the lower comes first.
+        logprobs: float32 [A, K], log-probabilities as float16 keeps them, nats, temperature 1.
+    """
+
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
 
 
 class Trace:
@@ -129,7 +145,7 @@ class Trace:
     def _damaged(self, found: str) -> DamagedError:
         number, id_, _ = self.shard.keys()[self.position]
         return DamagedError(
-            f"Expected a trace of schema 1, got {found} of trace {number:05} ({id_!r}) - "
+            f"Expected a trace of schema 2, got {found} of trace {number:05} ({id_!r}) - "
             "restore its shard from a copy"
         )
 
@@ -180,6 +196,30 @@ class Trace:
         return list(self.meta["references"])
 
     @property
+    def choices(self) -> dict[str, str]:
+        """Label and text of each choice that the question offers; empty where there are none."""
+        return dict(self.meta.get("choices", []))
+
+    @property
+    def incorrect_answers(self) -> list[str]:
+        """Wrong answers that the source knows."""
+        return list(self.meta.get("incorrect_answers", []))
+
+    @property
+    def generator(self) -> Generator | None:
+        """What made an answer that was given, as far as its source says."""
+        made = self.meta.get("generator")
+        return None if made is None else Generator(made.get("model"), made.get("temperature"))
+
+    @property
+    def spans(self) -> list[AnswerSpan]:
+        """Spans of the answer that the source of a given answer labelled, in its order."""
+        return [
+            AnswerSpan(one["start"], one["end"], one["label"], (one["tokens"][0], one["tokens"][1]))
+            for one in self.meta.get("spans", [])
+        ]
+
+    @property
     def finish_reason(self) -> str:
         """``eos``, ``stop``, ``length``, or ``given``."""
         return str(self.meta["finish_reason"])
@@ -215,6 +255,29 @@ class Trace:
     def token_entropy(self) -> NDArray[np.float32]:
         """Entropy of the distribution each answer token was drawn from, float32 [A], nats."""
         return self.stored("token_entropy")
+
+    @property
+    def logsumexp(self) -> NDArray[np.float32]:
+        """Of the logits that each answer token was drawn from, float32 [A].
+
+        The logit of a token is its log-probability plus this.
+        """
+        return self.stored("logsumexp")
+
+    @property
+    def alternatives(self) -> Alternatives:
+        """The likeliest tokens in the place of each answer token, with their log-probabilities.
+
+        Raises:
+            InputError: a run without them.
+        """
+        if self.shard.tensor(self.position, "alternatives.token") is None:
+            raise InputError(
+                "Expected a trace with the likeliest tokens of each place, got one without - "
+                "extract with --alternatives 10"
+            )
+        logprobs = self.stored("alternatives.logprob").astype(np.float32)
+        return Alternatives(self.stored("alternatives.token"), logprobs)
 
     # Attention --------------------------------------------------------------------------------
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hallutrace._core import Shard
 from hallutrace.errors import HallutraceError
 from hallutrace.store.finite import FLOATS, count_not_finite
-from hallutrace.store.folder import CommitRecord, Run
+from hallutrace.store.folder import CommitRecord, Manifest, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
         DamagedError: a manifest that cannot be trusted.
     """
     run = Run(folder)
-    fingerprint = run.manifest().fingerprint
+    manifest = run.manifest()
     names = {path.stem for path in run.shards.glob("*.json")}
     seen: dict[tuple[str, int], str] = {}
     for name in sorted(names):
@@ -52,7 +52,7 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
         except HallutraceError as error:
             yield Finding(name, 0, str(error))
             continue
-        damage = damage_of(run, record, fingerprint, fast) or _repeated(record, seen)
+        damage = damage_of(run, record, manifest, fast) or _repeated(record, seen)
         yield Finding(name, len(record.keys), damage)
     for path in sorted(run.shards.glob("*.safetensors")):
         if path.stem not in names and not (run.partial / f"{path.stem}.claim").exists():
@@ -79,30 +79,47 @@ def _repeated(record: CommitRecord, seen: dict[tuple[str, int], str]) -> str | N
     return None
 
 
-def damage_of(run: Run, record: CommitRecord, fingerprint: str, fast: bool = False) -> str | None:
+def is_merged(manifest: Manifest) -> bool:
+    """Whether a run is made of other runs' shards, whose headers tell of those runs."""
+    return bool(manifest.identity.get("source", {}).get("kind") == "merge")
+
+
+def damage_of(run: Run, record: CommitRecord, manifest: Manifest, fast: bool = False) -> str | None:
     """What is wrong with a committed shard, and how to fix it; None where nothing is.
 
     Args:
         run: that it is of.
         record: its commit record.
-        fingerprint: of the run.
+        manifest: of the run.
         fast: header and size alone, not checksums and data.
     """
     path = run.shard_path(record.name)
     restore = "restore it from a copy, or delete it with its commit record and extract again"
-    if record.fingerprint != fingerprint:
+    if record.fingerprint != manifest.fingerprint:
         return (
-            f"Expected a shard of the run {fingerprint}, got one of {record.fingerprint} in {path} "
-            f"- {restore}"
+            f"Expected a shard of the run {manifest.fingerprint}, got one of {record.fingerprint} "
+            f"in {path} - {restore}"
         )
     try:
         shard = Shard(path)
-        told = {(key[0], key[1]) for key in record.keys}
-        held = {(id_, sample) for _, id_, sample in list(shard.keys())}
-        if shard.bytes != record.size or told != held:
+        told = CommitRecord.of_shard(shard.commit(), shard.keys(), shard.bytes, record.checksum)
+        if shard.bytes != record.size or told.keys != record.keys:
             return (
-                f"Expected {record.size} bytes and {len(told)} traces in {path}, as its commit "
-                f"record says, got {shard.bytes} bytes and {len(held)} traces - {restore}"
+                f"Expected {record.size} bytes and {len(record.keys)} traces in {path}, as its "
+                f"commit record says, got {shard.bytes} bytes and {len(told.keys)} traces - "
+                f"{restore}"
+            )
+        theirs = ("name", "fingerprint", "indices") if is_merged(manifest) else ()
+        differing = [
+            field.name
+            for field in fields(record)
+            if field.name not in theirs and getattr(told, field.name) != getattr(record, field.name)
+        ]
+        if differing:
+            return (
+                f"Expected a commit record that says what its shard says, got another "
+                f"{', '.join(differing)} than in the header of {path} - delete the record, and "
+                "`hallutrace repair` makes it again"
             )
         if not fast:
             shard.verify()

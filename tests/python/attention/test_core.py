@@ -17,6 +17,7 @@ from hallutrace import _core
 from hallutrace.errors import InputError, InternalError, StorageError, UnrecordedError
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.repair import repair
+from made_shards import begin_shard, finish_shard
 
 SETS = _core.instruction_sets()
 
@@ -127,8 +128,9 @@ def names_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("left", [None, "00001.safetensors", "00001.journal"])
-def test_a_finished_shard_without_its_record_is_kept_and_named(
-    run_extract: Extract, tmp_path: Path, left: str | None
+@pytest.mark.parametrize("again", ["extract", "repair"])
+def test_a_finished_shard_without_its_record_is_recorded_again(
+    run_extract: Extract, tmp_path: Path, left: str | None, again: str
 ) -> None:
     run_extract()
     run = tmp_path / "run"
@@ -136,12 +138,27 @@ def test_a_finished_shard_without_its_record_is_kept_and_named(
     (run / "shards" / "00001.json").unlink()
     if left:
         (run / "partial" / left).write_bytes(b"something else")
-    with pytest.raises(UnrecordedError, match=r"00001\.safetensors - `hallutrace repair` writes"):
+    if again == "repair":
+        list(repair(run))
+        assert run_extract().new_traces == 0
+    else:
+        assert run_extract().new_traces == 3
+    assert names_of(run) == whole
+    assert not list((run / "partial").iterdir())
+
+
+def test_a_finished_shard_of_another_run_is_kept_and_named(
+    run_extract: Extract, tmp_path: Path
+) -> None:
+    run_extract()
+    run_extract(out=tmp_path / "other", hidden_states="none")
+    run = tmp_path / "run"
+    (run / "shards" / "00001.json").unlink()
+    other = (tmp_path / "other" / "shards" / "00001.safetensors").read_bytes()
+    (run / "shards" / "00001.safetensors").write_bytes(other)
+    with pytest.raises(UnrecordedError, match=r"Expected the shard 00001 of the run [0-9a-f]{16}"):
         run_extract()
-    assert (run / "shards" / "00001.safetensors").read_bytes() == whole["00001.safetensors"]
-    list(repair(run))
-    assert run_extract().new_traces == 0
-    assert names_of(run).keys() == whole.keys()
+    assert (run / "shards" / "00001.safetensors").read_bytes() == other
 
 
 @pytest.mark.parametrize("left", [None, "00000.safetensors"])
@@ -169,15 +186,13 @@ def test_a_shard_that_was_finished_and_not_recorded_is_taken_as_it_is(
 
 
 def test_a_writer_is_spent_after_an_error_and_superseded_by_an_heir(tmp_path: Path) -> None:
-    for name in ("partial", "shards"):
-        (tmp_path / name).mkdir()
-    predecessor = _core.ShardWriter(tmp_path, "00000", "one", 1)
+    predecessor, record = begin_shard(tmp_path, "00000", 1)
     predecessor.check_names()
-    heir = _core.ShardWriter(tmp_path, "00000", "one", 1)
+    heir, _ = begin_shard(tmp_path, "00000", 1)
     predecessor.end_batch("nothing")
     with pytest.raises(StorageError, match="another process goes on with the shard"):
         predecessor.sync()
     with pytest.raises(StorageError, match="Expected a writer without errors"):
-        predecessor.finish()
+        predecessor.finish({}, [], [])
     heir.sync()
-    heir.finish()
+    finish_shard(heir, record, [])

@@ -130,7 +130,7 @@ def test_halueval() -> None:
         "hallucinated_answer": "h",
     }
     made = default_id("q", "k")
-    assert one(row) == Question(made, "q", ("r",), "k", 0, made)
+    assert one(row) == Question(made, "q", ("r",), "k", 0, made, incorrect_answers=("h",))
 
 
 @pytest.mark.parametrize("name", ["question", "query", "prompt"])
@@ -560,7 +560,8 @@ def test_digest_covers_all_but_the_index() -> None:
 def test_digest_is_the_same_for_ever() -> None:
     question = Question("a", "wer?", ("é",), None, 3, "a")
     canonical = (
-        '{"context":null,"group":"a","id":"a","question":"wer?","references":["é"],"responses":[]}'
+        '{"choices":[],"context":null,"generators":[],"group":"a","id":"a","incorrect_answers":[],'
+        '"question":"wer?","references":["é"],"responses":[],"spans":[]}'
     )
     assert question.digest() == hashlib.sha256(canonical.encode()).digest()
 

@@ -97,16 +97,8 @@ def test_a_lost_record_is_made_again(
         path.write_bytes(content)
     (found,) = repaired(run)
     assert (found.name, found.is_left) == (name, False)
-    assert found.action == (
-        f"its commit record made again from its {len(right.keys)} traces; "
-        "halvings unknown, and recorded as such"
-    )
-    # All but the halvings is what it was, byte for byte.
-    assert path.read_bytes() == replace(right, halvings=None).to_json()
-    assert b'"halvings":null' in path.read_bytes()
-    path.write_bytes(right.to_json())
+    assert found.action == f"its commit record made again from its {len(right.keys)} traces"
     assert files_of(run) == before
-    path.write_bytes(replace(right, halvings=None).to_json())
     assert is_whole(run)
     assert run_extract().new_traces == 0
     assert repaired(run) == []
@@ -118,9 +110,7 @@ def test_records_that_are_all_lost_are_made_again(run: Path, run_extract: Extrac
         (run / "shards" / f"{name}.json").unlink()
     found = repaired(run)
     assert [one.name for one in found] == SHARDS
-    assert all("environment and halvings unknown" in one.action for one in found)
-    made = [record_of(run, name) for name in SHARDS]
-    assert made == [replace(record, environment={}, halvings=None) for record in right]
+    assert [record_of(run, name) for name in SHARDS] == right
     assert is_whole(run)
 
     class Notes:
@@ -138,17 +128,6 @@ def test_records_that_are_all_lost_are_made_again(run: Path, run_extract: Extrac
     assert not any("environment" in note for note in Notes.notes)
 
 
-def test_environments_that_differ_are_not_chosen_from(run: Path) -> None:
-    for name, threads in [("00000", 1), ("00001", 2)]:
-        record = record_of(run, name)
-        changed = replace(record, environment={**record.environment, "threads": threads})
-        (run / "shards" / f"{name}.json").write_bytes(changed.to_json())
-    (run / "shards" / "00002.json").unlink()
-    (found,) = repaired(run)
-    assert "environment and halvings unknown" in found.action
-    assert record_of(run, "00002").environment == {}
-
-
 def larger_than_one(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of (model, batch, ...), without memory for batches above one."""
 
@@ -160,8 +139,9 @@ def larger_than_one(function: Callable[..., Any]) -> Callable[..., Any]:
     return fail
 
 
-def test_with_its_journal_a_record_is_what_it_would_have_been(
-    run_extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("journal", ["kept", "lost", "another"])
+def test_a_record_knows_of_halvings_whatever_becomes_of_the_journal(
+    run_extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
 ) -> None:
     monkeypatch.setattr(replay, "replay", larger_than_one(replay.replay))
     run_extract(out=tmp_path / "right")
@@ -178,7 +158,12 @@ def test_with_its_journal_a_record_is_what_it_would_have_been(
         patch.setattr(Run, "commit", stop)
         with pytest.raises(KeyboardInterrupt):
             run_extract()
-    assert (run / "partial" / "00001.journal").exists()
+    path = run / "partial" / "00001.journal"
+    assert path.exists()
+    if journal == "lost":
+        path.unlink()
+    if journal == "another":
+        path.write_text("something else")
     (found,) = repaired(run)
     assert found.action == "its commit record made again from its 3 traces"
     assert files_of(run).items() <= right.items()
@@ -186,36 +171,29 @@ def test_with_its_journal_a_record_is_what_it_would_have_been(
     assert files_of(run) == right
 
 
-def test_a_journal_that_says_otherwise_is_not_believed(run: Path) -> None:
-    (run / "shards" / "00001.json").unlink()
-    note = json.dumps({"keys": [[0, "q9", 0, 9]], "halvings": [[0, 7]]})
-    lines = [{"identity": "f/d/2"}, {"note": note}]
-    text = "".join(f"{0:016x} {json.dumps(line)}\n" for line in lines)
-    (run / "partial" / "00001.journal").write_text(text)
-    (found,) = repaired(run)
-    assert "halvings unknown" in found.action
-    assert record_of(run, "00001").halvings is None
-
-
-def test_a_record_on_its_way_is_taken_as_it_is(run: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"{", b""])
+def test_a_record_on_its_way_is_what_the_shard_says(run: Path, content: bytes | None) -> None:
     before = files_of(run)
     path = run / "shards" / "00001.json"
     path.rename(run / "partial" / "00001.json")
+    if content is not None:
+        (run / "partial" / "00001.json").write_bytes(content)
     (found,) = repaired(run)
     assert found.action == "its commit record made again from its 3 traces"
     assert files_of(run) == before
-    # Cut short, it is worth nothing.
-    path.rename(run / "partial" / "00001.json")
-    os.truncate(run / "partial" / "00001.json", 100)
+
+
+def test_a_record_that_its_shard_contradicts_is_named(run: Path) -> None:
+    path = run / "shards" / "00001.json"
+    changed = replace(record_of(run, "00001"), environment={"threads": 99})
+    path.write_bytes(changed.to_json())
     (found,) = repaired(run)
-    assert "halvings unknown" in found.action
-    # Of another shard, neither.
+    assert found.is_left
+    assert "got another environment than in the header of" in found.problem
+    assert found.action == "delete the record, and `hallutrace repair` makes it again"
     path.unlink()
-    other = replace(record_of(run, "00000"), name="00001")
-    (run / "partial" / "00001.json").write_bytes(other.to_json())
-    (found,) = repaired(run)
-    assert "halvings unknown" in found.action
-    assert files_of(run).keys() == before.keys()
+    assert [one.is_left for one in repaired(run)] == [False]
+    assert is_whole(run)
 
 
 def test_the_next_shards_are_extracted_as_if_nothing_had_been(
@@ -250,70 +228,28 @@ def failing(run_extract: Extract, questions: Path, tmp_path: Path) -> Callable[.
 
 @pytest.mark.parametrize("missing", [["00001"], ["00000", "00001"], ["00000"], SHARDS])
 @pytest.mark.parametrize("lost", [[0], [1], [2], [3], [5], [2, 3], [0, 1, 4, 5]])
-def test_the_source_tells_of_questions_that_failed(
-    failing: Callable[..., Path], questions: Path, lost: list[int], missing: list[str]
+def test_a_shard_tells_of_questions_that_failed(
+    failing: Callable[..., Path], lost: list[int], missing: list[str]
 ) -> None:
     run = failing(*lost)
     right = {name: record_of(run, name) for name in missing}
     for name in missing:
         (run / "shards" / f"{name}.json").unlink()
-    unknown = {"halvings": None} | ({"environment": {}} if missing == SHARDS else {})
-    found = repaired(run, questions=str(questions))
+    (run / "failures.jsonl").unlink()
+    found = repaired(run)
     assert not any(one.is_left for one in found)
     for name in missing:
-        assert record_of(run, name) == replace(right[name], **unknown)
+        assert record_of(run, name) == right[name]
 
 
-def test_without_its_source_a_record_is_not_guessed(
-    failing: Callable[..., Path], questions: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = failing(4)
-    right = record_of(run, "00001")
-    (run / "shards" / "00001.json").unlink()
-    before = shards_of(run)
-    (found,) = repaired(run)
-    assert found.is_left
-    assert "the traces of 00001 do not tell all that its record says" in found.problem
-    assert found.action == (
-        "name the file with --questions, or move the shard away, and the same "
-        "`hallutrace extract` makes it anew"
-    )
-    assert not (run / "shards" / "00001.json").exists()
-    assert before.items() <= shards_of(run).items()
-    # Another file is noticed.
-    rows = question_rows(7)
-    rows[3]["answers"] = ["other"]
-    (found,) = repaired(run, questions=str(write_lines(questions.with_name("b.jsonl"), rows)))
-    assert found.is_left
-    assert "Expected the questions that 00001 was made of, got others" in found.problem
-    # In its folder, the manifest's own name is enough.
-    monkeypatch.chdir(questions.parent)
-    (found,) = repaired(run)
-    assert not found.is_left
-    assert record_of(run, "00001") == replace(right, halvings=None)
-
-
-def test_without_failures_gaps_are_not_explained(
-    failing: Callable[..., Path], questions: Path
-) -> None:
-    run = failing(4)
-    (run / "shards" / "00001.json").unlink()
-    (run / "failures.jsonl").unlink()
-    (found,) = repaired(run, questions=str(questions))
-    assert found.is_left
-    assert "Expected traces and failures that tell the questions of 00001" in found.problem
-
-
-def test_a_shard_of_failures_alone_is_not_guessed(
+def test_a_shard_of_failures_alone_has_a_record_too(
     failing: Callable[..., Path], run_extract: Extract
 ) -> None:
     run = failing(3, 4, 5)
     right = files_of(run)
     (run / "shards" / "00001.json").unlink()
     (found,) = repaired(run)
-    assert found.is_left
-    assert found.action == "the same `hallutrace extract` makes the shard anew"
-    run_extract()
+    assert found.action == "its commit record made again from its 0 traces"
     assert files_of(run) == right
 
 
@@ -329,12 +265,12 @@ def test_the_record_of_retried_questions_is_made_again(
         """Has no memory for some of the questions."""
         lost = [prompts[row] for row in rows]
 
-        def replay(loaded: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        def without_memory(loaded: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
             if any(one.tokens[: len(prompt)] == prompt for one in batch for prompt in lost):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return whole(loaded, batch, *args, **kwargs)
 
-        monkeypatch.setattr(replay, "replay", replay)
+        monkeypatch.setattr(replay, "replay", without_memory)
 
     whole = replay.replay
     run_extract(out=tmp_path / "first")
@@ -350,13 +286,13 @@ def test_the_record_of_retried_questions_is_made_again(
     right = record_of(run, "retry-00000")
     assert (right.questions, right.counts["failures"]) == (2, len(still))
     (run / "shards" / "retry-00000.json").unlink()
-    (found,) = repaired(run, questions=str(questions))
+    (found,) = repaired(run)
     assert not found.is_left
-    assert record_of(run, "retry-00000") == replace(right, halvings=None)
+    assert record_of(run, "retry-00000") == right
 
 
 @pytest.mark.parametrize("missing", SHARDS[:2])
-def test_records_of_given_answers_need_their_source(
+def test_records_of_given_answers_are_made_again(
     run_extract: Extract, tmp_path: Path, missing: str
 ) -> None:
     rows = [
@@ -370,10 +306,8 @@ def test_records_of_given_answers_need_their_source(
     right = record_of(run, missing)
     (run / "shards" / f"{missing}.json").unlink()
     (found,) = repaired(run)
-    assert found.is_left
-    (found,) = repaired(run, questions=str(said))
     assert not found.is_left
-    assert record_of(run, missing) == replace(right, halvings=None)
+    assert record_of(run, missing) == right
 
 
 # What is never touched --------------------------------------------------------------------------
@@ -424,12 +358,12 @@ def test_a_record_that_the_disk_does_not_give_is_left(
 
 def test_a_record_of_a_later_schema_is_left(run: Path) -> None:
     path = run / "shards" / "00001.json"
-    path.write_text(path.read_text().replace('"schema":1', '"schema":2'))
+    path.write_text(path.read_text().replace('"schema":2', '"schema":3'))
     before = files_of(run)
     (found,) = repaired(run)
     assert (found.is_left, found.action) == (
         True,
-        "it is of schema 2: use a hallutrace that knows it",
+        "it is of schema 3: use a hallutrace that knows it",
     )
     assert files_of(run) == before
 
@@ -442,12 +376,13 @@ def test_shards_of_other_runs_are_left(run: Path, run_extract: Extract, tmp_path
     )
     (found,) = repaired(run)
     assert found.is_left
-    assert "got one of other layers or heads as 00001" in found.problem
-    # The same settings, but the questions of another place.
+    assert f"Expected a shard of the run {Run(run).manifest().fingerprint}" in found.problem
+    assert found.action == "it is of another run; move it away"
+    # The same run, but another shard of it.
     shutil.copyfile(run / "shards" / "00000.safetensors", run / "shards" / "00001.safetensors")
     (found,) = repaired(run)
     assert found.is_left
-    assert "Expected rows of the source between those of the shards around 00001" in found.problem
+    assert "Expected the shard 00001, got 00000 in its place" in found.problem
     (run / "shards" / "00001.safetensors").rename(run / "shards" / "mine.safetensors")
     found_now = repaired(run)
     assert [(one.name, one.is_left) for one in found_now] == [("mine", True)]
@@ -469,9 +404,10 @@ def test_a_run_made_of_others_is_made_of_them_again(
         right = files_of(out)
         (out / "shards" / "00000.json").unlink()
         (found,) = repaired(out)
-        assert found.is_left
-        assert f"the same `hallutrace {verb}` writes the record again" in found.action
-        make(out)
+        assert found.is_left == (verb == "merge")
+        if verb == "merge":
+            assert "the same `hallutrace merge` writes the record again" in found.action
+            make(out)
         assert {name: data for name, data in files_of(out).items() if "claim" not in name} == right
 
 
@@ -511,7 +447,7 @@ def test_a_repair_that_was_killed_is_repeated(
     (found,) = repaired(run)
     assert not found.is_left
     assert shards_of(run) == right
-    assert record_of(run, "00001") == replace(record, halvings=None)
+    assert record_of(run, "00001") == record
 
 
 # Claims -----------------------------------------------------------------------------------------
@@ -616,7 +552,7 @@ def test_a_finished_shard_without_journal_is_put_in_its_place(run: Path) -> None
     (found,) = repaired(run)
     assert not found.is_left
     assert shards_of(run) == right
-    assert record_of(run, "00001") == replace(record, halvings=None)
+    assert record_of(run, "00001") == record
 
 
 def test_a_shard_in_progress_is_left_to_extract(
@@ -626,7 +562,7 @@ def test_a_shard_in_progress_is_left_to_extract(
     shutil.rmtree(run)
     calls = 0
 
-    def replay(*args: Any, **kwargs: Any) -> Any:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 4:
@@ -635,7 +571,7 @@ def test_a_shard_in_progress_is_left_to_extract(
 
     whole = replay.replay
     with monkeypatch.context() as patch:
-        patch.setattr(replay, "replay", replay)
+        patch.setattr(replay, "replay", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_extract()
     partial = files_of(run)
@@ -674,8 +610,8 @@ def test_the_command_tells_what_it_does(run: Path, command: Callable[..., tuple[
     assert command(run, "--dry-run") == (
         0,
         "to repair  00001: a shard without its commit record in shards/00001.safetensors - its "
-        "commit record would be made again from its 3 traces; halvings unknown, and recorded as "
-        f"such\n{run}: 1 to repair, 0 cannot be repaired\n",
+        "commit record would be made again from its 3 traces\n"
+        f"{run}: 1 to repair, 0 cannot be repaired\n",
     )
     (run / "shards" / "00002.safetensors").write_bytes(b"damaged")
     code, out = command(run, "--json")

@@ -25,10 +25,11 @@ from hallutrace.extraction import trace_arrays
 from hallutrace.extraction.trace_arrays import HiddenChoice
 from hallutrace.model.loading import Loaded, load
 from hallutrace.store.finite import count_not_finite
-from hallutrace.store.folder import Run
+from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.reader import OPEN_SHARDS, ShardTraces, TraceStore
 from hallutrace.store.trace import MEMBERS, Trace
 from hallutrace.store.verify import verify_run
+from made_shards import begin_shard, finish_shard, made_up_scores
 from tiny_models import EOS, save_tiny
 
 Make = Callable[..., Path]
@@ -310,7 +311,7 @@ def test_layers_with_fewer_heads_are_padded_and_read_without_padding(tmp_path: P
     norms = [np.ones((1, 3), np.float32), np.ones((2, 3), np.float32)]
     score = np.zeros(1, np.float32)
     arrays = trace_arrays.arrays_of(
-        Replayed(layers, norms, score, score, None),
+        Replayed(layers, norms, made_up_scores(score, score, 2), None),
         [1, 2, 3],
         False,
         HiddenChoice("none", [], "int8"),
@@ -320,13 +321,10 @@ def test_layers_with_fewer_heads_are_padded_and_read_without_padding(tmp_path: P
     assert arrays["marginals.diagonal"][:, :, 0].tolist() == [[2, 2, 0], [3, 3, 3]]
     assert arrays["marginals.value_norm"][:, :, 0].tolist() == [[1, 0], [1, 1]]
 
-    for folder in ("partial", "shards"):
-        (tmp_path / folder).mkdir()
-    writer = ShardWriter(tmp_path, "00000", "made-up", 1)
+    writer, record = begin_shard(tmp_path, "00000", 1)
     meta = np.frombuffer(b'{"id":"q","sample":0}', np.uint8)
     writer.append(0, "q", 0, arrays | {"meta": meta})
-    writer.end_batch("")
-    writer.finish()
+    finish_shard(writer, record, ["q"])
     shard = Shard(tmp_path / "shards" / "00000.safetensors")
 
     class Manifest:
@@ -580,10 +578,11 @@ def forge(copy: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -
     change(arrays)
     for folder in ("partial", "shards"):
         (tmp_path / folder).mkdir()
-    writer = ShardWriter(tmp_path, "00002", "forged", 1)
+    right = CommitRecord.read(copy / "shards" / "00002.json")
+    writer = ShardWriter(tmp_path, "00002", "forged", 1, right.description())
     writer.append(0, "q6", 0, arrays)
     writer.end_batch("")
-    size, checksum = writer.finish()
+    size, checksum = writer.finish(right.counts, right.indices, right.halvings)
     shutil.copy(tmp_path / "shards" / "00002.safetensors", copy / "shards")
     return {"size": size, "checksum": checksum}
 

@@ -1,4 +1,24 @@
-"""What is found in a run, and what is done about it; see :mod:`hallutrace.store.repair`."""
+"""What can be made good in a run without the model: lost records, and what kills leave behind.
+
+====================================  ============================================================
+found                                 done
+====================================  ============================================================
+no commit record, or one that cannot  the record is made again from the shard, whose header says
+be read, over a good shard            all of it but size and checksum
+a finished shard in ``partial``       moved to its place, and its record made again
+without journal
+a journal without its shard, a shard  removed: nothing can go on from them
+in progress without its journal
+a second name of a committed shard,   removed
+its journal, record and claims
+claims of dead processes              given up; links of a chain are removed once it is committed
+stray temporary files                 removed where no process is at work
+damaged shards, other runs' shards    left as they are, and named
+====================================  ============================================================
+
+A shard with its journal is in progress, and nothing is wrong with it: ``extract`` goes on there.
+Every change is made under a claim of its own, so that no process is at work on the same shard.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hallutrace._core import Shard, publish
-from hallutrace.errors import HallutraceError, StorageError
-from hallutrace.retry import Retry
+from hallutrace.errors import HallutraceError, InputError, StorageError
 from hallutrace.store.claims import (
     UNKNOWN_COUNT,
     Claim,
@@ -22,9 +41,9 @@ from hallutrace.store.claims import (
     links,
     living,
 )
-from hallutrace.store.folder import SCHEMA, CommitRecord, Run
-from hallutrace.store.repair.rebuild import Rebuilder, Rebuilt
-from hallutrace.store.verify import damage_of
+from hallutrace.store.folder import CommitRecord, Run
+from hallutrace.store.records import SCHEMA
+from hallutrace.store.verify import damage_of, is_merged
 
 NAME = re.compile(r"(retry-)?\d{5,}")
 STRAYS = ("manifest-*.json", ".clock-*", ".released-*")
@@ -47,21 +66,44 @@ class Finding:
     is_left: bool = False
 
 
+def repair(folder: str | Path, *, dry_run: bool = False) -> Iterator[Finding]:
+    """Repairs a run, shard after shard; every byte of it is checked on the way.
+
+    Args:
+        folder: of the run.
+        dry_run: change nothing, and tell what would be done.
+
+    Yields:
+        A finding for each thing that was wrong; none for a run that is whole.
+
+    Raises:
+        NotARunError: no run in that folder.
+        DamagedError: a manifest that cannot be trusted.
+        StorageError: the file system refused.
+    """
+    run = Run(Path(folder))
+    try:
+        yield from Repairer(run, dry_run).repair_all()
+    except OSError as error:
+        if isinstance(error, HallutraceError):
+            raise
+        raise StorageError(
+            f"Expected to repair {run.folder}, got: {error.strerror or error} - nothing committed "
+            "was touched; mend the file system and repair again"
+        ) from None
+
+
 class Repairer:
     """One repair of a run.
 
     Args:
         run: to be repaired.
         dry_run: change nothing.
-        questions: as for :func:`hallutrace.store.repair.repair`.
-        retry: likewise.
     """
 
-    def __init__(self, run: Run, dry_run: bool, questions: str | None, retry: Retry) -> None:
+    def __init__(self, run: Run, dry_run: bool) -> None:
         self._run, self._dry_run = run, dry_run
-        manifest = run.manifest()
-        self._fingerprint = manifest.fingerprint
-        self._rebuilder = Rebuilder(run, manifest, questions, retry)
+        self._manifest = run.manifest()
         self._records: dict[str, CommitRecord] = {}
         self._unreadable: set[str] = set()
 
@@ -112,7 +154,7 @@ class Repairer:
             return
         record = self._records.get(name)
         if record is not None:
-            damage = damage_of(self._run, record, self._fingerprint)
+            damage = damage_of(self._run, record, self._manifest)
             if damage:
                 yield Finding(name, *_in_two(damage), is_left=True)
             else:
@@ -161,7 +203,7 @@ class Repairer:
                     mine.done = True
                 return  # another process has finished it meanwhile
             try:
-                rebuilt = self._rebuilder.rebuild(name, path, self._ours(), self._begun(name))
+                record = self._made_again(name, path)
             except StorageError:
                 raise
             except HallutraceError as error:
@@ -169,15 +211,40 @@ class Repairer:
                 yield Finding(name, f"{problem}: {found}", action, is_left=True)
                 return
             if mine is not None:
-                self._commit(name, path, rebuilt.record)
+                self._commit(name, path, record)
                 mine.done = True
-        self._records[name] = rebuilt.record
-        yield Finding(name, problem, self._told(rebuilt))
+        self._records[name] = record
+        verb = "would be made again" if self._dry_run else "made again"
+        told = f"its commit record {verb} from its {len(record.keys):,} traces"
+        yield Finding(name, problem, told)
 
-    def _ours(self) -> dict[str, CommitRecord]:
-        """The records that are of this run."""
-        ours = self._fingerprint
-        return {name: one for name, one in self._records.items() if one.fingerprint == ours}
+    def _made_again(self, name: str, path: Path) -> CommitRecord:
+        """The record that a shard tells of; every byte of it is checked.
+
+        Raises:
+            DamagedError: the shard is damaged.
+            InputError: it is another shard than its name says, or of another run.
+        """
+        shard = Shard(path)
+        shard.verify()
+        record = CommitRecord.of_shard(shard.commit(), shard.keys(), shard.bytes, shard.digest())
+        if is_merged(self._manifest):
+            raise InputError(
+                f"Expected a run whose shards are its own, got one merged of others in "
+                f"{self._run.folder} - the same `hallutrace merge` writes the record again"
+            )
+        ours = self._manifest.fingerprint
+        if record.fingerprint != ours:
+            raise InputError(
+                f"Expected a shard of the run {ours}, got one of {record.fingerprint} as {name} - "
+                "it is of another run; move it away"
+            )
+        if record.name != name:
+            raise InputError(
+                f"Expected the shard {name}, got {record.name} in its place - rename it, or move "
+                "it away"
+            )
+        return record
 
     def _commit(self, name: str, path: Path, record: CommitRecord) -> None:
         if name in self._unreadable:
@@ -187,18 +254,6 @@ class Repairer:
         self._run.commit(record)
         for kind in ("safetensors", "journal"):
             (self._run.partial / f"{name}.{kind}").unlink(missing_ok=True)
-
-    def _told(self, rebuilt: Rebuilt) -> str:
-        verb = "would be made again" if self._dry_run else "made again"
-        traces = len(rebuilt.record.keys)
-        unknown = " and ".join(rebuilt.unknown)
-        rest = f"; {unknown} unknown, and recorded as such" if unknown else ""
-        return f"its commit record {verb} from its {traces:,} traces{rest}"
-
-    def _begun(self, name: str) -> list[int]:
-        """Numbers of shards that are there in part."""
-        waiting = set(self._names()) - set(self._records) - {name}
-        return [int(one) for one in waiting if one.isdecimal()]
 
     # Leftovers --------------------------------------------------------------------------------
 
