@@ -574,7 +574,7 @@ def test_a_shard_in_the_place_of_another_is_damage(copy: Path) -> None:
 def forge(copy: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     """Puts another shard in the place of q6's, with right checksums; what its record should say."""
     trace = hallutrace.open(copy)["q6"]
-    arrays = {name: trace._array(name) for name in TENSORS}
+    arrays = {name: trace.stored(name) for name in TENSORS}
     change(arrays)
     for folder in ("partial", "shards"):
         (tmp_path / folder).mkdir()
