@@ -58,7 +58,7 @@ def measure(folder: Path, traces: int) -> list[tuple[str, float, str]]:
     def iterate() -> None:
         for trace in store:
             for name in ("hidden", "edges.key", "edges.weight", "marginals.mass"):
-                trace._array(name)
+                trace.stored(name)
 
     return [
         (f"tensors in the shard ({path.stat().st_size / 1e6:.1f} MB)", len(tensors), ""),

@@ -61,8 +61,8 @@ class ParsedRow:
 def default_id(question: str, context: str | None) -> str:
     """The id of a question that has none: `q` and 16 hexadecimal digits.
 
-    It depends on the question and its context single_row, so it is the same in every file, whatever
-    else is there; equal questions have equal ids.
+    They begin the SHA-256 of the canonical JSON `[question, context]`, so they are the same in every
+    file, whatever else is there; equal questions have equal ids.
     """
     return "q" + digest([question, context]).hex()[:16]
 

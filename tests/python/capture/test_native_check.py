@@ -153,7 +153,7 @@ def test_logits_of_all_rows_serve_where_the_head_cannot_be_reached(
     other = None if without == "no embeddings" else torch.nn.Linear(1, 1)
     monkeypatch.setattr(loaded.model, "get_output_embeddings", lambda: other)
     (found,) = replay(loaded, [text], Reduction())
-    assert abs(found.logprob - due.logprob).max() <= 1e-5
+    assert abs(found.scores.logprob - due.scores.logprob).max() <= 1e-5
 
 
 def test_a_head_that_is_called_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,10 +143,13 @@ def test_scores_are_those_of_eager_logits(architecture: str, temper: str) -> Non
         logp = torch.log_softmax(output.logits[0, text.prompt_tokens - 1 : -1].float(), -1)
         answer = torch.tensor(text.tokens[text.prompt_tokens :])
         expected = logp.gather(1, answer[:, None])[:, 0]
-        assert replayed.logprob.dtype == replayed.token_entropy.dtype == np.float32
-        assert far(replayed.logprob, expected) <= 10 * TOLERANCES[temper]
+        scores = replayed.scores
+        assert scores.logprob.dtype == scores.entropy.dtype == scores.logsumexp.dtype == np.float32
+        assert far(scores.logprob, expected) <= 10 * TOLERANCES[temper]
+        whole = torch.logsumexp(output.logits[0, text.prompt_tokens - 1 : -1].double(), -1)
+        assert far(scores.logsumexp, whole) <= 10 * TOLERANCES[temper]
         entropy = torch.distributions.Categorical(logits=logp.double()).entropy()
-        assert far(replayed.token_entropy, entropy) <= 10 * TOLERANCES[temper]
+        assert far(scores.entropy, entropy) <= 10 * TOLERANCES[temper]
 
 
 @each_case

@@ -135,7 +135,7 @@ def test_any_reader_of_safetensors_opens_every_shard(run_extract: Extract) -> No
                 assert shard.get_tensor(name).numel() >= 0
         numbers = {name.split(".")[0] for name in names}
         assert len(numbers) == record_of(folder, path.stem).counts["traces"]
-        assert json.loads(metadata)["schema"] == 1
+        assert json.loads(metadata)["schema"] == 2
 
 
 def test_the_same_again_is_the_same_bytes(
@@ -252,12 +252,12 @@ import os, signal, sys, warnings
 from hallutrace.capture import replay
 from hallutrace import ExtractConfig, extract
 whole, calls = replay.replay, []
-def replay(*args, **kwargs):
+def killed(*args, **kwargs):
     calls.append(1)
     if len(calls) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(*args, **kwargs)
-replay.replay = replay
+replay.replay = killed
 extract(ExtractConfig.from_options(eval(sys.argv[1])))
 """
 
@@ -610,6 +610,7 @@ def test_states_that_float16_cannot_hold_fail_their_question_alone(
         ("logprob", "that are not (nan) in `logprob`, the first of answer token 0"),
         ("impossible", "(-inf) in `logprob`, the first of answer token 0"),
         ("token_entropy", "(inf) in `token_entropy`"),
+        ("logsumexp", "(inf) in `logsumexp`"),
         ("value_norm", "(nan) in `value_norm` of layer 1 of those with attention"),
         ("received_mean", "(nan) in `received_mean` of layer 1 of those with attention"),
         ("hidden", "(inf) in the hidden states of layer 2"),
@@ -650,11 +651,17 @@ def spoiled(replayed: replay.Replayed, broken: str) -> replay.Replayed:
         states = replayed.hidden.clone()
         states[2, 1, 3] = float("inf")
         return dataclasses.replace(replayed, hidden=states)
-    if broken in ("logprob", "impossible", "token_entropy"):
-        name = "logprob" if broken == "impossible" else broken
-        values = getattr(replayed, name).copy()
-        values[0] = {"logprob": np.nan, "impossible": -np.inf, "token_entropy": np.inf}[broken]
-        return dataclasses.replace(replayed, **{name: values})
+    if broken in ("logprob", "impossible", "token_entropy", "logsumexp"):
+        name, value = {
+            "logprob": ("logprob", np.nan),
+            "impossible": ("logprob", -np.inf),
+            "token_entropy": ("entropy", np.inf),
+            "logsumexp": ("logsumexp", np.inf),
+        }[broken]
+        values = getattr(replayed.scores, name).copy()
+        values[0] = value
+        scores = dataclasses.replace(replayed.scores, **{name: values})
+        return dataclasses.replace(replayed, scores=scores)
     if broken == "value_norm":
         norms = [norm.copy() for norm in replayed.value_norms]
         norms[1][0, 2] = np.nan

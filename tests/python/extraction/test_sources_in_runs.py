@@ -56,7 +56,7 @@ def test_the_command_prints_it_as_it_is(
     assert code == 0 and "not read: `[/red]`, `context`." in out
     code, out, _ = command("plan", *options, "--json")
     assert (
-        json.loads(out)["understood"]
+        json.loads(out)["source"]
         == open_questions(str(questions), columns_off("context")).describe()
     )
 

@@ -13,7 +13,7 @@ import torch
 import hallutrace
 from conftest import Extract, question_rows, write_lines
 from hallutrace import third_party
-from hallutrace.capture import replay
+from hallutrace.capture import replay, token_scores
 from hallutrace.errors import InputError, ModelError, StorageError
 from hallutrace.model import generate
 from hallutrace.model.generate import Decoding
@@ -124,8 +124,8 @@ def test_what_ends_a_run_still_does(
 def test_a_fault_of_ours_keeps_its_traceback(
     run_extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # `_score` is ours, and fails by itself where logits are not what it expects.
-    monkeypatch.setattr(replay, "SCORED", "many")
+    # `score` is ours, and fails by itself where logits are not what it expects.
+    monkeypatch.setattr(token_scores, "SCORED", "many")
     with pytest.raises(TypeError) as raised:
         run_extract(limit=1)
     assert third_party.is_ours(raised.value)

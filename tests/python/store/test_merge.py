@@ -27,7 +27,7 @@ def bytes_of(trace: Trace) -> dict[str, bytes]:
     """All tensors of a trace."""
     names = ("edges.offset", "edges.indptr", "edges.key", "edges.weight", "hidden", "meta")
     names += ("tokens", "logprob", "token_entropy", "marginals.mass", "marginals.diagonal")
-    return {name: trace._array(name).tobytes() for name in names}
+    return {name: trace.stored(name).tobytes() for name in names}
 
 
 def assert_whole(folder: Path) -> None:

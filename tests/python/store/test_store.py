@@ -35,7 +35,8 @@ from tiny_models import EOS, save_tiny
 Make = Callable[..., Path]
 
 TENSORS = [
-    *("tokens", "logprob", "token_entropy", "hidden", "meta"),
+    *("tokens", "logprob", "token_entropy", "logsumexp", "hidden", "meta"),
+    *("alternatives.token", "alternatives.logprob"),
     *(f"edges.{name}" for name in ("offset", "indptr", "key", "weight")),
     *(
         f"marginals.{name}"
@@ -520,7 +521,7 @@ def test_a_flipped_bit_is_found_where_it_is_read(
     with pytest.raises(DamagedError) as raised:
         read(store[4])
     assert str(raised.value) == (
-        f"Expected a shard of schema 1, got bytes that their checksum does not know in `{name}` "
+        f"Expected a shard of schema 2, got bytes that their checksum does not know in `{name}` "
         f"of trace 00001 in {copy / 'shards' / '00001.safetensors'} - "
         "restore the file from a copy, or delete it with its commit record and extract again"
     )
@@ -574,7 +575,7 @@ def test_a_shard_in_the_place_of_another_is_damage(copy: Path) -> None:
 def forge(copy: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     """Puts another shard in the place of q6's, with right checksums; what its record should say."""
     trace = hallutrace.open(copy)["q6"]
-    arrays = {name: trace._array(name) for name in TENSORS}
+    arrays = {name: trace.stored(name) for name in TENSORS}
     change(arrays)
     for folder in ("partial", "shards"):
         (tmp_path / folder).mkdir()
@@ -659,18 +660,20 @@ def test_a_broken_record_or_manifest_is_damage(copy: Path) -> None:
         hallutrace.open(copy)
     record.write_bytes(b"{}")
     with pytest.raises(
-        DamagedError, match="Expected a commit record of schema 1, got 'schema' in "
+        DamagedError, match="Expected a commit record of schema 2, got another schema or name in "
     ):
         hallutrace.open(copy)
     record.write_bytes(content)
     manifest = copy / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"top_k": 16', '"top_k": 17'))
-    with pytest.raises(DamagedError) as raised:
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole.replace(b'"top_k": 16', b'"top_k": 17'))
+    told = "Expected identity and facts with the fingerprint .* got others .* restore it from a copy"
+    with pytest.raises(DamagedError, match=told):
         hallutrace.open(copy)
-    assert str(raised.value) == (
-        "Expected a manifest of schema 1 that matches its fingerprint, got another in "
-        f"{manifest} - restore it from a copy"
-    )
+    # Facts belong to it too.
+    manifest.write_bytes(whole.replace(b'"hidden_size": ', b'"hidden_size": 1'))
+    with pytest.raises(DamagedError, match=told):
+        hallutrace.open(copy)
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
