@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hallutrace.commands.arguments import (
+from hallutrace.commands.common_options import (
     AsJson,
     LabelName,
     Limit,
@@ -19,9 +19,9 @@ from hallutrace.commands.arguments import (
     completes,
     detector_names,
 )
+from hallutrace.commands.console import ERR, print_json, same_command, styled
 from hallutrace.commands.evaluation_table import show_evaluation
-from hallutrace.commands.live import FitsDisplay
-from hallutrace.commands.text import ERR, print_json, same_command, styled
+from hallutrace.commands.progress_display import FitsDisplay
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded

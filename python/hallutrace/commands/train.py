@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hallutrace.commands.arguments import (
+from hallutrace.commands.common_options import (
     AsJson,
     LabelName,
     Limit,
@@ -19,7 +19,7 @@ from hallutrace.commands.arguments import (
     completes,
     detector_names,
 )
-from hallutrace.commands.text import (
+from hallutrace.commands.console import (
     ERR,
     OUT,
     command,

@@ -166,7 +166,7 @@ def test_evaluate_refuses_before_any_work(
 def test_evaluate_goes_on_after_ctrl_c(
     command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hallutrace.commands.live import FitsDisplay
+    from hallutrace.commands.progress_display import FitsDisplay
 
     out, ended = tmp_path / "report", FitsDisplay.end
 

@@ -18,7 +18,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from hallutrace.commands.pipes import PipedConsole
+from hallutrace.commands.closed_pipes import PipedConsole
 from hallutrace.escaping import cell, command, plain, visible
 
 __all__ = ["cell", "command", "plain", "visible"]
