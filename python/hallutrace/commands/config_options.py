@@ -98,7 +98,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     panel = extra.get("panel") if isinstance(extra, dict) else None
     default = field.get_default(call_default_factory=True)
     text = field.description or ""
-    if default not in (None, (), {}, False):
+    if default is not False and default not in (None, (), {}):
         text += f" (default: {default})"
     text = f"{text[:1].upper()}{text[1:]}."
     about: dict[str, Any] = {"help": text, "rich_help_panel": panel, "show_default": False}
