@@ -18,7 +18,7 @@ from hallutrace.commands.console import (
     command,
     plain,
     print_json,
-    same_command,
+    stopping,
     styled,
 )
 from hallutrace.commands.progress_display import ExtractionDisplay
@@ -48,18 +48,9 @@ def run_extract(
     from hallutrace.extraction.pipeline import extract
 
     quiet_libraries(is_small=config.model == "demo")
-    try:
-        with ExtractionDisplay(ERR) as reporter:
-            summary = extract(config, reporter)
-    except KeyboardInterrupt:
-        ERR.print(
-            styled(
-                "\nStopped. Committed shards are safe; the one in progress continues "
-                "after its last synced batch.\nTo go on: ",
-                (same_command(), "bold"),
-            )
-        )
-        raise SystemExit(130) from None
+    kept = "Committed shards are safe; the one in progress continues after its last synced batch."
+    with stopping(kept), ExtractionDisplay(ERR) as reporter:
+        summary = extract(config, reporter)
     if as_json:
         print_json({**asdict(summary), "folder": str(summary.folder)})
         return

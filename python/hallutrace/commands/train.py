@@ -26,7 +26,7 @@ from hallutrace.commands.console import (
     duration,
     plain,
     print_json,
-    same_command,
+    stopping,
     styled,
 )
 from hallutrace.errors import InputError
@@ -133,18 +133,9 @@ def run_train(
         f"{detector}: {len(train):,} traces to train on, {len(validation):,} for validation, "
         f"{left:,} left for testing"
     )
-    try:
+    with stopping("A detector that is trained in epochs goes on after the last of them."):
         _fit(untrained, train, validation, printer, out)
         finished = _finish(untrained, validation, provenance)
-    except KeyboardInterrupt:
-        ERR.print(
-            styled(
-                "\nStopped. A detector that is trained in epochs goes on after the last of them.\n"
-                "To go on: ",
-                (same_command(), "bold"),
-            )
-        )
-        raise SystemExit(130) from None
     finished.write(out)
     untrained.save(out)
     seconds = time.monotonic() - began
