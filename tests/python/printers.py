@@ -21,12 +21,13 @@ from hallutrace.commands import (
     extract,
     inspect,
     label,
+    merge,
     plan,
     repair,
-    rework,
+    subset,
     verify,
 )
-from hallutrace.commands.faults import tell
+from hallutrace.commands.exit_codes import report_error
 from hallutrace.errors import InputError
 from hallutrace.escaping import cell
 from hallutrace.escaping import plain as one_line
@@ -113,7 +114,7 @@ def extraction(patch: Patch, texts: list[str]) -> list[str]:
 
     patch.setattr(extract, "config_of", lambda *_: Made(model=texts[2], retry_failed=True))
     patch.setattr("hallutrace.extraction.pipeline.extract", extracted)
-    extract.run_extract(None, None, {}, as_json=False)
+    extract.run_extract()
     return [*map(cell, texts), one_line(texts[2]), one_line(str(folder))]
 
 
@@ -216,7 +217,7 @@ def merging(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(
         "hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model", texts[2:])
     )
-    rework.run_merge([Path("run")], Path("out"))
+    merge.run_merge([Path("run")], Path("out"))
     return [one_line(texts[1]), *map(one_line, texts[2:])]
 
 
@@ -225,7 +226,7 @@ def subsetting(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(
         "hallutrace.store.merge.subset", lambda *_, **__: Store(path_of(texts[0]), texts[1])
     )
-    rework.run_subset(Path("run"), Path("out"))
+    subset.run_subset(Path("run"), Path("out"))
     return [one_line(texts[1])]
 
 
@@ -256,19 +257,19 @@ def agreeing(patch: Patch, texts: list[str]) -> list[str]:
 @printer
 def mistakes(patch: Patch, texts: list[str]) -> list[str]:
     for text in texts:
-        assert tell(InputError(text)) == 2
+        assert report_error(InputError(text)) == 2
     return [text for text in map(one_line, texts) if "⏎" not in text and len(text) < 1000]
 
 
 @printer
 def faults(patch: Patch, texts: list[str]) -> list[str]:
     for text in texts[:2]:
-        assert tell(RuntimeError(text)) == 1
+        assert report_error(RuntimeError(text)) == 1
     return [text for text in map(one_line, texts[:2]) if "⏎" not in text and len(text) < 1000]
 
 
 @printer
 def refusals(patch: Patch, texts: list[str]) -> list[str]:
     for text in texts:
-        assert tell(typer.BadParameter(text, param_hint=texts[0])) == 2
+        assert report_error(typer.BadParameter(text, param_hint=texts[0])) == 2
     return [text for text in map(one_line, texts) if "⏎" not in text and len(text) < 1000]

@@ -15,17 +15,18 @@ from hallutrace.commands import (
     extract,
     inspect,
     label,
+    merge,
     plan,
     repair,
-    rework,
     score,
+    subset,
     train,
     verify,
 )
-from hallutrace.commands.arguments import add_to
-from hallutrace.commands.faults import tell
-from hallutrace.commands.pipes import PIPE_CLOSED, end_writing
-from hallutrace.commands.text import OUT, is_unicode, prepare_streams
+from hallutrace.commands.closed_pipes import PIPE_CLOSED, end_writing
+from hallutrace.commands.common_options import add_to
+from hallutrace.commands.console import OUT, is_unicode, prepare_streams
+from hallutrace.commands.exit_codes import report_error
 
 COMPLETION = "_HALLUTRACE_COMPLETE"  # the variable by which a shell asks for completions
 
@@ -110,11 +111,11 @@ add_to(
     "hallutrace label runs/demo --from anna.csv",
     "hallutrace label runs/demo --agreement contains anna",
 )
-add_to(app, "merge", rework.run_merge, "hallutrace merge runs/a runs/b --out runs/both")
+add_to(app, "merge", merge.run_merge, "hallutrace merge runs/a runs/b --out runs/both")
 add_to(
     app,
     "subset",
-    rework.run_subset,
+    subset.run_subset,
     "hallutrace subset runs/demo --label contains=1 --out runs/hallucinated",
     "hallutrace subset runs/demo --where 'prompt_length < 30' --sample 50 --out runs/short",
 )
@@ -173,5 +174,5 @@ def main() -> NoReturn:
         end_writing()
         raise SystemExit(PIPE_CLOSED) from None
     except BaseException as error:
-        raise SystemExit(tell(error)) from None
+        raise SystemExit(report_error(error)) from None
     raise SystemExit(0)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hallutrace.commands.arguments import AsJson, DetectorFolder, completes
-from hallutrace.commands.text import ERR, OUT, plain, print_json, styled
+from hallutrace.commands.common_options import AsJson, DetectorFolder, completes
+from hallutrace.commands.console import ERR, OUT, plain, print_json, styled
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import IdentityError, InputError
 
@@ -74,7 +74,7 @@ def run_ask(
     with tempfile.TemporaryDirectory(prefix="hallutrace-") as folder:
         config = _config(question, context, options, provenance, Path(folder))
         ERR.print(f"Loading the model {plain(config.model)} ...")
-        from hallutrace.commands.library_notes import quiet_libraries
+        from hallutrace.commands.library_warnings import quiet_libraries
         from hallutrace.extraction.pipeline import extract
 
         quiet_libraries(is_small=config.model == "demo")

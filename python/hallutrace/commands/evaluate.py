@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hallutrace.commands.arguments import (
+from hallutrace.commands.common_options import (
     AsJson,
     LabelName,
     Limit,
@@ -19,9 +19,9 @@ from hallutrace.commands.arguments import (
     completes,
     detector_names,
 )
+from hallutrace.commands.console import ERR, print_json, stopping
 from hallutrace.commands.evaluation_table import show_evaluation
-from hallutrace.commands.live import FitsDisplay
-from hallutrace.commands.text import ERR, print_json, same_command, styled
+from hallutrace.commands.progress_display import FitsDisplay
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded
@@ -153,23 +153,10 @@ def run_evaluate(
     if overwrite:
         _clear(folder)
     began = time.monotonic()
-    try:
-        with FitsDisplay(ERR) as observer:
-            evaluation = evaluating.evaluate(
-                material,
-                plan,
-                folder / FITS,
-                processes=jobs or _processes(),
-                observer=observer,
-            )
-    except KeyboardInterrupt:
-        ERR.print(
-            styled(
-                "\nStopped. Fits that were finished are kept.\nTo go on: ",
-                (same_command(), "bold"),
-            )
+    with stopping("Fits that were finished are kept."), FitsDisplay(ERR) as observer:
+        evaluation = evaluating.evaluate(
+            material, plan, folder / FITS, processes=jobs or _processes(), observer=observer
         )
-        raise SystemExit(130) from None
     evaluating.write_report(evaluation, label, folder)
     if as_json:
         print_json(evaluating.to_json(evaluation, label))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from hallutrace.commands.text import OUT, cell, duration, plain, styled
+from hallutrace.commands.console import OUT, cell, duration, plain, styled
 
 if TYPE_CHECKING:
     from hallutrace.detect.evaluation import Evaluation

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from hallutrace.commands.arguments import AsJson
-from hallutrace.commands.live import ExtractionDisplay
-from hallutrace.commands.options import ConfigFile, Preset, config_of, config_options
-from hallutrace.commands.text import (
+from hallutrace.commands.common_options import AsJson
+from hallutrace.commands.config_options import ConfigFile, Preset, config_of, config_options
+from hallutrace.commands.console import (
     ERR,
     OUT,
     bytes_text,
@@ -19,9 +18,10 @@ from hallutrace.commands.text import (
     command,
     plain,
     print_json,
-    same_command,
+    stopping,
     styled,
 )
+from hallutrace.commands.progress_display import ExtractionDisplay
 from hallutrace.escaping import python_literal
 
 if TYPE_CHECKING:
@@ -44,22 +44,13 @@ def run_extract(
     """
     config = config_of(preset, config_file, options)
     ERR.print(f"Loading torch, transformers and the model {plain(config.model)} ...")
-    from hallutrace.commands.library_notes import quiet_libraries
+    from hallutrace.commands.library_warnings import quiet_libraries
     from hallutrace.extraction.pipeline import extract
 
     quiet_libraries(is_small=config.model == "demo")
-    try:
-        with ExtractionDisplay(ERR) as reporter:
-            summary = extract(config, reporter)
-    except KeyboardInterrupt:
-        ERR.print(
-            styled(
-                "\nStopped. Committed shards are safe; the one in progress continues "
-                "after its last synced batch.\nTo go on: ",
-                (same_command(), "bold"),
-            )
-        )
-        raise SystemExit(130) from None
+    kept = "Committed shards are safe; the one in progress continues after its last synced batch."
+    with stopping(kept), ExtractionDisplay(ERR) as reporter:
+        summary = extract(config, reporter)
     if as_json:
         print_json({**asdict(summary), "folder": str(summary.folder)})
         return

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 from rich.table import Table
 
-from hallutrace.commands.arguments import AsJson, RunFolder
-from hallutrace.commands.text import (
+from hallutrace.commands.common_options import AsJson, RunFolder
+from hallutrace.commands.console import (
     OUT,
     bytes_text,
     decimal,

@@ -10,8 +10,8 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from hallutrace.commands.arguments import AsJson, RunFolder, choices, completes
-from hallutrace.commands.text import (
+from hallutrace.commands.common_options import AsJson, RunFolder, choices, completes
+from hallutrace.commands.console import (
     ERR,
     OUT,
     cell,

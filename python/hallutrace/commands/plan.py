@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from hallutrace.commands.arguments import AsJson
-from hallutrace.commands.options import ConfigFile, Preset, config_of, config_options
-from hallutrace.commands.text import OUT, bytes_text, duration, plain, print_json
+from hallutrace.commands.common_options import AsJson
+from hallutrace.commands.config_options import ConfigFile, Preset, config_of, config_options
+from hallutrace.commands.console import OUT, bytes_text, duration, plain, print_json
 
 if TYPE_CHECKING:
     from hallutrace.config import ExtractConfig
@@ -39,7 +39,7 @@ def run_plan(
     Needs only the model's configuration: no weights, and for presets no network.
     """
     config = config_of(preset, config_file, options)
-    from hallutrace.commands.library_notes import quiet_libraries
+    from hallutrace.commands.library_warnings import quiet_libraries
     from hallutrace.extraction import estimate
 
     quiet_libraries(is_small=True)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hallutrace.commands.arguments import AsJson, RunFolder
-from hallutrace.commands.text import ERR, OUT, plain, print_json, styled
+from hallutrace.commands.common_options import AsJson, RunFolder
+from hallutrace.commands.console import ERR, OUT, plain, print_json, styled
 
 
 def run_repair(

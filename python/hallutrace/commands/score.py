@@ -16,8 +16,8 @@ from rich.text import Text
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import to_utf8
-from hallutrace.commands.arguments import DetectorFolder, RunFolder
-from hallutrace.commands.text import (
+from hallutrace.commands.common_options import DetectorFolder, RunFolder
+from hallutrace.commands.console import (
     ERR,
     OUT,
     decimal,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hallutrace.commands.arguments import (
+from hallutrace.commands.common_options import (
     AsJson,
     LabelName,
     Limit,
@@ -19,14 +19,14 @@ from hallutrace.commands.arguments import (
     completes,
     detector_names,
 )
-from hallutrace.commands.text import (
+from hallutrace.commands.console import (
     ERR,
     OUT,
     command,
     duration,
     plain,
     print_json,
-    same_command,
+    stopping,
     styled,
 )
 from hallutrace.errors import InputError
@@ -133,18 +133,9 @@ def run_train(
         f"{detector}: {len(train):,} traces to train on, {len(validation):,} for validation, "
         f"{left:,} left for testing"
     )
-    try:
+    with stopping("A detector that is trained in epochs goes on after the last of them."):
         _fit(untrained, train, validation, printer, out)
         finished = _finish(untrained, validation, provenance)
-    except KeyboardInterrupt:
-        ERR.print(
-            styled(
-                "\nStopped. A detector that is trained in epochs goes on after the last of them.\n"
-                "To go on: ",
-                (same_command(), "bold"),
-            )
-        )
-        raise SystemExit(130) from None
     finished.write(out)
     untrained.save(out)
     seconds = time.monotonic() - began

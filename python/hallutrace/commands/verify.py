@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from hallutrace.commands.arguments import AsJson, RunFolder
-from hallutrace.commands.text import OUT, followed, plain, print_json, styled
+from hallutrace.commands.common_options import AsJson, RunFolder
+from hallutrace.commands.console import OUT, followed, plain, print_json, styled
 
 
 def run_verify(

@@ -1,7 +1,7 @@
 """The small model in the package: its folder, its questions and how to ask it.
 
-It knows one half of a made-up world and has never heard of the other, about which it answers
-just as fluently, and wrongly. `README.md` beside this file says how it was made and what its
+It was trained on one half of the facts of a made-up world, and answers questions about the other
+half just as fluently, and wrongly. `README.md` beside this file says how it was made and what its
 figures mean; `make demo-model` in the repository makes it again.
 """
 
@@ -22,7 +22,7 @@ FIGURES_FILE: Path = Path(__file__).parent / "figures.json"
 """What `make demo-figures` found for the model in the package."""
 
 PROMPT_TEMPLATE: str = "Q: {question}\nA:"
-"""How the model was trained to be asked; its answer begins with a space, ends with <eos>."""
+"""The format of questions in its training text; answers begin with a space, end with <eos>."""
 
 
 def read_questions(count: int | None = None) -> list[dict[str, Any]]:
@@ -34,6 +34,10 @@ def read_questions(count: int | None = None) -> list[dict[str, Any]]:
     Returns:
         Rows with `id`, `question`, `answers` (right ones, the canonical first), `group` (the entity
         asked about) and `held_out` (whether the fact was kept out of the training text).
+
+    Example:
+        >>> sorted(read_questions(1)[0])
+        ['answers', 'group', 'held_out', 'id', 'question']
     """
     with QUESTIONS_FILE.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in islice(lines, count)]

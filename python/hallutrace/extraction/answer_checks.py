@@ -1,4 +1,4 @@
-"""What is likely to be wrong with the answers of a run, said while it can still be stopped."""
+"""Warnings about the first answers of a run: cut short, empty, identical, or thinking."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.notices import Notices
 
-FIRST = 50  # answers after which it is judged
-LEAST = 8  # answers below which nothing is said
+FIRST = 50  # answers that are looked at
+LEAST = 8  # answers below which there are no warnings
 # How answers begin where a model thinks first: Qwen3, DeepSeek, gpt-oss, Mistral, Seed.
 _THINKING = re.compile(r"\s*(<think|<\|channel\|>analysis|\[THINK\]|<thought|<seed:think|◁think▷)")
 
 
 class AnswerChecks:
-    """Looks at the first generated answers of a run.
+    """Counts problems in the first generated answers of a run.
 
     Args:
-        notices: where findings go.
+        notices: receive the warnings.
         max_new_tokens: longest answer.
     """
 
@@ -30,7 +30,7 @@ class AnswerChecks:
         self._is_judged = False
 
     def see(self, question: str, answer: Answer, written: str) -> None:
-        """One answer more.
+        """Counts one answer.
 
         Args:
             question: its text.
@@ -50,11 +50,11 @@ class AnswerChecks:
 
     @property
     def is_judged(self) -> bool:
-        """Whether there is nothing more to see."""
+        """Whether all answers that are looked at were counted."""
         return self._is_judged
 
     def judge(self) -> None:
-        """Says what was found, unless answers are too few; later answers say nothing more."""
+        """Gives the warnings, unless there are too few answers; later answers are not counted."""
         if self._is_judged or self._seen < LEAST:
             return
         self._is_judged = True

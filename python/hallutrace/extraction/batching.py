@@ -1,31 +1,38 @@
-"""How the questions of a shard are dealt out to batches, and how large a batch may be."""
+"""The batches of a shard, and the batch size that fits into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-MEMORY_SHARE = 0.25  # of what is free, for the caches and logits of a batch
+MEMORY_SHARE = 0.25  # of the free memory, for the caches and logits of a batch
 LARGEST = {"cpu": 64, "cuda": 128}
 ASSUMED_PROMPT = 192  # tokens; the longest prompts of a shard share a batch
 
 
 def plan_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Batches of near lengths, from the shard alone, never from what is left to do.
+    """Batches of prompts of similar lengths.
+
+    They depend on the whole shard only, not on what of it is still to do, because results depend,
+    in their last bits, on the other prompts of a batch.
 
     Args:
         lengths: tokens of each prompt of the shard.
-        size: prompts a batch.
+        size: prompts per batch.
 
     Returns:
-        Places in ``lengths``; shorter prompts first, equal ones in their order.
+        Indices into ``lengths``; shorter prompts first, equal ones in their order.
+
+    Example:
+        >>> plan_batches([9, 3, 5], size=2)
+        [[1, 2], [0]]
     """
     order = sorted(range(len(lengths)), key=lambda at: (lengths[at], at))
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def cache_bytes_per_token(text_config: Any, bytes_per_element: int) -> int:
-    """Bytes of keys and values that one token leaves in the cache of a whole model."""
+    """Bytes of keys and values of one token in the cache of all layers."""
     heads = text_config.num_attention_heads
     key_heads = getattr(text_config, "num_key_value_heads", None) or heads
     width = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
@@ -35,18 +42,18 @@ def cache_bytes_per_token(text_config: Any, bytes_per_element: int) -> int:
 def auto_batch_size(
     text_config: Any, *, beams: int, new_tokens: int, bytes_per_element: int, device: str, free: int
 ) -> int:
-    """A power of two that a quarter of the free memory holds.
+    """The largest power of two that fits into a quarter of the free memory.
 
     Args:
         text_config: the model's configuration.
-        beams: sequences that one question keeps going.
+        beams: sequences per question.
         new_tokens: longest answer.
         bytes_per_element: of the cache.
         device: ``cpu`` or ``cuda``.
         free: bytes of memory that are free there.
 
     Returns:
-        Questions a batch, at least 1.
+        Questions per batch, at least 1.
     """
     cache = cache_bytes_per_token(text_config, bytes_per_element) * (ASSUMED_PROMPT + new_tokens)
     # Logits of a step in float32, and the copies that log-softmax and sorting make of them.

@@ -1,4 +1,4 @@
-"""What a shard counts while it is made."""
+"""Counts of traces, failures and tokens of a shard while it is made."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 
 from hallutrace.canonical_json import canonical
 
-INPUT_STAGES = ("prompt", "response")  # where a failure is the input's fault
+INPUT_STAGES = ("prompt", "response")  # where a failure is caused by the input
 COUNTS = ("traces", "failures", "judged", "right", "answer_tokens")
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one shard, or one batch of it, counted.
+    """Counts of one shard, or of one batch of it.
 
     Attributes:
         traces: that were written.
         failures: questions, or samples, that gave no trace.
-        broken: of those, failures that are not the input's fault.
+        broken: those of them that are not caused by the input.
         judged: answers of questions with references.
         right: of those, answers that contain one.
         answer_tokens: of all traces.
         keys: number in the shard, question id, sample and index in the source of each trace.
         halvings: ``[batch, size]`` of batches that were halved.
-        first_error: for the case that nothing works.
+        first_error: shown where every question fails.
     """
 
     traces: int = 0
@@ -38,7 +38,7 @@ class Tally:
     first_error: str = ""
 
     def add(self, other: Tally) -> None:
-        """Adds what another counted later."""
+        """Adds later counts."""
         first_error = self.first_error or other.first_error
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))

@@ -1,4 +1,4 @@
-"""Where a shard was made: what its last bits may depend on."""
+"""The environment of a shard: versions, device and threads, on which its last bits depend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an extraction did."""
+"""The summary of an extraction: traces, failures, bytes and time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hallutrace.store.folder import CommitRecord, Run
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an extraction did.
+    """Result of an extraction.
 
     Attributes:
         folder: the run.
@@ -45,9 +45,9 @@ class Summary:
 
 
 def still_failing(run: Run, records: Iterable[CommitRecord]) -> list[Failure]:
-    """The failures of a run that no later attempt has made good.
+    """The failures of a run for which no later attempt gave a trace.
 
-    A bad row may have the id of another one that has a trace, which makes it no better.
+    A bad row may have the id of a good row with a trace; it stays a failure.
     """
     records = list(records)
     done = {(key[0], key[1]) for record in records for key in record.keys}
@@ -64,12 +64,12 @@ def still_failing(run: Run, records: Iterable[CommitRecord]) -> list[Failure]:
 def summarize(
     run: Run, merged: int, *, is_retried: bool, new_traces: int, seconds: float, syncing: float
 ) -> Summary:
-    """What an extraction comes to, from the run as it is now.
+    """Summarizes a run as it is now.
 
     Args:
         run: the run.
         merged: identical duplicates in the source.
-        is_retried: whether failures were tried again, so that those left are worth listing.
+        is_retried: whether failures were tried again; the summary then lists those left.
         new_traces: see :class:`Summary`.
         seconds: likewise.
         syncing: likewise.

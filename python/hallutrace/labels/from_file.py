@@ -7,10 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from hallutrace.errors import InputError, StorageError
+from hallutrace.errors import InputError
 from hallutrace.questions.cell_values import described, identifier
 from hallutrace.questions.file_formats import open_file
 from hallutrace.questions.rows import MismatchError, row_location
+from hallutrace.questions.source import read_rows
 from hallutrace.store.label_files import Key, TraceLabel, finite
 
 MEANINGS: dict[str, int | None] = {
@@ -48,23 +49,20 @@ def read_label_file(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
     reader = open_file(str(path), "--from")
     found: dict[Key, TraceLabel] = {}
     first: dict[Key, str] = {}
-    try:
-        for raw in reader.rows():
-            where = row_location(reader.location, raw.index, raw.line)
-            if isinstance(raw.values, MismatchError):
-                raise raw.values.at(where)
-            try:
-                key, row = _row(dict(raw.values))
-            except ValueError as error:
-                raise InputError(f"{error}, in {where} - fix the row") from None
-            if found.setdefault(key, row) != row:
-                raise InputError(
-                    f"Expected one label of {key[0]!r}, sample {key[1]}, got others in "
-                    f"{first[key]} and {where} - remove one of the rows"
-                )
-            first.setdefault(key, where)
-    except OSError as error:
-        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
+    for raw in read_rows(reader):
+        where = row_location(reader.location, raw.index, raw.line)
+        if isinstance(raw.values, MismatchError):
+            raise raw.values.at(where)
+        try:
+            key, row = _row(dict(raw.values))
+        except ValueError as error:
+            raise InputError(f"{error}, in {where} - fix the row") from None
+        if found.setdefault(key, row) != row:
+            raise InputError(
+                f"Expected one label of {key[0]!r}, sample {key[1]}, got others in "
+                f"{first[key]} and {where} - remove one of the rows"
+            )
+        first.setdefault(key, where)
     if not found:
         raise InputError(f"Expected rows with `id` and `label`, got none, in {path} - add some")
     _check_known(path, found, set(keys))

@@ -73,7 +73,7 @@ class PromptChecks:
         if unknown:
             self._say(
                 "places",
-                f"nothing fills {', '.join(unknown)} in --prompt, which stays as it stands - "
+                f"nothing fills {', '.join(unknown)} in --prompt, which is kept as text - "
                 "it takes {question} and {context}.",
             )
         if self._chat and (marks := self._marks_in(template)):

@@ -29,7 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from hallutrace.errors import StorageError, SupersededError
+from hallutrace.atomic_files import storage_errors
+from hallutrace.errors import SupersededError
 from hallutrace.store.claim_files import (
     OWN_TOKENS,
     UNKNOWN_COUNT,
@@ -111,13 +112,9 @@ class Claim:
             SupersededError: another process took it over.
             StorageError: the file system refused, so that nobody can tell.
         """
-        try:
+        fix = "fix the file system, and run the same command again"
+        with storage_errors(f"check the claim {self._path}", fix):
             self._keep()
-        except OSError as error:
-            raise StorageError(
-                f"Expected to check the claim {self._path}, got: {error.strerror or error} - fix "
-                "the file system, and run the same command again"
-            ) from None
         if self._is_lost:
             name = self._chain.name.removesuffix(".claim")
             heir = last_holder(self._chain.parent, name)
@@ -198,14 +195,10 @@ def claim(folder: Path, name: str, questions: int) -> Claim | Holder:
     """
     me = Holder.me(questions)
     OWN_TOKENS.add(me.token)
+    fix = "make the folder writable, or copy the run to where it is"
     try:
-        found = _claim(folder / f"{name}.claim", me)
-    except OSError as error:
-        OWN_TOKENS.discard(me.token)
-        raise StorageError(
-            f"Expected to claim the shard {name} in {folder}, got: {error.strerror or error} - "
-            "make the folder writable, or copy the run to where it is"
-        ) from None
+        with storage_errors(f"claim the shard {name} in {folder}", fix):
+            found = _claim(folder / f"{name}.claim", me)
     except BaseException:
         OWN_TOKENS.discard(me.token)
         raise

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import canonical
-from hallutrace.errors import StorageError
 
 BAD_ROW = "question"  # the stage of a row that is no question, or contradicts another
 # Where another attempt may end otherwise.
@@ -73,12 +73,8 @@ class FailureLog:
         Raises:
             StorageError: the file cannot be read.
         """
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StorageError(f"Expected to read {self._path}, got: {error.strerror}") from None
+        with storage_errors(f"read {self._path}", "check the file and its permissions"):
+            content = self._path.read_bytes() if self._path.exists() else b""
         failures = {}
         for line in content.split(b"\n"):
             try:
@@ -111,19 +107,16 @@ class FailureLog:
         if not failure.traceback:
             del fields["traceback"]
         line = canonical(fields) + b"\n"
-        try:
-            with self._path.open("a+b") as file:
-                # A line that a kill cut short ends here, so that it does not swallow the next.
-                if file.tell() and not _ends_line(file):
-                    line = b"\n" + line
-                file.write(line)  # at once, as others may write as well
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(
-                f"Expected to write {self._path}, got: {error.strerror} - fix that; the same "
-                "command goes on with the run"
-            ) from None
+        with (
+            storage_errors(f"write {self._path}", "fix it; the same command continues the run"),
+            self._path.open("a+b") as file,
+        ):
+            # A line that a kill cut short ends here, so that it does not swallow the next.
+            if file.tell() and not _ends_line(file):
+                line = b"\n" + line
+            file.write(line)  # at once, as others may write as well
+            file.flush()
+            os.fsync(file.fileno())
         known[failure.key] = failure
 
 

@@ -1,4 +1,4 @@
-"""What lies in a run's ``labels``: rows, and beside them how they came about."""
+"""The files in a run's folder ``labels``: a label for each trace, and how the labels were made."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.errors import DamagedError, InputError, StorageError
+from hallutrace.errors import DamagedError, InputError
 from hallutrace.escaping import command
 from hallutrace.text_measures import how_to_make
 
@@ -24,11 +25,11 @@ Key = tuple[str, int]
 
 
 class TraceLabel(NamedTuple):
-    """What a protocol says of one trace.
+    """The label of one trace by one protocol.
 
     Attributes:
         label: 1 hallucinated, 0 right, None neither.
-        score: higher means more likely right; None where there is none.
+        score: higher means more likely right; None without a score.
     """
 
     label: int | None
@@ -36,10 +37,10 @@ class TraceLabel(NamedTuple):
 
 
 def path_of(folder: Path, name: str, suffix: str = ".jsonl") -> Path:
-    """Where the labels of a protocol lie in a run.
+    """The file of the labels of a protocol.
 
     Raises:
-        InputError: a name that is none, or a link that leads out of the run.
+        InputError: a name that is not allowed, or a link that leads out of the run.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
@@ -56,7 +57,7 @@ def path_of(folder: Path, name: str, suffix: str = ".jsonl") -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    """The protocols that a run has labels of; files whose names are none are passed over."""
+    """The protocols that a run has labels of; files with other names are ignored."""
     stems = (path.stem for path in (folder / "labels").glob("*.jsonl"))
     return sorted(stem for stem in stems if _NAME.fullmatch(stem))
 
@@ -73,7 +74,7 @@ def read(folder: str | os.PathLike[str], name: str) -> dict[Key, int | None]:
 
     Raises:
         InputError: the run has no labels of that name.
-        DamagedError: a row that is none; file and line are named.
+        DamagedError: a damaged row; file and line are named.
     """
     return {key: row.label for key, row in read_rows(Path(folder), name).items()}
 
@@ -90,44 +91,49 @@ def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
             f"`{command('hallutrace', 'label', folder, *how)}`"
         )
     rows: dict[Key, TraceLabel] = {}
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    key, row = _parsed(line)
-                    if key in rows:
-                        raise ValueError(f"{key[0]!r}, sample {key[1]}, again")
-                except (ValueError, RecursionError) as error:
-                    raise DamagedError(
-                        'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": '
-                        f"number or null}} once a trace, got {_got(error)} in {path}, line "
-                        f"{number} - fix the line, or make the labels again with --overwrite"
-                    ) from None
-                rows[key] = row
-    except OSError as error:
-        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
+    with _reading(path), path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                key, row = _parsed(line)
+                if key in rows:
+                    raise ValueError(f"{key[0]!r}, sample {key[1]}, again")
+            except (ValueError, RecursionError) as error:
+                raise DamagedError(
+                    'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": '
+                    f"number or null}} once a trace, got {_got(error)} in {path}, line "
+                    f"{number} - fix the line, or make the labels again with --overwrite"
+                ) from None
+            rows[key] = row
     return rows
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return storage_errors(f"read {path}", "check the file and its permissions")
 
 
 def _got(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError | json.JSONDecodeError | RecursionError):
-        return "what is no JSON"
+        return "something that is not JSON"
     return str(error)
 
 
 def _parsed(line: bytes) -> tuple[Key, TraceLabel]:
-    """A line as key and row; ValueError says what is wrong with it."""
+    """A line as key and row.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
     found = json.loads(line)
     if not isinstance(found, dict):
-        raise ValueError("no object")
+        raise ValueError("no JSON object")
     id_, sample = found.get("id"), found.get("sample")
     label, score = found.get("label", ...), found.get("score")
     if not isinstance(id_, str):
-        raise ValueError("another `id`")
+        raise ValueError("`id` that is not text")
     if type(sample) is not int or sample < 0:
-        raise ValueError("another `sample`")
+        raise ValueError("`sample` that is not a whole number from 0")
     if label is not None and (type(label) is not int or label not in (0, 1)):
-        raise ValueError("another `label`")
+        raise ValueError("`label` that is not 1, 0 or null")
     if score is not None:
         score = finite(score)
     return (id_, sample), TraceLabel(label, score)
@@ -140,31 +146,32 @@ def finite(value: Any) -> float:
         ValueError: not a number, or one that is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("another `score`")
+        raise ValueError("`score` that is not a number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError("a `score` that is not finite")
+        raise ValueError("`score` that is not finite")
     return number
 
 
 def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
-    """How the labels of a protocol came about; None where nothing says so.
+    """How the labels of a protocol were made; None where that is not known.
 
     Raises:
-        DamagedError: a file that says it in another way.
+        DamagedError: a damaged file, or one of another schema.
+        StorageError: a file that cannot be read.
     """
     path = path_of(folder, name, ".json")
     if not path.is_file():
         return None
+    with _reading(path):
+        text = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
         if content["schema"] != SCHEMA or not isinstance(content["parameters"], dict):
             raise ValueError
-    except OSError as error:
-        raise StorageError(f"Expected to read {path}, got: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError(
             f"Expected the parameters of labels, of schema {SCHEMA}, got something else in {path} "
@@ -195,18 +202,18 @@ def write_labels(
 ) -> bool:
     """Writes the labels of a protocol, each file whole or not at all.
 
-    A kill between the two leaves labels that nothing says the origin of, never with a wrong one.
+    A kill between the two files leaves labels of unknown origin, never of a wrong one.
 
     Args:
         folder: of the run.
         name: of the protocol.
-        rows: in the order in which they are to lie.
-        parameters: what decides them; labels of runs with the same may be merged. None where that
-            is not known: nothing is written beside the rows.
-        origin: what else there is to say of where they come from.
+        rows: in the order of the file.
+        parameters: how they were made; labels of runs with equal parameters can be merged. None
+            where that is not known: only the rows are written.
+        origin: further facts about where they come from.
 
     Returns:
-        Whether anything is other than it was.
+        Whether anything has changed.
 
     Raises:
         StorageError: the file system refused.
@@ -215,23 +222,23 @@ def write_labels(
         json.dumps({"id": id_, "sample": sample, "label": row.label, "score": row.score}) + "\n"
         for (id_, sample), row in rows.items()
     ).encode()
-    beside = None if parameters is None else _about(rows, parameters, origin)
-    path, told = path_of(folder, name), path_of(folder, name, ".json")
+    facts = None if parameters is None else _about(rows, parameters, origin)
+    path, about = path_of(folder, name), path_of(folder, name, ".json")
     with storage_errors(
         f"write the labels {path}",
         "what was there before is whole; make the folder writable, or copy the run to where it is",
     ):
-        if _content(path) == lines and _content(told) == beside:
+        if _content(path) == lines and _content(about) == facts:
             return False
         if _content(path) != lines:
-            if told.is_file():
-                told.unlink()
+            if about.is_file():
+                about.unlink()
                 atomic_files.sync_folder(path.parent)
             atomic_files.write(path, lines)
-        if beside is None:
-            told.unlink(missing_ok=True)
+        if facts is None:
+            about.unlink(missing_ok=True)
         else:
-            atomic_files.write(told, beside)
+            atomic_files.write(about, facts)
     return True
 
 

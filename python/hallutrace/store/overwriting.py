@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hallutrace.atomic_files import sync_folder
-from hallutrace.errors import HallutraceError, InputError, StorageError
+from hallutrace.atomic_files import storage_errors, sync_folder
+from hallutrace.errors import HallutraceError, InputError
 from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, living
 from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
 from hallutrace.text_measures import JUDGES
@@ -102,17 +102,12 @@ def _alone(run: Run) -> Iterator[None]:
             "does so as well - let it end, or choose another --out"
         )
     with mine:
+        task, fix = f"start {run.folder} over", "make the folder writable, or choose another --out"
         try:
-            yield
-        except OSError as error:
-            if isinstance(error, HallutraceError):
-                raise
-            raise StorageError(
-                f"Expected to start {run.folder} over, got: {error.strerror or error} - make the "
-                "folder writable, or choose another --out"
-            ) from None
+            with storage_errors(task, fix):
+                yield
         finally:
-            mine.done = True  # nobody needs to know who it was
+            mine.done = True  # the claim leaves no trace
 
 
 def _end(run: Run) -> None:

@@ -166,7 +166,7 @@ def test_evaluate_refuses_before_any_work(
 def test_evaluate_goes_on_after_ctrl_c(
     command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hallutrace.commands.live import FitsDisplay
+    from hallutrace.commands.progress_display import FitsDisplay
 
     out, ended = tmp_path / "report", FitsDisplay.end
 
@@ -252,7 +252,7 @@ def test_train_saves_a_detector_and_what_it_saw(
         parts = holdout(examples.labels, examples.groups, 3)
     train, validation = (examples.take(at) for at in parts)
     left = len(examples) - len(train) - len(validation)
-    assert f"{len(train)} traces to learn from, {len(validation)} for validation" in said
+    assert f"{len(train)} traces to train on, {len(validation)} for validation" in said
     assert f"{left} left for testing" in said
     learnt = TrainingTraces.read(out)
     assert learnt == TrainingTraces.of(train, validation)

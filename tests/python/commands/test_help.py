@@ -51,6 +51,12 @@ def test_each_option_is_explained_in_a_phrase(name: str) -> None:
             assert text.endswith("."), (name, one.name)
 
 
+def test_help_shows_defaults() -> None:
+    options = {one.name: one.help for one in GROUP.commands["extract"].params}
+    assert options["heads"].endswith("(default: mean).")
+    assert options["seed"] == "Seed of sampling (default: 0)."
+
+
 def test_help_shows_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         GROUP.commands["verify"].main(["--help"])

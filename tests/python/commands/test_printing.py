@@ -22,9 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 import hallutrace
+from hallutrace.commands.console import SafeConsole, print_data, print_json, right_aligned
 from hallutrace.commands.extract import _summary_text
-from hallutrace.commands.live import ExtractionDisplay, FitsDisplay
-from hallutrace.commands.text import SafeConsole, print_data, print_json, right_aligned
+from hallutrace.commands.progress_display import ExtractionDisplay, FitsDisplay
 from hallutrace.extraction.summary import Summary
 from hostile_texts import assert_harmless, hostile_text, without_space
 from printers_detect import PRINTERS

@@ -28,7 +28,7 @@ from conftest import RUN_OPTIONS, Extract, Notes, load_tiny, question_rows, writ
 from hallutrace import extract
 from hallutrace.capture import replay
 from hallutrace.commands.app import main
-from hallutrace.commands.live import ExtractionDisplay
+from hallutrace.commands.progress_display import ExtractionDisplay
 from hallutrace.errors import IdentityError, InputError
 from hallutrace.extraction import batching, resolved, shard, trace_arrays
 from hallutrace.extraction.environment import environment
@@ -715,7 +715,7 @@ def test_a_question_that_fails_counts_as_all_its_answers(
 
 def test_time_left_is_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), force_terminal=False, width=200)
-    monkeypatch.setattr("hallutrace.commands.live.PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("hallutrace.commands.progress_display.PLAIN_SECONDS", 0.0)
     live = ExtractionDisplay(console)
     live.begin(500, 0)
     live.advance(600, 900, 40, 640)

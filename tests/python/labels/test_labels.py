@@ -162,9 +162,9 @@ def test_a_label_file_with_a_score_that_is_not_finite_is_damage(run: Path) -> No
     path = run / "labels" / "ben.jsonl"
     for score in ("NaN", "Infinity", "-Infinity", "1e999"):
         path.write_text(f'{{"id": "same", "sample": 0, "label": 1, "score": {score}}}\n')
-        assert "a `score` that is not finite" in message(lambda: read(run, "ben"), DamagedError)
+        assert "`score` that is not finite" in message(lambda: read(run, "ben"), DamagedError)
     path.write_text('{"id": "same", "sample": 0, "label": NaN}\n')
-    assert "another `label`" in message(lambda: read(run, "ben"), DamagedError)
+    assert "`label` that is not 1, 0 or null" in message(lambda: read(run, "ben"), DamagedError)
 
 
 def test_a_score_at_the_threshold_is_right(run: Path) -> None:
@@ -413,25 +413,25 @@ def test_labels_that_are_not_there(run: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "got"),
     [
-        (b"", "what is no JSON"),
-        (b"{", "what is no JSON"),
-        (b'"\xff"', "what is no JSON"),
-        (b"[" * 100_000, "what is no JSON"),
-        (b"[]", "no object"),
-        (b'{"id": 7, "sample": 0, "label": 1}', "another `id`"),
-        (b'{"id": "x", "label": 1}', "another `sample`"),
-        (b'{"id": "x", "sample": -1, "label": 1}', "another `sample`"),
-        (b'{"id": "x", "sample": true, "label": 1}', "another `sample`"),
-        (b'{"id": "x", "sample": 0}', "another `label`"),
-        (b'{"id": "x", "sample": 0, "label": 2}', "another `label`"),
-        (b'{"id": "x", "sample": 0, "label": true}', "another `label`"),
-        (b'{"id": "x", "sample": 0, "label": 1.0}', "another `label`"),
-        (b'{"id": "x", "sample": 0, "label": 1, "score": "high"}', "another `score`"),
-        (b'{"id": "x", "sample": 0, "label": 1, "score": NaN}', "a `score` that is not finite"),
-        (b'{"id": "x", "sample": 0, "label": 1, "score": 1e999}', "a `score` that is not finite"),
+        (b"", "something that is not JSON"),
+        (b"{", "something that is not JSON"),
+        (b'"\xff"', "something that is not JSON"),
+        (b"[" * 100_000, "something that is not JSON"),
+        (b"[]", "no JSON object"),
+        (b'{"id": 7, "sample": 0, "label": 1}', "`id` that is not text"),
+        (b'{"id": "x", "label": 1}', "`sample` that is not a whole number from 0"),
+        (b'{"id": "x", "sample": -1, "label": 1}', "`sample` that is not a whole number from 0"),
+        (b'{"id": "x", "sample": true, "label": 1}', "`sample` that is not a whole number from 0"),
+        (b'{"id": "x", "sample": 0}', "`label` that is not 1, 0 or null"),
+        (b'{"id": "x", "sample": 0, "label": 2}', "`label` that is not 1, 0 or null"),
+        (b'{"id": "x", "sample": 0, "label": true}', "`label` that is not 1, 0 or null"),
+        (b'{"id": "x", "sample": 0, "label": 1.0}', "`label` that is not 1, 0 or null"),
+        (b'{"id": "x", "sample": 0, "label": 1, "score": "high"}', "`score` that is not a number"),
+        (b'{"id": "x", "sample": 0, "label": 1, "score": NaN}', "`score` that is not finite"),
+        (b'{"id": "x", "sample": 0, "label": 1, "score": 1e999}', "`score` that is not finite"),
         (
             b'{"id": "x", "sample": 0, "label": 1, "score": 1' + b"0" * 400 + b"}",
-            "a `score` that is not finite",
+            "`score` that is not finite",
         ),
         (b'{"id": "same", "sample": 0, "label": 1}', "'same', sample 0, again"),
     ],

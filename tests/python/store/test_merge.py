@@ -12,7 +12,7 @@ import pytest
 
 import hallutrace
 from conftest import question_rows, write_lines
-from hallutrace.commands.rework import condition_of
+from hallutrace.commands.subset import condition_of
 from hallutrace.errors import DamagedError, IdentityError, InputError
 from hallutrace.labels import label, read
 from hallutrace.store.claims import Claim, claim

@@ -6,12 +6,12 @@ import inspect
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
-from hallutrace.commands.arguments import choices, completes
+from hallutrace.commands.common_options import choices, completes
 from hallutrace.config import ExtractConfig
 from hallutrace.paths import expanded
 from hallutrace.presets import PRESETS
@@ -19,7 +19,7 @@ from hallutrace.presets import PRESETS
 NONE = "none"  # the value that takes the default of an option away
 
 Preset = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         help=f"Named settings of a whole experiment: {', '.join(sorted(PRESETS))}.",
         metavar="NAME",
@@ -27,7 +27,7 @@ Preset = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option(
         "--config",
         help="YAML file with options by name; options on the command line have precedence.",
@@ -98,16 +98,16 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     panel = extra.get("panel") if isinstance(extra, dict) else None
     default = field.get_default(call_default_factory=True)
     text = field.description or ""
-    if default not in (None, (), {}, False):
+    if default is not False and default not in (None, (), {}):
         text += f" (default: {default})"
     text = f"{text[:1].upper()}{text[1:]}."
     about: dict[str, Any] = {"help": text, "rich_help_panel": panel, "show_default": False}
     if field.annotation is bool:
         option = typer.Option(flag, **about)
-        kind: Any = Optional[bool]
+        kind: Any = bool | None
     else:
         option = typer.Option(flag, **choices(*_values(field.annotation)), **about)
-        kind = Optional[list[str]] if get_origin(field.annotation) is tuple else Optional[str]
+        kind = list[str] | None if get_origin(field.annotation) is tuple else str | None
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.cells import cell_len
@@ -18,7 +19,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from hallutrace.commands.pipes import PipedConsole
+from hallutrace.commands.closed_pipes import PipedConsole
 from hallutrace.escaping import cell, command, plain, visible
 
 __all__ = ["cell", "command", "plain", "visible"]
@@ -83,9 +84,19 @@ def right_aligned(text: str, cells: int) -> str:
     return " " * (cells - cell_len(shown)) + shown
 
 
-def same_command() -> str:
-    """The command line that this process was started with, to be pasted."""
-    return command("hallutrace", *sys.argv[1:])
+@contextmanager
+def stopping(text: str) -> Iterator[None]:
+    """Within it, Ctrl-C ends the command and shows how to go on.
+
+    Args:
+        text: what is kept.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = command("hallutrace", *sys.argv[1:])
+        ERR.print(styled(f"\nStopped. {text}\nTo go on: ", (again, "bold")))
+        raise SystemExit(130) from None
 
 
 def followed(steps: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from checkpoints import edit_json, edit_weights, save_bitsandbytes, save_fp8
 from conftest import question_rows, write_lines
 from hallutrace.commands.app import main
-from hallutrace.commands.library_notes import LibraryNotes
+from hallutrace.commands.library_warnings import LibraryNotes
 from tiny_models import save_tiny
 
 

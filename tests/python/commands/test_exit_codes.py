@@ -16,7 +16,7 @@ import pytest
 
 import hallutrace
 from hallutrace import ExtractConfig, extract
-from hallutrace.commands import faults
+from hallutrace.commands import exit_codes
 from hallutrace.errors import InputError
 from hostile_texts import assert_harmless
 
@@ -146,8 +146,8 @@ def stop(*_, **__):
 
 # An extraction that is stopped while it works, without the time that loading torch takes.
 WITHOUT_TORCH = """
-import sys, types, hallutrace.commands.library_notes, hallutrace.extraction
-hallutrace.commands.library_notes.quiet_libraries = lambda is_small: None
+import sys, types, hallutrace.commands.library_warnings, hallutrace.extraction
+hallutrace.commands.library_warnings.quiet_libraries = lambda is_small: None
 pipeline = types.ModuleType("pipeline")
 hallutrace.extraction.pipeline = sys.modules["hallutrace.extraction.pipeline"] = pipeline
 """
@@ -231,14 +231,14 @@ def test_every_exception_has_its_code(error: str, code: int) -> None:
 
 def test_the_place_for_reports_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     about = Message()
-    monkeypatch.setattr(faults, "metadata", lambda _: about)
-    assert "report it to the maintainers with the lines above" in faults.fault_line()
+    monkeypatch.setattr(exit_codes, "metadata", lambda _: about)
+    assert "report it to the maintainers with the lines above" in exit_codes.fault_line()
     about["Project-URL"] = "Homepage, https://example.org"
-    assert "report it at https://example.org with the lines above" in faults.fault_line()
+    assert "report it at https://example.org with the lines above" in exit_codes.fault_line()
     about["Project-URL"] = "Issues, https://example.org/issues"
-    assert "report it at https://example.org/issues with" in faults.fault_line()
+    assert "report it at https://example.org/issues with" in exit_codes.fault_line()
 
 
 def test_further_lines_of_a_message_are_set_in(capsys: pytest.CaptureFixture[str]) -> None:
-    assert faults.tell(InputError("Expected a\nError: b")) == 2
+    assert exit_codes.report_error(InputError("Expected a\nError: b")) == 2
     assert capsys.readouterr().err == "Error: Expected a\n  Error: b\n"

@@ -21,7 +21,7 @@ from typing import Any
 
 import typer
 
-from hallutrace.commands.text import ERR, plain
+from hallutrace.commands.console import ERR, plain
 from hallutrace.errors import HallutraceError
 from hallutrace.escaping import without_middle
 from hallutrace.package_versions import version_of
@@ -53,7 +53,7 @@ _REFUSALS = {
 }
 
 
-def tell(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Prints on standard error what ended a command.
 
     Args:
@@ -65,7 +65,7 @@ def tell(error: BaseException) -> int:
     if isinstance(error, HallutraceError):
         return _mistake(str(error))
     if isinstance(error, _ArgumentError):
-        return _tell_arguments(error)
+        return _report_arguments(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         ERR.print("\nStopped.")
         return STOPPED
@@ -101,7 +101,7 @@ def _mistake(text: str) -> int:
     return MISTAKE
 
 
-def _tell_arguments(error: Any) -> int:
+def _report_arguments(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed when it is made
         return MISTAKE
     context = getattr(error, "ctx", None)

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from hallutrace.commands.text import ERR, styled
+from hallutrace.commands.console import ERR, styled
 from hallutrace.model.library_errors import essence
 
 LONGEST = 300  # characters of a line

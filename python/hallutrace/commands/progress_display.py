@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hallutrace.commands.text import cell
+from hallutrace.commands.console import cell
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 
