@@ -62,7 +62,9 @@ def notebook(path: Path) -> str:
 def command_line() -> str:
     """The reference of all commands, as Markdown."""
     group = typer.main.get_group(app)
-    return "\n".join([_INTRODUCTION, *(_command(name, one) for name, one in group.commands.items())])
+    return "\n".join(
+        [_INTRODUCTION, *(_command(name, one) for name, one in group.commands.items())]
+    )
 
 
 def _command(name: str, command: Any) -> str:

@@ -17,6 +17,8 @@ UNTOLD = 0  # questions of a claim whose holder does not know how many its shard
 
 # What a file system without hard links says.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+if os.name == "nt":
+    _NO_LINKS.add(errno.EINVAL)  # FAT and exFAT
 HELD: set[str] = set()  # tokens of the claims of this process; its threads tell each other by them
 
 
