@@ -26,13 +26,13 @@ from hallutrace.capture import replay
 from hallutrace.store import processes
 from hallutrace.commands.app import main
 processes._namespace = lambda: "of-its-own"
-replay, calls = replay.replay, 0
+whole, calls = replay.replay, 0
 def stopping(*args, **kwargs):
     global calls
     calls += 1
     if calls == 2:
         os.kill(os.getpid(), signal.SIGSTOP)
-    return replay(*args, **kwargs)
+    return whole(*args, **kwargs)
 replay.replay = stopping
 main()
 """
