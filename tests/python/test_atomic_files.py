@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,27 @@ def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error), match=str(error)) as caught, storage_errors("write x", "fix"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_macos_syncs_past_the_cache_of_the_drive(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    asked: list[str] = []
+
+    def request(handle: int, command: int) -> None:
+        asked.append("full")
+        if not is_known:
+            raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", request)
+    monkeypatch.setattr(os, "fsync", lambda handle: asked.append("plain"))
+    write(path, b"new")
+    each = ["full"] if is_known else ["full", "plain"]
+    assert asked == 2 * each  # the file, then its folder
 
 
 @pytest.mark.parametrize("change", [atomic_files.remove, lambda path: write(path, b"new")])
