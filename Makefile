@@ -42,7 +42,7 @@ check-workflows: install  ## check the workflows of .github
 	PATH="$(BIN):$$PATH" actionlint
 
 docs: install  ## build the documents into site/, every link and name checked
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: install  ## all tests, of Rust and of Python; needs no network once installed, and no GPU
 	cargo test --quiet

@@ -1,6 +1,6 @@
 """Draws docs/images/trace.svg: the attention of one answer of the small model, from its trace.
 
-Run it as `python tools/draw_trace.py` once the package is installed (`make picture`).
+Run it as `make picture`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def drawn(trace: hallutrace.Trace) -> str:
             f'height="{height:.0f}" fill="{ANSWER}"/>'
         )
     captions = (
-        f"Layer {LAYER} of the small model: the {TOP_K} largest attention weights of each token, from "
-        "key to query",
+        f"Layer {LAYER} of the small model: the {TOP_K} largest attention weights of each token, "
+        "from key to query",
         "bars: probability of each answer token",
     )
     for number, caption in enumerate(captions):
@@ -89,7 +89,7 @@ def drawn(trace: hallutrace.Trace) -> str:
 
 
 def strongest(edges: hallutrace.EdgeList) -> list[tuple[int, int, float]]:
-    """Key, query and weight of the largest edges of each query; those of a token to itself aside."""
+    """Key, query and weight of the largest edges of each query, but for those to itself."""
     rows: dict[int, list[tuple[float, int]]] = {}
     for key, query, weight in zip(edges.keys, edges.queries, edges.weights, strict=True):
         if key != query:

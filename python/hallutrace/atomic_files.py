@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hallutrace.errors import HallutraceError, StorageError
+
+ON_WINDOWS = os.name == "nt"
+OPEN_ATTEMPTS = 8  # of replacing a file that another process reads: 1.3 seconds in all
 
 
 def write(path: Path, content: bytes) -> None:
@@ -37,13 +42,43 @@ def write(path: Path, content: bytes) -> None:
         with scratch.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+            _sync(file.fileno())
+        replace(scratch, path)
     except BaseException:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def replace(source: Path, path: Path) -> None:
+    """Gives a file a name that another may have, also while a reader has the other open.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    _while_open(lambda: source.replace(path))
+
+
+def remove(path: Path) -> None:
+    """Removes a file that may be missing, also while a reader has it open.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    _while_open(lambda: path.unlink(missing_ok=True))
+
+
+def _while_open(action: Callable[[], object]) -> None:
+    """Windows refuses to replace or remove a file that is open elsewhere: readers close it soon."""
+    for attempt in range(OPEN_ATTEMPTS):
+        try:
+            action()
+            return
+        except PermissionError:
+            if not ON_WINDOWS or attempt == OPEN_ATTEMPTS - 1:
+                raise
+            time.sleep(0.01 * 2**attempt)
 
 
 def sync_folder(folder: Path) -> None:
@@ -52,13 +87,26 @@ def sync_folder(folder: Path) -> None:
     Raises:
         OSError: the file system refused.
     """
-    if os.name == "nt":
+    if ON_WINDOWS:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _sync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Syncs a file or a folder; on macOS `fsync` alone leaves bytes in the cache of the drive."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+        except OSError:
+            pass  # a file system that has no such request, as over a network
+    os.fsync(handle)
 
 
 @contextmanager

@@ -377,6 +377,18 @@ mod tests {
         assert_eq!(cut.kind(), ErrorKind::UnexpectedEof);
     }
 
+    #[test]
+    fn an_open_file_is_known_again_under_another_name() {
+        for is_taken in [false, true] {
+            let (_folder, from, to) = files(is_taken);
+            let mut file = Disk.create(&from).unwrap();
+            file.write_at(b"ours", 0).unwrap();
+            assert!(file.is_at(&from).unwrap() && !file.is_at(&to).unwrap());
+            Disk.replace(&from, &to).unwrap();
+            assert!(file.is_at(&to).unwrap() && !file.is_at(&from).unwrap());
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn links_pipes_and_folders_are_no_files() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -18,6 +19,8 @@ from hallutrace.commands.app import main
 from hallutrace.model.loading import Loaded, describe
 from hallutrace.progress import Silent
 from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
 
 # Tiny models gain nothing from several threads, and lose much where cores are shared.
 torch.set_num_threads(1)

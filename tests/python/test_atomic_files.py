@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors, write
 from hallutrace.errors import InputError, StorageError
 
@@ -80,3 +84,57 @@ def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error), match=str(error)) as caught, storage_errors("write x", "fix"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_macos_syncs_past_the_cache_of_the_drive(
+    path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    asked: list[str] = []
+
+    def request(handle: int, command: int) -> None:
+        asked.append("full")
+        if not is_known:
+            raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", request)
+    monkeypatch.setattr(os, "fsync", lambda handle: asked.append("plain"))
+    write(path, b"new")
+    each = ["full"] if is_known else ["full", "plain"]
+    assert asked == 2 * each  # the file, then its folder
+
+
+@pytest.mark.parametrize("change", [atomic_files.remove, lambda path: write(path, b"new")])
+@pytest.mark.parametrize("refusals", [3, 1000])
+def test_windows_waits_for_a_reader_to_close_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], refusals: int
+) -> None:
+    write(path, b"old")
+    waits: list[float] = []
+    monkeypatch.setattr(atomic_files, "ON_WINDOWS", True)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name), path, refusals))
+    if refusals == 1000:
+        with pytest.raises(PermissionError):
+            change(path)
+        assert (path.read_bytes(), sum(waits) < 2) == (b"old", True)
+    else:
+        change(path)
+        assert (path.read_bytes() if path.exists() else b"new", len(waits)) == (b"new", refusals)
+
+
+def refusing(action: Callable[..., object], busy: Path, refusals: int) -> Callable[..., object]:
+    """An action on files that is refused so often as it concerns one of them."""
+    left = [refusals]
+
+    def refused(path: Path, *rest: object, **options: object) -> object:
+        if busy in (path, *rest) and left[0]:
+            left[0] -= 1
+            raise PermissionError(13, "The process cannot access the file")
+        return action(path, *rest, **options)
+
+    return refused

@@ -1,8 +1,8 @@
 """Every block of code in the documents is run as it stands, page by page, on the small model.
 
-The blocks of a page run in order, in one folder that has `runs/demo` in it: Python in one namespace, commands of
-hallutrace in this process. A block with `title="NAME"` is a file, which is put there first. A block that
-cannot run says why in a comment before it: `<!-- not run: REASON -->`.
+The blocks of a page run in order, in one folder that has `runs/demo` in it: Python in one
+namespace, commands of hallutrace in this process. A block with `title="NAME"` is a file, which is
+put there. A block that cannot run says why in a comment before it: `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\S*)(?: title=\"(?P<file>[^\"\n]+)\")?\n"
+    r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
+    r"^```(?P<language>\S*)(?: title=\"(?P<file>[^\"\n]+)\")?\n"
     r"(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )

@@ -52,7 +52,7 @@ def write(
         for name, data in ((ARRAYS, tensors), (FACTS, facts)):
             atomic_files.write(place / f"{name}.new", data)
         for name in (ARRAYS, FACTS):
-            (place / f"{name}.new").replace(place / name)
+            atomic_files.replace(place / f"{name}.new", place / name)
         atomic_files.sync_folder(place)
 
 

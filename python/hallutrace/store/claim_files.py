@@ -17,9 +17,11 @@ UNKNOWN_COUNT = 0  # questions of a claim whose holder does not know how many it
 
 # What a file system without hard links says.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-OWN_TOKENS: set[str] = (
-    set()
-)  # tokens of the claims of this process; its threads tell each other by them
+if os.name == "nt":
+    _NO_LINKS.add(errno.EINVAL)  # FAT and exFAT
+
+# Tokens of the claims of this process, by which its threads tell each other apart.
+OWN_TOKENS: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.errors import SupersededError
 from hallutrace.store.claim_files import (
@@ -172,11 +173,11 @@ class Claim:
     def _end(self) -> None:
         if self.done:
             for link in links(self._chain):
-                link.unlink(missing_ok=True)
+                atomic_files.remove(link)
         elif not self._is_lost and self._is_last():
             scratch = self._path.with_name(f".released-{self._holder.token}")
             scratch.write_bytes(content(replace(self._holder, released=True)))
-            scratch.replace(self._path)
+            atomic_files.replace(scratch, self._path)
 
 
 def claim(folder: Path, name: str, questions: int) -> Claim | Holder:

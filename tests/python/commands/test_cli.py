@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -252,6 +251,7 @@ class TestMistakes:
     def test_a_disk_that_takes_no_more(
         self, hallutrace: Command, options: list[str | Path], tmp_path: Path
     ) -> None:
+        resource = pytest.importorskip("resource")  # not on Windows
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import hallutrace
+from conftest import posix_only
 from hallutrace import ExtractConfig, extract
 from hallutrace.commands import exit_codes
 from hallutrace.errors import InputError
@@ -153,6 +154,7 @@ hallutrace.extraction.pipeline = sys.modules["hallutrace.extraction.pipeline"] =
 """
 
 
+@posix_only
 def test_ctrl_c_tells_how_to_go_on() -> None:
     words = ["extract", "--prompt", "[INST] {question} [/INST]", "--out", "my [run]'s"]
     stop = WITHOUT_TORCH + INTERRUPTED.format(
@@ -166,6 +168,7 @@ def test_ctrl_c_tells_how_to_go_on() -> None:
     assert shlex.split(last.removeprefix("To go on: ")) == ["hallutrace", *words]
 
 
+@posix_only
 @pytest.mark.parametrize(
     ("words", "module", "name"),
     [

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import hallutrace
+from conftest import posix_only
 from detect_runs import Made, causal_attention, plain_auroc, write_run
 from hallutrace.detect import Detector, Examples, load_examples, make, registry
 from hallutrace.detect.evaluation import (
@@ -477,6 +478,7 @@ def die_of_rauq(job: Any) -> Any:
 WORK = runner._work
 
 
+@posix_only
 def test_a_killed_worker_costs_its_row_alone(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,6 +511,7 @@ def killed_beside_others(job: Any) -> Any:
 MARK = "HALLUTRACE_TEST_MARK"
 
 
+@posix_only
 def test_a_fit_that_was_killed_beside_others_is_tried_alone(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 import hallutrace
-from conftest import RUN_OPTIONS, Extract, Notes, load_tiny, question_rows, write_lines
+from conftest import RUN_OPTIONS, Extract, Notes, load_tiny, posix_only, question_rows, write_lines
 from hallutrace import extract
 from hallutrace.capture import replay
 from hallutrace.commands.app import main
@@ -262,6 +262,7 @@ extract(ExtractConfig.from_options(eval(sys.argv[1])))
 """
 
 
+@posix_only
 def test_a_killed_run_goes_on_where_it_stopped(
     run_extract: Extract,
     uninterrupted: dict[str, bytes],

@@ -11,6 +11,7 @@ import pytest
 from hallutrace.model import malloc
 
 LARGE = 64 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 # In a process of its own: what the allocator has done before decides what it does.
 CHILD = f"""
 import ctypes
@@ -24,7 +25,7 @@ def process_keeps():
     block = libc.malloc({LARGE})
     ctypes.memset(block, 1, {LARGE})
     libc.free(ctypes.c_void_p(block))
-    resident = int(open("/proc/self/statm").read().split()[1]) * {os.sysconf("SC_PAGE_SIZE")}
+    resident = int(open("/proc/self/statm").read().split()[1]) * {PAGE}
     return resident > {LARGE}
 
 print(process_keeps())

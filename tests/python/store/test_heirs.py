@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import RUN_OPTIONS, Extract, Notes
+from conftest import RUN_OPTIONS, Extract, Notes, posix_only
 from hallutrace.store import claims, processes
 from hallutrace.store.claims import Claim, claim, last_holder
+
+pytestmark = posix_only
 
 # An extraction that stops itself in its second batch, in a namespace that others do not see.
 SUSPENDED = """

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import hallutrace
+from conftest import posix_only
 from hallutrace.store.failures import FailureLog
 from tiny_models import save_tiny
+
+pytestmark = posix_only
 
 QUESTIONS = 48
 TOO_LONG = 19  # a question that fails, so that there is a failure to be recorded once

@@ -667,7 +667,9 @@ def test_a_broken_record_or_manifest_is_damage(copy: Path) -> None:
     manifest = copy / "manifest.json"
     whole = manifest.read_bytes()
     manifest.write_bytes(whole.replace(b'"top_k": 16', b'"top_k": 17'))
-    told = "Expected identity and facts with the fingerprint .* got others .* restore it from a copy"
+    told = (
+        "Expected identity and facts with the fingerprint .* got others .* restore it from a copy"
+    )
     with pytest.raises(DamagedError, match=told):
         hallutrace.open(copy)
     # Facts belong to it too.
