@@ -144,7 +144,7 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(plan, "config_of", lambda *_: config)
     patch.setattr("hallutrace.extraction.estimate.model_shape", lambda *_: shape)
     patch.setattr(
-        "hallutrace.extraction.estimate.plan", lambda *_: [RunSize("none", 1, 1, 1, 3, None)]
+        "hallutrace.extraction.estimate.plan", lambda *_: [RunSize("none", 1, 1, 1, 1, 3, None)]
     )
     patch.setattr("hallutrace.extraction.estimate.memory", lambda *_: {"weights": 10})
     plan.run_plan(prompt_tokens=40, answer_tokens=12)
@@ -176,12 +176,12 @@ def inspection_of_a_trace(patch: Patch, texts: list[str]) -> list[str]:
     trace = Made(
         id=texts[0], sample=0, prompt_length=2, prompt=texts[1], answer=texts[2],
         references=texts[3:5], answer_tokens=range(count), finish_reason="eos", layers=[0],
-        logprob=np.zeros(count), token_entropy=np.zeros(count),
+        logprob=np.zeros(count), token_entropy=np.zeros(count), tokens=np.zeros(count),
     )  # fmt: skip
     edges = [(0, 1, 0.5), (1, 2, 0.5)]
     patch.setattr("hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model"))
     patch.setattr(inspect, "_find", lambda *_: trace)
-    patch.setattr(inspect, "_words_of", lambda _: lambda ids: [texts[0] for _ in ids])
+    patch.setattr(inspect, "_words_of", lambda _: lambda _: texts)
     patch.setattr("hallutrace.store.inspect.strongest_edges", lambda *_: edges)
     inspect.run_inspect(Path("run"), trace="0")
     return list(map(one_line, texts))
