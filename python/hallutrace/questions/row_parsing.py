@@ -51,6 +51,10 @@ def default_id(question: str, context: str | None) -> str:
 
     It depends on the question and its context single_row, so it is the same in every file, whatever
     else is there; equal questions have equal ids.
+
+    Example:
+        >>> default_id("Who?", None) == default_id("Who?", None) != default_id("Who?", "A text.")
+        True
     """
     return "q" + digest([question, context]).hex()[:16]
 

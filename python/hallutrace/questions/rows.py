@@ -164,7 +164,12 @@ class RowReader(Protocol):
 
 
 def row_location(location: str, index: int, line: int | None) -> str:
-    """Where a row is, for messages."""
+    """Where a row is, for messages.
+
+    Example:
+        >>> row_location("q.csv", 0, line=2), row_location("q.parquet", 0, line=None)
+        ('q.csv, line 2', 'q.parquet, row 0')
+    """
     return f"{location}, row {index}" if line is None else f"{location}, line {line}"
 
 
@@ -173,5 +178,9 @@ def digest_of(digests: Iterable[bytes]) -> str:
 
     Args:
         digests: of its questions, in their order.
+
+    Example:
+        >>> digest_of([])
+        'e3b0c44298fc1c149afbf4c8996fb924'
     """
     return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
