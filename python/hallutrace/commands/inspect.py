@@ -147,8 +147,8 @@ def _print_trace(
     for head, text in heads.items():
         OUT.print(styled((f"{head:<12}", "bold"), plain(text)))
     OUT.print(styled(("Answer tokens", "bold"), " (logprob, entropy)"))
-    answer = zip(words[trace.prompt_length :], trace.logprob, trace.token_entropy, strict=True)
-    for word, logprob, nats in answer:
+    said = zip(words[trace.prompt_length :], trace.logprob, trace.token_entropy, strict=True)
+    for word, logprob, nats in said:
         OUT.print(f"  {right_aligned(word, 14)}  {logprob:7.3f}  {nats:6.3f}")
     OUT.print(styled(("Strongest edges", "bold"), " of the answer rows (key -> query weight)"))
     for layer, edges in layers.items():

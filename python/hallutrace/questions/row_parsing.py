@@ -1,4 +1,4 @@
-"""Parsing of one row of a source into a question."""
+"""One row of a source, whatever its schema, as one question."""
 
 from __future__ import annotations
 
@@ -33,13 +33,7 @@ NUMBERED = ("id", "group")
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A row as a question.
-
-    Attributes:
-        question: of the row.
-        has_id: whether the source has an id for it.
-        line: of the file, from 1; None where there are no lines.
-    """
+    """A row that was understood: its question, and whether the source itself named it."""
 
     question: Question
     has_id: bool
@@ -51,10 +45,6 @@ def default_id(question: str, context: str | None) -> str:
 
     It depends on the question and its context single_row, so it is the same in every file, whatever
     else is there; equal questions have equal ids.
-
-    Example:
-        >>> default_id("Who?", None) == default_id("Who?", None) != default_id("Who?", "A text.")
-        True
     """
     return "q" + digest([question, context]).hex()[:16]
 
@@ -74,7 +64,7 @@ class Schema:
     floats: frozenset[str] = frozenset()
 
     def read(self, raw: RawRow, location: str) -> ParsedRow | BadRow:
-        """The row as a question, or as a bad row that names the problem."""
+        """Turn a row into a question, or into the reason why it is none."""
         found: str | None = None
         try:
             if isinstance(raw.values, MismatchError):
