@@ -28,8 +28,12 @@ def digest(value: Any) -> bytes:
 
 
 def to_utf8(text: str) -> bytes:
-    """JSON as UTF-8; lone surrogates are written as JSON escapes, so they can be read back.
+    r"""JSON as UTF-8; lone surrogates are written as JSON escapes, so they can be read back.
 
     Python uses lone surrogates for bytes of file names that are not UTF-8.
+
+    Example:
+        >>> to_utf8("\ud800")
+        b'\\ud800'
     """
     return text.encode("utf-8", "backslashreplace")

@@ -395,6 +395,10 @@ def select_layers(choice: str, layers: int) -> list[int]:
 
     Raises:
         ValueError: text of another form, or a layer that the model does not have.
+
+    Example:
+        >>> select_layers("every:2", layers=5), select_layers("0,3", layers=5)
+        ([0, 2, 4], [0, 3])
     """
     if choice == "all":
         return list(range(layers))

@@ -146,5 +146,10 @@ def python_literal(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """A cell of CSV, with zero bytes escaped, because Python 3.10 cannot write them."""
+    r"""A cell of CSV, with zero bytes escaped, because Python 3.10 cannot write them.
+
+    Example:
+        >>> csv_cell("a\0b")
+        'a\\x00b'
+    """
     return value.replace("\0", r"\x00") if isinstance(value, str) else value

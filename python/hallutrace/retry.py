@@ -108,6 +108,10 @@ def is_temporary(error: BaseException) -> bool:
 
     The HTTP status of the error decides, or of the nearest error that it came from; without any
     status, the names of their classes.
+
+    Example:
+        >>> is_temporary(TimeoutError()), is_temporary(ValueError())
+        (True, False)
     """
     errors = list(_causes(error))
     names = {base.__name__ for one in errors for base in type(one).__mro__}

@@ -1,10 +1,11 @@
-"""Splits of traces into training, validation and test parts that share no group.
+"""Parts of traces for training, validation and testing; no group is in two of them.
 
-There is one set of splits: the folds of ``hallutrace evaluate``, which depend on labels, groups,
-number of folds and seed only. ``TraceGraphs(split=...)`` gives the parts of one of these folds (the
-first by default), and ``hallutrace train`` uses the training and the validation part of the first.
-So the test part of the first fold is the same for all of them, and none of them trains on it.
-(``--limit`` and ``--folds`` give other folds.)
+There is one set of splits: the folds of ``hallutrace evaluate``, which the same labels, groups,
+number of folds and seed decide. ``TraceGraphs(split=...)`` gives the parts of one of these folds
+(the first unless asked otherwise), and ``hallutrace train`` learns from the training part of the
+first and chooses on its validation part. So the test part of the first fold is the same for all of
+them, and nothing that one of them learns from is in it. (``--limit`` and ``--folds`` make other
+folds.)
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from hallutrace.errors import InputError
 
-Indices = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 FOLDS = 5
-"""Default number of folds."""
+"""How many folds there are unless asked otherwise."""
 
 PARTS = ("train", "validation", "test")
 
 VALIDATION_PARTS = 5
-"""Validation is one of this many parts of the traces that are not in the test part."""
+"""Validation is one of so many parts of what is left beside the test part."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,24 @@ class Split:
     """Three parts of the traces, as increasing indices, int64.
 
     Attributes:
-        train: for training.
-        validation: for choices: epochs, layers, penalties, calibration.
-        test: for reported figures only.
+        train: what is learnt from.
+        validation: what choices are made on: epochs, layers, penalties, calibration.
+        test: what is reported, and seen by nothing else.
     """
 
-    train: Indices
-    validation: Indices
-    test: Indices
+    train: Places
+    validation: Places
+    test: Places
 
 
 def folds(
     labels: ArrayLike, groups: Sequence[str], count: int = FOLDS, seed: int = 0
 ) -> list[Split]:
-    """Cross-validation splits, grouped and stratified; each trace is in one test part.
+    """Splits so that each trace is in the test part of one of them.
 
-    All traces of a group are in one part, and the share of hallucinated answers in each part is
-    near that of the whole. Groups are assigned in random order, larger ones first, each to the part
-    that has the least of its classes: the part p with the smallest sum over classes c of
+    All traces of a group are on one side, and shares of hallucinated answers are near those of the
+    whole. Groups are dealt out in random order, larger ones first, each to the part that has the
+    least of what the group has: the part p with the smallest sum over classes c of
     n_pc g_c / N_c^2, which is the greedy step for the least squared shares.
 
     Args:
@@ -65,17 +66,9 @@ def folds(
     Raises:
         InputError: fewer than 2 splits, one class only, fewer traces or groups than splits, fewer
             than 3 groups, or so few groups that a part would lack a class.
-
-    Source: ours.
-
-    Example:
-        >>> labels, groups = [0, 1] * 10, [f"question {index // 2}" for index in range(20)]
-        >>> splits = folds(labels, groups)
-        >>> sorted(index for split in splits for index in split.test) == list(range(20))
-        True
     """
     truth, names = _checked(labels, groups, count)
-    part_of = _assign(truth, names, count, np.random.default_rng([seed, 0]))
+    part_of = _deal(truth, names, count, np.random.default_rng([seed, 0]))
     return [_split(truth, names, part_of, number, seed) for number in range(count)]
 
 
@@ -89,7 +82,8 @@ def fold(
     """One of the splits that :func:`folds` gives.
 
     Args:
-        labels: [traces], 1 hallucinated, 0 right; None stratifies by nothing.
+        labels: [traces], 1 hallucinated, 0 right; None where there are none: parts then have their
+            shares of traces alone, and are not those of any labels.
         groups: of each trace.
         number: of the split, from 0.
         count: how many splits there are.
@@ -97,23 +91,18 @@ def fold(
 
     Raises:
         InputError: as :func:`folds`, of this split; or no such split.
-
-    Example:
-        >>> split = fold([0, 1] * 10, [str(index) for index in range(20)], seed=1)
-        >>> len(split.train), len(split.validation), len(split.test)
-        (12, 4, 4)
     """
     truth, names = _checked(labels, groups, count)
     if not 0 <= number < count:
         raise InputError(f"Expected a fold in 0..{count - 1}, got {number} - choose one of those")
-    part_of = _assign(truth, names, count, np.random.default_rng([seed, 0]))
+    part_of = _deal(truth, names, count, np.random.default_rng([seed, 0]))
     return _split(truth, names, part_of, number, seed)
 
 
-def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Indices, Indices]:
+def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Places, Places]:
     """A training and a validation part of all traces, four fifths and one fifth.
 
-    For detectors that are tested on other traces: there is no test part.
+    For detectors that are tested on other traces than these: there is no test part.
 
     Args:
         labels: [traces], 1 hallucinated, 0 right.
@@ -125,27 +114,23 @@ def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[In
 
     Raises:
         InputError: one class only, or so few groups that a part would lack a class.
-
-    Example:
-        >>> train, validation = holdout([0, 1] * 10, [str(index) for index in range(20)])
-        >>> len(train), len(validation)
-        (16, 4)
     """
     truth, names = _checked(labels, groups, 2, least_groups=2)
-    assigned = _validation(truth, names, np.random.default_rng([seed, 0]))
-    train, validation = np.flatnonzero(assigned != 0), np.flatnonzero(assigned == 0)
+    dealt = _validation(truth, names, np.random.default_rng([seed, 0]))
+    train, validation = np.flatnonzero(dealt != 0), np.flatnonzero(dealt == 0)
     _check_parts(truth, Split(train, validation, validation), "")
     return train, validation
 
 
 def shuffled_by_group(labels: ArrayLike, groups: Sequence[str], seed: int) -> NDArray[np.int8]:
-    """Labels permuted between groups, to check that test groups are not used in training.
+    """Labels that have moved from group to group, a check of a protocol.
 
-    The labels of a group stay together, so a detector that is tested on groups that it was trained
-    on reaches more than chance; labels permuted between traces would hide that. The labels of all
-    groups, in random order, are concatenated; the groups, in another random order, take as many
-    each as they have traces. Groups of one size thus exchange their labels; others share some.
-    Within a group labels are in random order, as questions may be of the same kinds in all groups.
+    The labels of a group stay together, so that whoever has seen one trace of a group knows
+    something of the others: a detector that is tested on groups that it learnt from reaches more
+    than chance. Labels that move from trace to trace would hide it. Groups are put in a random
+    order and their labels laid end to end; in another order, each takes as many as it has traces.
+    Groups of one size thus exchange their labels whole; others share some of them. Within a group
+    labels are in random order, for questions may be of the same kinds in all groups.
 
     Args:
         labels: [traces], 1 hallucinated, 0 right.
@@ -154,53 +139,42 @@ def shuffled_by_group(labels: ArrayLike, groups: Sequence[str], seed: int) -> ND
 
     Returns:
         int8 [traces], as many of each class as before.
-
-    Source: ours.
-
-    Example:
-        >>> int(shuffled_by_group([1, 1, 0, 0], ["a", "a", "b", "b"], seed=0).sum())
-        2
     """
     truth, names = np.asarray(labels).astype(np.int8), numbered(groups)
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(names == group) for group in range(int(names.max()) + 1)]
     # Of groups in random order, each with its members in random order.
-    source, target = (
+    given, taken = (
         np.concatenate([rng.permutation(members[at]) for at in rng.permutation(len(members))])
         for _ in range(2)
     )
     made = np.empty_like(truth)
-    made[target] = truth[source]
+    made[taken] = truth[given]
     return made
 
 
-def numbered(groups: Sequence[str]) -> Indices:
-    """Groups as numbers from 0, in the order of their names, int64 [traces].
-
-    Example:
-        >>> numbered(["b", "a", "b"])
-        array([1, 0, 1])
-    """
+def numbered(groups: Sequence[str]) -> Places:
+    """Groups as numbers from 0, in the order of their names, int64 [traces]."""
     # Arrays of text would take the longest name's memory for each, and drop zeros at their ends.
     number = {name: at for at, name in enumerate(sorted(set(groups)))}
     return np.array([number[name] for name in groups], np.int64)
 
 
-def _split(truth: Indices, names: Indices, part_of: Indices, number: int, seed: int) -> Split:
+def _split(truth: Places, names: Places, part_of: Places, number: int, seed: int) -> Split:
     """One part as the test part, and the others as training and validation."""
     rest, test = np.flatnonzero(part_of != number), np.flatnonzero(part_of == number)
-    assigned = _validation(truth[rest], names[rest], np.random.default_rng([seed, 1 + number]))
-    made = Split(rest[assigned != 0], rest[assigned == 0], test)
+    dealt = _validation(truth[rest], names[rest], np.random.default_rng([seed, 1 + number]))
+    made = Split(rest[dealt != 0], rest[dealt == 0], test)
     _check_parts(truth, made, f"of split {number + 1} of {part_of.max() + 1}")
     return made
 
 
-def _validation(truth: Indices, names: Indices, rng: np.random.Generator) -> Indices:
+def _validation(truth: Places, names: Places, rng: np.random.Generator) -> Places:
     parts = max(2, min(VALIDATION_PARTS, len(np.unique(names))))
-    return _assign(truth, names, parts, rng)
+    return _deal(truth, names, parts, rng)
 
 
-def _assign(truth: Indices, names: Indices, count: int, rng: np.random.Generator) -> Indices:
+def _deal(truth: Places, names: Places, count: int, rng: np.random.Generator) -> Places:
     """The part of each trace, int64 [traces]."""
     _, group_of = np.unique(names, return_inverse=True)
     groups = int(group_of.max()) + 1
@@ -218,13 +192,13 @@ def _assign(truth: Indices, names: Indices, count: int, rng: np.random.Generator
         part_of_group[group] = part
         filled[part] += shares[group]
         sizes[part] += holds[group].sum()
-    assigned: Indices = part_of_group[group_of]
-    return assigned
+    dealt: Places = part_of_group[group_of]
+    return dealt
 
 
 def _checked(
     labels: ArrayLike | None, groups: Sequence[str], count: int, least_groups: int = 3
-) -> tuple[Indices, Indices]:
+) -> tuple[Places, Places]:
     """Labels, and groups as numbers; refuses what cannot be split."""
     truth = np.zeros(len(groups), np.int64) if labels is None else np.asarray(labels)
     truth = truth.astype(np.int64)
@@ -256,7 +230,7 @@ def _checked(
     return truth, known
 
 
-def _check_parts(truth: Indices, split: Split, where: str) -> None:
+def _check_parts(truth: Places, split: Split, where: str) -> None:
     has_labels = truth.any()
     for name, part in vars(split).items():
         hallucinated = int(truth[part].sum())

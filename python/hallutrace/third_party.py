@@ -38,7 +38,12 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error is a bug of this package."""
+    """Whether an error is a bug of this package.
+
+    Example:
+        >>> is_ours(ValueError("raised nowhere"))
+        False
+    """
     if isinstance(error, (HallutraceError, RuntimeError, MemoryError)):
         return False
     frames = list(traceback.walk_tb(error.__traceback__))

@@ -39,6 +39,10 @@ def choices(*values: str) -> dict[str, Any]:
 
     Args:
         values: words that can be given, and placeholders in capitals for others.
+
+    Example:
+        >>> sorted(choices("N", "auto").items())[1]
+        ('metavar', 'N|auto')
     """
     words = [value for value in values if not value.isupper()]
     return {"metavar": "|".join(values), "autocompletion": completes(lambda: words)}

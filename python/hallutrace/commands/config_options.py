@@ -72,6 +72,10 @@ def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) 
 
     Raises:
         InputError: an option, a file or a preset that cannot be used.
+
+    Example:
+        >>> config_of(None, None, {"top_k": "8", "device_map": "none"}).top_k
+        8
     """
     texts = {
         name: None if value == NONE and _may_be_none(name) else value
@@ -81,7 +85,12 @@ def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) 
 
 
 def flag_of(name: str) -> str:
-    """The option of a field."""
+    """The option of a field.
+
+    Example:
+        >>> flag_of("top_k")
+        '--top-k'
+    """
     return "--" + name.replace("_", "-")
 
 

@@ -73,13 +73,23 @@ def is_unicode(stream: Any) -> bool:
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
-    """Text of parts, those with a style as a pair: ``styled(("runs/demo", "bold"), ": whole")``."""
+    """Text of parts, those with a style as a pair: ``styled(("runs/demo", "bold"), ": whole")``.
+
+    Example:
+        >>> styled(("runs/demo", "bold"), ": whole").plain
+        'runs/demo: whole'
+    """
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((visible(text), style) for text, style in pairs))
 
 
 def right_aligned(text: str, cells: int) -> str:
-    """Text on one line with spaces before it; East Asian characters take two cells."""
+    """Text on one line with spaces before it; East Asian characters take two cells.
+
+    Example:
+        >>> right_aligned("東", 4)
+        '  東'
+    """
     shown = plain(text)
     return " " * (cells - cell_len(shown)) + shown
 
@@ -125,7 +135,12 @@ def print_data(text: str) -> None:
 
 
 def bytes_text(count: float) -> str:
-    """Bytes in the unit that reads best."""
+    """Bytes in the unit that reads best.
+
+    Example:
+        >>> bytes_text(1_234_567)
+        '1.2 MB'
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -134,24 +149,44 @@ def bytes_text(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
+    """Seconds, minutes or hours.
+
+    Example:
+        >>> duration(90), duration(600)
+        ('90 s', '10 min')
+    """
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
 
 
 def percent(share: float | None) -> str:
-    """A share as percent; a dash where there is none."""
+    """A share as percent; a dash where there is none.
+
+    Example:
+        >>> percent(0.125), percent(None)
+        ('12.5%', '-')
+    """
     return "-" if share is None else f"{100 * share:.1f}%"
 
 
 def decimal(value: float | None) -> str:
-    """Three decimals; a dash where there is none."""
+    """Three decimals; a dash where there is none.
+
+    Example:
+        >>> decimal(0.5), decimal(None)
+        ('0.500', '-')
+    """
     return "-" if value is None else f"{value:.3f}"
 
 
 def spread(lengths: dict[str, float] | None) -> str:
-    """Median, least and greatest of lengths; a dash where there are none."""
+    """Median, least and greatest of lengths; a dash where there are none.
+
+    Example:
+        >>> spread({"median": 12.0, "least": 3, "greatest": 40})
+        '12 (3-40)'
+    """
     if lengths is None:
         return "-"
     return f"{lengths['median']:.0f} ({lengths['least']:.0f}-{lengths['greatest']:.0f})"

@@ -107,6 +107,11 @@ def condition_of(text: str | None) -> Callable[[Any], bool] | None:
     """A Python expression over the names in a trace's meta and Python's built-in names.
 
     It runs without a sandbox: read an expression from somebody else before you run it.
+
+    Example:
+        >>> holds = condition_of("prompt_length < 1000")
+        >>> holds(hallutrace.open(run)[0])
+        True
     """
     if text is None:
         return None

@@ -85,7 +85,7 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
         where = f" at {error.filename}" if error.filename else ""
         raise StorageError(
             f"Expected to read and write the run {run.folder}, got: {error.strerror or error}"
-            f"{where} - fix it; the same command continues the run"
+            f"{where} - fix that; the same command goes on with the run"
         ) from error
 
 

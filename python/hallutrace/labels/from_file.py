@@ -70,7 +70,13 @@ def read_label_file(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """SHA-256 of a file, hexadecimal.
+
+    Example:
+        >>> _ = Path("empty.csv").write_bytes(b"")
+        >>> digest_of(Path("empty.csv"))[:8]
+        'e3b0c442'
+    """
     digest = hashlib.sha256()
     with path.expanduser().open("rb") as file:
         while block := file.read(1 << 20):

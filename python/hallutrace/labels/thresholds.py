@@ -14,6 +14,11 @@ def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:
 
     Raises:
         InputError: no such protocol or normalisation, or a normalisation for a judge of one's own.
+
+    Example:
+        >>> judge, name = judge_of("f1", "triviaqa")
+        >>> judge.name, name
+        ('f1', 'f1-triviaqa')
     """
     if isinstance(by, str):
         found = find_judge(by, normalize)
@@ -33,6 +38,10 @@ def check_threshold(
 
     Raises:
         InputError: a threshold or a range that this judge cannot have.
+
+    Example:
+        >>> check_threshold(JUDGES["f1"], None, drop=(0.4, 0.6))
+        0.5
     """
     if not judge.is_graded and (threshold is not None or drop is not None):
         graded = ", ".join(name for name, one in JUDGES.items() if one.is_graded)

@@ -24,7 +24,12 @@ WHOLE = re.compile(r"\s*([+-]?\d+)\.0+\s*")
 
 
 def described(value: object) -> str:
-    """A value in words, for messages; at most one line."""
+    """A value in words, for messages; at most one line.
+
+    Example:
+        >>> described([1, 2]), described("  "), described(None)
+        ('a list of 2', 'empty text', 'nothing')
+    """
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -43,7 +48,12 @@ def described(value: object) -> str:
 
 
 def shortened(text: str, length: int = 40) -> str:
-    """The beginning of a text."""
+    """The beginning of a text.
+
+    Example:
+        >>> shortened("abcdef", 4)
+        'abc…'
+    """
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -53,14 +63,24 @@ def shown_name(name: object) -> str:
 
 
 def name_list(names: Iterable[str]) -> str:
-    """Names of columns, in words."""
+    """Names of columns, in words.
+
+    Example:
+        >>> name_list(["id", "question"])
+        '`id`, `question`'
+    """
     shown = [f"`{shown_name(name)}`" for name in names]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     return (", ".join(shown[:12]) + more) or "none"
 
 
 def check_utf8(text: str, column: str) -> str:
-    """The text itself, unless it holds what UTF-8 cannot say (half of a surrogate pair)."""
+    """The text itself, unless it holds what UTF-8 cannot say (half of a surrogate pair).
+
+    Example:
+        >>> check_utf8("naïve", "answer")
+        'naïve'
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -73,7 +93,12 @@ def check_utf8(text: str, column: str) -> str:
 
 
 def number_text(number: int | float | Decimal) -> str:
-    """A number as people write it: 1969.0 is 1969, and integers of any size keep their digits."""
+    """A number as people write it: 1969.0 is 1969, and integers of any size keep their digits.
+
+    Example:
+        >>> number_text(1969.0), number_text(2.5)
+        ('1969', '2.5')
+    """
     if isinstance(number, int):
         return str(number)
     if isinstance(number, Decimal):
@@ -89,6 +114,10 @@ def single_precision(number: float) -> str | None:
 
     Widened to 64 bits, .1 reads 0.10000000149011612; a number that was stored with 64 bits is
     hardly ever one of 32 and as long as that.
+
+    Example:
+        >>> single_precision(0.10000000149011612)
+        '0.1'
     """
     if len(str(number)) <= 10:
         return None
@@ -111,6 +140,10 @@ def identifier(value: object) -> str | None:
 
     Raises:
         ValueError: neither; a float so large that it may stand for several whole numbers.
+
+    Example:
+        >>> identifier(17.0), identifier("  ")
+        ('17', None)
     """
     if value is None:
         return None
@@ -124,11 +157,15 @@ def identifier(value: object) -> str | None:
 
 
 def reference_text(item: object, column: str) -> str:
-    """One right answer as text; "" where there is none.
+    r"""One right answer as text; "" where there is none.
 
     True and false are `yes` and `no`, as questions with such answers are asked (BoolQ). An
     object may hold the text (NarrativeQA). A text that ends in a line `#### 42` is a solution
     whose answer follows the mark (GSM8K).
+
+    Example:
+        >>> reference_text(True, "answer"), reference_text("So it is 7.\n#### 7", "answer")
+        ('yes', '7')
     """
     if isinstance(item, dict) and isinstance(item.get("text"), str):
         item = item["text"]
@@ -150,7 +187,12 @@ def reference_text(item: object, column: str) -> str:
 
 
 def parse_response(item: object, column: str) -> Response:
-    """One answer that exists already."""
+    """One answer that exists already.
+
+    Example:
+        >>> parse_response([1, 2], "response")
+        (1, 2)
+    """
     if isinstance(item, str) and item.strip():
         return check_utf8(item, column)
     if isinstance(item, list) and item and all(is_token_id(number) for number in item):

@@ -16,6 +16,10 @@ def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 
     Args:
         features: of a data set, in the form of `Features.to_dict()`.
+
+    Example:
+        >>> class_names({"label": {"_type": "ClassLabel", "names": ["no", "yes"]}})
+        {'label': ['no', 'yes']}
     """
     found = {}
     for column, feature in features.items():
@@ -30,7 +34,12 @@ def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
 def with_class_names(
     values: dict[str, object] | MismatchError, classes: Mapping[str, list[str]]
 ) -> dict[str, object] | MismatchError:
-    """A row with the names of its classes instead of their numbers."""
+    """A row with the names of its classes instead of their numbers.
+
+    Example:
+        >>> with_class_names({"label": 1}, {"label": ["no", "yes"]})
+        {'label': 'yes'}
+    """
     if isinstance(values, MismatchError) or not classes:
         return values
     try:

@@ -129,7 +129,12 @@ class ColumnLayout:
 
 
 def normalized_name(name: str) -> str:
-    """A column's name without what people write in different ways."""
+    """A column's name without what people write in different ways.
+
+    Example:
+        >>> normalized_name("Best Answer") == normalized_name("best_answer")
+        True
+    """
     return re.sub(r"[\W_]+", "", name.casefold())
 
 

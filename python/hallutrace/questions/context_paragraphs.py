@@ -19,6 +19,10 @@ def context_text(value: object, column: str) -> str:
 
     Raises:
         MismatchError: it holds something else.
+
+    Example:
+        >>> context_text({"title": ["Paris"], "sentences": [["It is", "a city."]]}, "context")
+        'Paris: It is a city.'
     """
     if isinstance(value, str):
         return value

@@ -115,12 +115,16 @@ class Lines:
 def records(
     text: Iterator[str], delimiter: str = ",", has_bare_quotes: bool = False
 ) -> Iterator[tuple[int, int, list[str] | MismatchError]]:
-    """Each record with its first line (where a quote opens that is wrong) and its last one.
+    r"""Each record with its first line (where a quote opens that is wrong) and its last one.
 
     Args:
         text: lines with their ends.
         delimiter: of cells.
         has_bare_quotes: whether a cell without quotes around it may hold any number of them.
+
+    Example:
+        >>> list(records(iter(["question,answer\n", '"who, me?",Anna\n'])))
+        [(1, 1, ['question', 'answer']), (2, 2, ['who, me?', 'Anna'])]
     """
     lines = Lines(text)
     reader: Any = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -221,7 +225,12 @@ def open_quote(lines: list[str], delimiter: str) -> int:
 def row_of(
     header: list[str], cells: list[str] | MismatchError, lost: str
 ) -> dict[str, object] | MismatchError:
-    """Cells by the names of their columns; empty ones beyond the header are left out."""
+    """Cells by the names of their columns; empty ones beyond the header are left out.
+
+    Example:
+        >>> row_of(["id", "question"], ["1", ""], "")
+        {'id': '1', 'question': None}
+    """
     if isinstance(cells, MismatchError):
         return cells
     extra = cells[len(header) :]

@@ -48,7 +48,7 @@ MAGIC = {
 
 
 def open_file(name: str, option: str) -> RowReader:
-    """The reader for a file, by its extension.
+    r"""The reader for a file, by its extension.
 
     Args:
         name: path of the file; `~` is the home folder.
@@ -61,6 +61,11 @@ def open_file(name: str, option: str) -> RowReader:
         InputError: unknown extension, no such file, a folder, or a file that is something else
             than its name says.
         MissingExtraError: Parquet without pyarrow.
+
+    Example:
+        >>> _ = Path("q.csv").write_text("question\nwho?\n")
+        >>> [row.values for row in open_file("q.csv", "--questions").rows()]
+        [{'question': 'who?'}]
     """
     path = Path(name).expanduser()
     reader = READERS.get(path.suffix.lower())

@@ -32,6 +32,10 @@ def parse_spec(spec: str) -> tuple[str, str | None, str]:
 
     Raises:
         InputError: anything else.
+
+    Example:
+        >>> parse_spec("hf:mandarjoshi/trivia_qa/rc.nocontext/train")
+        ('mandarjoshi/trivia_qa', 'rc.nocontext', 'train')
     """
     text = spec.removeprefix(HUB_PREFIX)
     parts = text.split("/")

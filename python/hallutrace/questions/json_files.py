@@ -133,7 +133,12 @@ def decoded(content: bytes) -> object:
 
 
 def parsed(line: bytes) -> dict[str, object] | MismatchError:
-    """The object on a line, or the problem with the line."""
+    """The object on a line, or the problem with the line.
+
+    Example:
+        >>> parsed(b'{"question": "who?"}')
+        {'question': 'who?'}
+    """
     expected, fix = "one JSON object on the line", "fix or remove the line"
     try:
         value = decoded(line)

@@ -36,6 +36,10 @@ def parse_list_text(text: str, column: str) -> object:
 
     Raises:
         MismatchError: it looks like a list or an object and cannot be read as one.
+
+    Example:
+        >>> parse_list_text("['a' 'b']", "answers"), parse_list_text("plain", "answers")
+        (['a', 'b'], 'plain')
     """
     bare = text.strip()
     is_enclosed = len(bare) > 1 and PAIRS.get(bare[0]) == bare[-1]
@@ -69,7 +73,12 @@ def python_literal(text: str) -> object:
 
 
 def with_commas(text: str) -> str:
-    """The literal with a comma between values that stand side by side, as numpy prints them."""
+    """The literal with a comma between values that stand side by side, as numpy prints them.
+
+    Example:
+        >>> with_commas("['a' 'b']")
+        "[ 'a' , 'b' ]"
+    """
     values = (tokenize.STRING, tokenize.NUMBER)
     spaces = (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
     pieces: list[str] = []

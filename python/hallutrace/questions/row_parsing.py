@@ -1,4 +1,4 @@
-"""Parsing of one row of a source into a question."""
+"""One row of a source, whatever its schema, as one question."""
 
 from __future__ import annotations
 
@@ -45,13 +45,7 @@ NUMBERED = ("id", "group")
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A row as a question.
-
-    Attributes:
-        question: of the row.
-        has_id: whether the source has an id for it.
-        line: of the file, from 1; None where there are no lines.
-    """
+    """A row that was understood: its question, and whether the source itself named it."""
 
     question: Question
     has_id: bool
@@ -82,7 +76,7 @@ class Schema:
     floats: frozenset[str] = frozenset()
 
     def read(self, raw: RawRow, location: str) -> ParsedRow | BadRow:
-        """The row as a question, or as a bad row that names the problem."""
+        """Turn a row into a question, or into the reason why it is none."""
         found: str | None = None
         try:
             if isinstance(raw.values, MismatchError):

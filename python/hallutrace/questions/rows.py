@@ -39,7 +39,7 @@ class Question:
         references: right answers; empty where the source has none.
         context: a text to answer from.
         index: 0-based row of the source it (first) came from.
-        group: traces of one group stay together in splits; the id unless the source has groups.
+        group: splits go by it; the id unless the source names one.
         responses: answers that exist already, in the order of their samples.
         choices: label and text of each choice that the question offers.
         incorrect_answers: wrong answers that the source knows.
@@ -104,17 +104,12 @@ class BadRow:
 
 
 OFF = "none"
-"""As the name of a column: the field is left out."""
+"""Given as a column: the field is left out, whatever the source has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of a source's columns; None finds the column by its name, `none` turns it off.
-
-    Example:
-        >>> Columns(answers="gold", context="none").given()
-        {'answers': 'gold', 'context': 'none'}
-    """
+    """Names of a source's columns; None is found by schema, `none` turns the field off."""
 
     id: str | None = None
     question: str | None = None

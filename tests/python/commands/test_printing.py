@@ -197,11 +197,11 @@ def test_the_suggested_program_opens_the_run(name: str, tmp_path: Path) -> None:
 
 
 def test_commands_print_through_the_safe_consoles_alone() -> None:
-    """Nothing but `text.py` makes consoles or styled text, or prints by itself."""
+    """Nothing but `console.py` makes consoles or styled text, or prints by itself."""
     folder = Path(hallutrace.__file__).parent
     files = (folder / "commands").glob("*.py")
     for file in files:
-        if file.name == "text.py":
+        if file.name == "console.py":
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

@@ -37,7 +37,7 @@ from hallutrace.detect.evaluation import (
 )
 from hallutrace.detect.evaluation.bootstrap import Resampling, compare, draw
 from hallutrace.detect.evaluation.plan import jobs
-from hallutrace.detect.evaluation.runner import SilentObserver
+from hallutrace.detect.evaluation.runner import Unheard
 from hallutrace.detect.metrics import METRICS, Platt, Ranked, calibration_error, holm
 from hallutrace.errors import DamagedError, InputError, MissingExtraError
 from hallutrace.splits import Split, folds
@@ -127,7 +127,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
     return Toy
 
 
-class Counted(SilentObserver):
+class Counted(Unheard):
     """Counts fits; stops after so many, as Ctrl-C would."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -864,7 +864,7 @@ def test_transfer_learns_from_one_run_and_tests_on_the_other(
     content = to_json(found, "contains")
     assert content["learnt_from"]["counts"]["traces"] == COUNT
     assert content["run"]["counts"]["traces"] == 60
-    assert "Trained on 120 traces in run; 0 groups are in both" in to_markdown(found, "contains")
+    assert "Learnt from 120 traces in run; 0 groups are in both" in to_markdown(found, "contains")
 
 
 def test_transfer_keeps_groups_apart_that_both_runs_have(

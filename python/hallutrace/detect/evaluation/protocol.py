@@ -20,7 +20,7 @@ from hallutrace.detect.evaluation.comparison import Comparison, Scored, comparis
 from hallutrace.detect.evaluation.material import Material
 from hallutrace.detect.evaluation.outcomes import Outcome, Outcomes
 from hallutrace.detect.evaluation.plan import Job, Plan, Row, jobs
-from hallutrace.detect.evaluation.runner import Observer, SilentObserver, run_all
+from hallutrace.detect.evaluation.runner import Observer, Unheard, run_all
 from hallutrace.detect.registry import make
 from hallutrace.errors import DamagedError, HallutraceError, InputError, StorageError
 from hallutrace.package_versions import versions_of
@@ -124,7 +124,7 @@ def evaluate(
         DamagedError: a run that cannot be trusted.
         StorageError: a disk that refuses.
     """
-    observer = observer or SilentObserver()
+    observer = observer or Unheard()
     missing = inapplicable(plan.rows, material)
     rows = [row for row in plan.rows if row.label not in missing]
     versions = package_versions()

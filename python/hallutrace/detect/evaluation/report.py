@@ -102,7 +102,7 @@ def title(evaluation: Evaluation, label: str) -> str:
     ]
     if material.is_transfer:
         lines.append(
-            f"Trained on {len(material.learn):,} traces in {material.learn.store.folder.name}; "
+            f"Learnt from {len(material.learn):,} traces in {material.learn.store.folder.name}; "
             f"{material.shared:,} groups are in both, and were kept apart."
         )
     return " ".join(lines)

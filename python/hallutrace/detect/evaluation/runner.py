@@ -40,7 +40,7 @@ class Observer(Protocol):
         """A fit is done, or failed."""
 
 
-class SilentObserver:
+class Unheard:
     """Says nothing."""
 
     def begin(self, total: int, done: int) -> None:
