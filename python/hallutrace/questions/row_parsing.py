@@ -1,4 +1,4 @@
-"""One row of a source, whatever its schema, as one question."""
+"""Parsing of one row of a source into a question."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ NUMBERED = ("id", "group")
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A row that was understood: its question, and whether the source itself named it."""
+    """A row as a question.
+
+    Attributes:
+        question: of the row.
+        has_id: whether the source has an id for it.
+        line: of the file, from 1; None where there are no lines.
+    """
 
     question: Question
     has_id: bool
@@ -55,8 +61,12 @@ class ParsedRow:
 def default_id(question: str, context: str | None) -> str:
     """The id of a question that has none: `q` and 16 hexadecimal digits.
 
-    They begin the SHA-256 of the canonical JSON `[question, context]`, so they are the same in every
-    file, whatever else is there; equal questions have equal ids.
+    The digits are the first of the SHA-256 of the canonical JSON `[question, context]`, so the id
+    is the same in every file, whatever else is there; equal questions have equal ids.
+
+    Example:
+        >>> default_id("Who?", None) == default_id("Who?", None) != default_id("Who?", "A text.")
+        True
     """
     return "q" + digest([question, context]).hex()[:16]
 
@@ -76,7 +86,7 @@ class Schema:
     floats: frozenset[str] = frozenset()
 
     def read(self, raw: RawRow, location: str) -> ParsedRow | BadRow:
-        """Turn a row into a question, or into the reason why it is none."""
+        """The row as a question, or as a bad row that names the problem."""
         found: str | None = None
         try:
             if isinstance(raw.values, MismatchError):

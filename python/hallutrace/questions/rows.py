@@ -39,7 +39,7 @@ class Question:
         references: right answers; empty where the source has none.
         context: a text to answer from.
         index: 0-based row of the source it (first) came from.
-        group: splits go by it; the id unless the source names one.
+        group: traces of one group stay together in splits; the id unless the source has groups.
         responses: answers that exist already, in the order of their samples.
         choices: label and text of each choice that the question offers.
         incorrect_answers: wrong answers that the source knows.
@@ -104,12 +104,17 @@ class BadRow:
 
 
 OFF = "none"
-"""Given as a column: the field is left out, whatever the source has."""
+"""As the name of a column: the field is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of a source's columns; None is found by schema, `none` turns the field off."""
+    """Names of a source's columns; None finds the column by its name, `none` turns it off.
+
+    Example:
+        >>> Columns(answers="gold", context="none").given()
+        {'answers': 'gold', 'context': 'none'}
+    """
 
     id: str | None = None
     question: str | None = None
@@ -183,7 +188,12 @@ class RowReader(Protocol):
 
 
 def row_location(location: str, index: int, line: int | None) -> str:
-    """Where a row is, for messages."""
+    """Where a row is, for messages.
+
+    Example:
+        >>> row_location("q.csv", 0, line=2), row_location("q.parquet", 0, line=None)
+        ('q.csv, line 2', 'q.parquet, row 0')
+    """
     return f"{location}, row {index}" if line is None else f"{location}, line {line}"
 
 
@@ -192,5 +202,9 @@ def digest_of(digests: Iterable[bytes]) -> str:
 
     Args:
         digests: of its questions, in their order.
+
+    Example:
+        >>> digest_of([])
+        'e3b0c44298fc1c149afbf4c8996fb924'
     """
     return hashlib.sha256(b"".join(digests)).hexdigest()[:32]

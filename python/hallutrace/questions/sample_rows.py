@@ -1,4 +1,4 @@
-"""Responses of one question that stand in rows of their own, gathered while streaming."""
+"""Joining of rows that are samples (responses) of one question, while streaming."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SampleRows:
     bad: list[BadRow] = field(default_factory=list)
 
     def belongs(self, row: ParsedRow) -> bool:
-        """Whether a row is about the same question: by id, or by content where there is none."""
+        """Whether a row has the same question: by id, or by content where there is no id."""
         ours, theirs = self.first.question, row.question
         if row.has_id or self.first.has_id:
             return row.has_id and self.first.has_id and theirs.id == ours.id
@@ -44,7 +44,7 @@ class SampleRows:
         """Take a row that belongs; it is bad if it contradicts the first one."""
         for name in ("question", "context", "references", "group"):
             ours, theirs = getattr(self.first.question, name), getattr(row.question, name)
-            # What a further row leaves out, the first has said; without ids groups always differ.
+            # A later row may leave out what the first one has; without ids groups always differ.
             optional = not theirs or (name == "group" and theirs == row.question.id)
             if theirs != ours and not (optional and name != "question"):
                 self.bad.append(contradiction(row, name, location))
@@ -76,7 +76,7 @@ def _joined(rows: list[ParsedRow], name: str, nothing: object) -> tuple[Any, ...
 
 
 def contradiction(row: ParsedRow, name: str, location: str) -> BadRow:
-    """A row that says otherwise than the first one of its question."""
+    """The bad row for one that contradicts the first one of its question."""
     question = row.question
     problem = MismatchError(
         f"the same {name} in all rows of "
