@@ -17,6 +17,10 @@ from hallutrace.presets import PRESETS
 
 BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
 Count = Annotated[int, Field(ge=1)]
+Attention = Literal[
+    "auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"
+]
+SAMPLING = ("top_p", "top_k_sampling", "min_p")  # mean nothing where nothing is sampled
 
 COLUMN_OFF = "none"  # as a column: the field is left out, whatever the source has
 LARGEST_SHARD = 30_000  # traces; a header of safetensors has at most 100 MB
@@ -89,10 +93,13 @@ class ExtractConfig(BaseModel):
     )
 
     model: str = _option(
-        "Model", "demo", "name on the hub, folder, or demo; an adapter of peft too"
+        "Model", "demo", "name on the hub, folder, .gguf file, or demo; an adapter of peft too"
     )
     revision: str | None = _option(
         "Model", None, "commit, branch or tag of the model on the hub (default: the newest)"
+    )
+    adapter: str | None = _option(
+        "Model", None, "adapter of peft on top of the model: its folder, or its name on the hub"
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = _option(
         "Model",
@@ -105,9 +112,17 @@ class ExtractConfig(BaseModel):
         "none",
         "quantise the weights with bitsandbytes; none leaves a quantised checkpoint as it is",
     )
-    device: str = _option("Model", "auto", "auto, cpu, cuda, cuda:1")
+    device: str = _option(
+        "Model", "auto", "auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps"
+    )
     device_map: str | None = _option(
         "Model", None, "spread the model over devices with accelerate: auto, balanced or sequential"
+    )
+    attn_implementation: Attention = _option(
+        "Model",
+        "auto",
+        "attention while answers are generated; auto takes the fastest that the model has. The "
+        "replay computes the model's eager attention in any case",
     )
     trust_remote_code: bool = _option(
         "Model", False, "run code that comes with the model; read it first"
@@ -144,7 +159,18 @@ class ExtractConfig(BaseModel):
         "Prompt and decoding", 1, "number of beams; 1 is greedy decoding or sampling"
     )
     temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
-        "Prompt and decoding", 0.0, "above 0 samples from the whole distribution"
+        "Prompt and decoding", 0.0, "above 0 samples, from all tokens unless one of these is given"
+    )
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
+        "Prompt and decoding", None, "sample from the likeliest tokens that hold this probability"
+    )
+    top_k_sampling: Count | None = _option(
+        "Prompt and decoding", None, "sample from so many of the likeliest tokens"
+    )
+    min_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
+        "Prompt and decoding",
+        None,
+        "sample from tokens with at least this share of the probability of the likeliest",
     )
     samples: Count = _option("Prompt and decoding", 1, "number of answers to each question")
     seed: int = _option("Prompt and decoding", 0, "seed of sampling")
@@ -288,10 +314,10 @@ class ExtractConfig(BaseModel):
     def _path_of_user(cls, value: Any) -> Any:
         return expanded(value) if isinstance(value, (str, Path)) else value
 
-    @field_validator("questions", "model")
+    @field_validator("questions", "model", "adapter")
     @classmethod
-    def _may_be_path_of_user(cls, value: str) -> str:
-        return expanded_text(value)
+    def _may_be_path_of_user(cls, value: str | None) -> str | None:
+        return None if value is None else expanded_text(value)
 
     @field_validator("template_date", mode="before")
     @classmethod
@@ -312,6 +338,11 @@ class ExtractConfig(BaseModel):
     def _decoding_agrees(self) -> ExtractConfig:
         if self.num_beams > 1 and self.temperature > 0:
             raise ValueError("num_beams 1 where temperature is above 0 (beams do not sample)")
+        for name in SAMPLING:
+            if self.temperature == 0 and getattr(self, name) is not None:
+                raise ValueError(
+                    f"temperature above 0 where {name} is given ({name} cuts sampling)"
+                )
         if self.samples > 1 and self.temperature == 0 and self.samples > self.num_beams:
             raise ValueError(
                 "temperature above 0 where samples is above num_beams "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from hallutrace.canonical_json import digest
 from hallutrace.errors import InputError
@@ -26,6 +26,8 @@ class Question:
         index: 0-based row of the source it (first) came from.
         group: splits go by it; the id unless the source names one.
         responses: answers that exist already, in the order of their samples.
+        messages: the conversation that it ends, role and content of each message; empty where the
+            question stands alone.
     """
 
     id: str
@@ -35,11 +37,17 @@ class Question:
     index: int
     group: str
     responses: tuple[Response, ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
     def digest(self) -> bytes:
-        """SHA-256 of the content as canonical JSON: every field but the index (32 bytes)."""
+        """SHA-256 of the content as canonical JSON: every field but the index (32 bytes).
+
+        Messages are left out where there are none.
+        """
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         del content["index"]
+        if not self.messages:
+            del content["messages"]
         return digest(content)
 
 

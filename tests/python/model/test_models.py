@@ -24,6 +24,7 @@ from checkpoints import (
 from conftest import Extract
 from hallutrace import ExtractConfig
 from hallutrace.errors import IdentityError, MissingExtraError, ModelError
+from hallutrace.model.files import ModelName
 from hallutrace.model.loading import Loaded, load, load_tokenizer
 from hallutrace.retry import Retry
 from hallutrace.store.folder import Run
@@ -366,7 +367,7 @@ def test_code_runs_when_told_to_alone(said: Said, tmp_path: Path) -> None:
     assert identity["trust_remote_code"] is True
     assert len(identity["code"]) == 16
     assert torch.equal(logits(loaded.model), logits(tiny_model("qwen3")))
-    again = load_tokenizer(str(folder), trust_remote_code=True)
+    again = load_tokenizer(ModelName(str(folder), trust_remote_code=True))
     assert isinstance(again, PreTrainedTokenizerFast)
 
 
