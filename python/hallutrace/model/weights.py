@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import MissingExtraError, ModelError
 from hallutrace.model.adapters import named, with_adapter
 from hallutrace.model.checkpoint import Checkpoint
+from hallutrace.transformers_compat import no_gguf_bar, unpacked_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -46,6 +48,8 @@ def load_weights(
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = dict(checkpoint.model.arguments)
+    if checkpoint.model.gguf is not None:
+        options |= unpacked_gguf()
     if attention != "auto":
         options["attn_implementation"] = attention
     if dtype != "auto":
@@ -58,14 +62,15 @@ def load_weights(
     elif is_quantized and not _is_where_transformers_loads(device):
         # Quantised weights are often packed for their device, and cannot be moved afterwards.
         options["device_map"] = device
-    model, info = AutoModelForCausalLM.from_pretrained(
-        checkpoint.model.where,
-        trust_remote_code=checkpoint.trust_remote_code,
-        output_loading_info=True,
-        # What has another shape is refused below, by name.
-        ignore_mismatched_sizes=True,
-        **options,
-    )
+    with no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            checkpoint.model.where,
+            trust_remote_code=checkpoint.trust_remote_code,
+            output_loading_info=True,
+            # What has another shape is refused below, by name.
+            ignore_mismatched_sizes=True,
+            **options,
+        )
     check_loaded(checkpoint.model.where, info, note)
     folder = Path(checkpoint.model.where)
     is_both = all((folder / name).is_file() for name in (WEIGHTS, INDEX))
