@@ -34,7 +34,7 @@ def edit_weights(folder: Path, change: Callable[[Weights], Weights]) -> Path:
 
 
 def wide_model(architecture: str = "qwen3", **fields: int) -> PreTrainedModel:
-    """A tiny model of widths that quantised blocks divide, with other fields of its configuration."""
+    """A tiny model of widths that quantised blocks divide, with other fields than usual."""
     config = tiny_config(architecture)
     config.update(fields)
     config.hidden_size = config.intermediate_size = 64
