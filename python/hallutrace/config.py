@@ -11,15 +11,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hallutrace.chat_arguments import chat_arguments
+from hallutrace.choices import (
+    Attention,
+    Dtype,
+    EdgeDtype,
+    Heads,
+    HiddenDtype,
+    HiddenStates,
+    Quantization,
+    Rows,
+    Switch,
+)
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded, expanded_text
 from hallutrace.presets import PRESETS
 
 BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
 Count = Annotated[int, Field(ge=1)]
-Attention = Literal[
-    "auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"
-]
 SAMPLING = ("top_p", "top_k_sampling", "min_p")  # mean nothing where nothing is sampled
 
 COLUMN_OFF = "none"  # as a column: the field is left out, whatever the source has
@@ -56,7 +64,7 @@ class ExtractConfig(BaseModel):
         None,
         "file of questions that are answered already; the answers are replayed, not generated",
     )
-    response_eos: Literal["auto", "on", "off"] = _option(
+    response_eos: Switch = _option(
         "Questions",
         "auto",
         "whether responses end with an end-of-sequence token; auto adds it to text, not to "
@@ -101,13 +109,13 @@ class ExtractConfig(BaseModel):
     adapter: str | None = _option(
         "Model", None, "adapter of peft on top of the model: its folder, or its name on the hub"
     )
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = _option(
+    dtype: Dtype = _option(
         "Model",
         "auto",
         "type of the weights; auto is float32 on a CPU; on a GPU, or of a quantised "
         "checkpoint, its own",
     )
-    quantization: Literal["none", "int8", "nf4"] = _option(
+    quantization: Quantization = _option(
         "Model",
         "none",
         "quantise the weights with bitsandbytes; none leaves a quantised checkpoint as it is",
@@ -133,7 +141,7 @@ class ExtractConfig(BaseModel):
         None,
         "template of a prompt, with {question} and optionally {context}",
     )
-    chat: Literal["auto", "on", "off"] = _option(
+    chat: Switch = _option(
         "Prompt and decoding",
         "auto",
         "whether prompts go through the chat template; auto does so if the tokenizer has one",
@@ -193,24 +201,22 @@ class ExtractConfig(BaseModel):
         None,
         "keep the fewest weights of a row that hold this share of its sum, from 0 to 1",
     )
-    heads: Literal["mean", "max", "each"] = _option(
+    heads: Heads = _option(
         "Attention",
         "mean",
         "how heads are combined before weights are dropped; each keeps them apart",
     )
-    edge_rows: Literal["all", "answer"] = _option(
+    edge_rows: Rows = _option(
         "Attention", "all", "rows of attention (queries) whose edges are kept"
     )
-    edge_dtype: Literal["float16", "float32"] = _option(
-        "Attention", "float16", "type of the stored weights of edges"
-    )
-    marginal_rows: Literal["answer", "all"] = _option(
+    edge_dtype: EdgeDtype = _option("Attention", "float16", "type of the stored weights of edges")
+    marginal_rows: Rows = _option(
         "Attention",
         "answer",
         "rows of attention (queries) whose previous, entropy and mass are kept",
     )
 
-    hidden_states: Literal["none", "pooled", "answer", "all"] = _option(
+    hidden_states: HiddenStates = _option(
         "Hidden states",
         "answer",
         "tokens whose hidden states are kept; they decide the size of a run",
@@ -220,7 +226,7 @@ class ExtractConfig(BaseModel):
         "all",
         "layers whose hidden states are kept: all, every:N, or numbers such as 0,9,18",
     )
-    hidden_dtype: Literal["native", "float16", "bfloat16", "int8"] = _option(
+    hidden_dtype: HiddenDtype = _option(
         "Hidden states", "native", "type of the stored hidden states; native is the model's"
     )
 

@@ -217,6 +217,21 @@ def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
             "got ['\\n', ''] - change --stop",
         ),
         (
+            {"top_p": 0.9},
+            "Expected temperature above 0 where top_p is given (nothing is sampled without it) - "
+            "change one of the two",
+        ),
+        (
+            {"min_p": 0.1, "num_beams": 2},
+            "Expected temperature above 0 where min_p is given (nothing is sampled without it) - "
+            "change one of the two",
+        ),
+        (
+            {"top_k_sampling": 0, "temperature": 1.0},
+            "Expected `top_k_sampling` to be greater than or equal to 1, got 0 - "
+            "change --top-k-sampling",
+        ),
+        (
             {"temperature": float("inf")},
             "Expected `temperature` to be a finite number, got inf - change --temperature",
         ),

@@ -13,7 +13,7 @@ PACKAGE = Path(hallutrace.__file__).parent
 
 # Each room imports only rooms of rows above its own, and of its row where it has a number of files.
 ORDER = (
-    ("errors",),
+    ("errors", "choices"),
     (
         "atomic_files",
         "demo",

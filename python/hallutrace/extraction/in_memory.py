@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from hallutrace.choices import EdgeDtype, Heads, HiddenDtype, HiddenStates, Rows, Switch
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError
 from hallutrace.extraction.pipeline import walk
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class TraceOptions(TypedDict, total=False):
     """The fields of :class:`hallutrace.ExtractConfig` that :func:`trace` takes, and their types."""
 
-    response_eos: Literal["auto", "on", "off"]
+    response_eos: Switch
     chat_template_kwargs: Mapping[str, Any]
     template_date: str | None
     stop: Sequence[str]
@@ -39,13 +40,13 @@ class TraceOptions(TypedDict, total=False):
     top_k: int | None
     min_weight: float
     top_mass: float | None
-    heads: Literal["mean", "max", "each"]
-    edge_rows: Literal["all", "answer"]
-    edge_dtype: Literal["float16", "float32"]
-    marginal_rows: Literal["answer", "all"]
-    hidden_states: Literal["none", "pooled", "answer", "all"]
+    heads: Heads
+    edge_rows: Rows
+    edge_dtype: EdgeDtype
+    marginal_rows: Rows
+    hidden_states: HiddenStates
     hidden_layers: str | Sequence[int]
-    hidden_dtype: Literal["native", "float16", "bfloat16", "int8"]
+    hidden_dtype: HiddenDtype
 
 
 def trace(
@@ -84,15 +85,14 @@ def trace(
         ModelError: something else than such a model, or one that cannot be captured.
 
     Example:
-        >>> import hallutrace
         >>> from transformers import AutoModelForCausalLM, AutoTokenizer
         >>> from hallutrace.demo import MODEL_FOLDER
         >>> model = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)
         >>> tokenizer = AutoTokenizer.from_pretrained(MODEL_FOLDER)
         >>> prompts = ["Question: Where was Ada Berg born?\nAnswer:"]
         >>> trace = hallutrace.trace(model, tokenizer, prompts, [" Oslo"])[0]
-        >>> trace.layer(0).shape[1] == len(trace.tokens)
-        True
+        >>> trace.answer, trace.logprob.shape, trace.layer(0).shape == (1, 23, 23)
+        ('Oslo', (3,), True)
     """
     from hallutrace.model.objects import lent
 

@@ -65,10 +65,8 @@ def extract(
         StorageError: the file system refused.
 
     Example:
-        >>> import tempfile
-        >>> from hallutrace import ExtractConfig, extract
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     extract(ExtractConfig(questions="demo:4", out=folder)).traces
+        >>> config = hallutrace.ExtractConfig(model="demo", questions="demo:4", out=folder / "run")
+        >>> extract(config).traces
         4
     """
     config = config or ExtractConfig()

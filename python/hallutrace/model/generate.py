@@ -128,7 +128,7 @@ def generate(
         torch.inference_mode(),
         exclusive(loaded.model),
         generation_config(loaded.model, config),
-        _seeded(seed, config.do_sample, loaded.device),
+        seeded(seed, config.do_sample, loaded.device),
         faster_decoding(loaded.model),
         freed_memory_kept(),
         _told_of_logits(),
@@ -160,7 +160,7 @@ _SAMPLING = threading.RLock()
 
 
 @contextmanager
-def _seeded(seed: int, samples: bool, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, samples: bool, device: torch.device) -> Iterator[None]:
     """Within it, torch's random numbers come from a seed; afterwards the caller's go on.
 
     ``generate`` samples from the generator of the whole process, so one thread samples at a time.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import MissingExtraError, ModelError
 from hallutrace.model.adapters import named, with_adapter
 from hallutrace.model.checkpoint import Checkpoint
+from hallutrace.model.library_errors import essence
 from hallutrace.transformers_compat import no_gguf_bar, unpacked_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -62,7 +63,8 @@ def load_weights(
     elif is_quantized and not _is_where_transformers_loads(device):
         # Quantised weights are often packed for their device, and cannot be moved afterwards.
         options["device_map"] = device
-    with no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext():
+    bar = no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext()
+    with bar, _attention_refused(attention, checkpoint.name):
         model, info = AutoModelForCausalLM.from_pretrained(
             checkpoint.model.where,
             trust_remote_code=checkpoint.trust_remote_code,
@@ -81,6 +83,25 @@ def load_weights(
     if checkpoint.adapter is not None:
         model = with_adapter(model, checkpoint.adapter, checkpoint.name)
     return model.eval()
+
+
+@contextmanager
+def _attention_refused(attention: str, name: str) -> Iterator[None]:
+    """Within it, what transformers says of an attention that was asked for names the option.
+
+    Raises:
+        ModelError: it is not installed, or the model does not support it.
+    """
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        if attention == "auto" or "attention" not in str(error).lower():
+            raise
+        raise ModelError(
+            f"Expected an attention implementation that {name} can be used with here, got "
+            f"{attention} ({essence(error)}) - use --attn-implementation auto, or install what it "
+            "needs"
+        ) from None
 
 
 def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) -> None:

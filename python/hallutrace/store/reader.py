@@ -257,13 +257,9 @@ class TraceStore(Sequence[Trace]):
             DamagedError: a trace or labels that cannot be trusted.
 
         Example:
-            >>> import tempfile, hallutrace
-            >>> from hallutrace import ExtractConfig
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     run = hallutrace.extract(ExtractConfig(questions="demo:4", out=folder)).folder
-            ...     frame = hallutrace.open(run).to_pandas()
-            >>> frame[["question", "answer", "mean_logprob"]].shape
-            (4, 3)
+            >>> frame = hallutrace.open(run).to_pandas()
+            >>> frame[["question", "label.contains", "mean_logprob"]].shape
+            (8, 3)
         """
         from hallutrace.store.tables import to_pandas
 

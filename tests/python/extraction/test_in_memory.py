@@ -284,15 +284,6 @@ def test_a_source_of_prompts_is_one_of_questions() -> None:
     assert (source.total, source.has_responses, source.describe()) == (2, False, [])
 
 
-def test_the_example_of_the_docstring_runs() -> None:
-    import doctest
-
-    found = doctest.DocTestFinder().find(hallutrace.trace, "trace")
-    runner = doctest.DocTestRunner()
-    assert sum(runner.run(test).attempted for test in found) > 5
-    assert runner.failures == 0
-
-
 def test_an_untrained_tokenizer_is_refused(model: Any) -> None:
     empty = tiny_tokenizer()
     empty.backend_tokenizer.model = type(empty.backend_tokenizer.model)()
