@@ -29,6 +29,7 @@ ORDER = (
     ("normalization", "text_measures", "third_party", "chat_arguments", "transformers_compat"),
     ("presets",),
     ("config",),
+    ("option_names",),
     ("attention",),
     ("questions",),
     ("model",),

@@ -11,6 +11,7 @@ from hallutrace.choices import EdgeDtype, Heads, HiddenDtype, HiddenStates, Rows
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError
 from hallutrace.extraction.pipeline import walk
+from hallutrace.option_names import naming_parameters
 from hallutrace.progress import Reporter, Silent
 from hallutrace.questions.in_memory import Messages, PromptList
 from hallutrace.store.folder import Run
@@ -94,11 +95,24 @@ def trace(
         >>> trace.answer, trace.logprob.shape, trace.layer(0).shape == (1, 23, 23)
         ('Oslo', (3,), True)
     """
+    with naming_parameters():
+        return _traces(model, tokenizer, prompts, responses, chat, reporter or Silent(), options)
+
+
+def _traces(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str | Messages],
+    responses: Sequence[str | Sequence[int]] | None,
+    chat: bool,
+    reporter: Reporter,
+    options: Mapping[str, Any],
+) -> list[Trace]:
+    """What :func:`trace` gives; errors name options."""
     from hallutrace.model.objects import lent
 
     config = _config(options, chat=chat or _are_conversations(prompts))
     source = PromptList(prompts, responses)
-    reporter = reporter or Silent()
     # On Windows files that are mapped stay until the process ends.
     with tempfile.TemporaryDirectory(prefix="hallutrace-", ignore_cleanup_errors=True) as folder:
         run = Run(Path(folder) / "run")
