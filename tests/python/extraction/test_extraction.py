@@ -252,12 +252,12 @@ import os, signal, sys, warnings
 from hallutrace.capture import replay
 from hallutrace import ExtractConfig, extract
 whole, calls = replay.replay, []
-def replay(*args, **kwargs):
+def killed(*args, **kwargs):
     calls.append(1)
     if len(calls) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(*args, **kwargs)
-replay.replay = replay
+replay.replay = killed
 extract(ExtractConfig.from_options(eval(sys.argv[1])))
 """
 
