@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hallutrace.chat_arguments import chat_arguments
@@ -22,11 +20,11 @@ from hallutrace.choices import (
     Rows,
     Switch,
 )
+from hallutrace.config_file import read_yaml
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded, expanded_text
 from hallutrace.presets import PRESETS
 
-BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
 Count = Annotated[int, Field(ge=1)]
 SAMPLING = ("top_p", "top_k_sampling", "min_p")  # mean nothing where nothing is sampled
 
@@ -359,52 +357,6 @@ class ExtractConfig(BaseModel):
                 f"shard_size x samples of at most {LARGEST_SHARD:,} (a header holds no more traces)"
             )
         return self
-
-
-class _TextLoader(yaml.SafeLoader):
-    """YAML in which only true and false are booleans: off, on, yes and no are text, as in 1.2."""
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [
-        (tag, BOOLEAN if tag == "tag:yaml.org,2002:bool" else pattern) for tag, pattern in resolvers
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a configuration file.
-
-    ``off``, ``on``, ``yes`` and ``no`` are the text that fields such as ``chat`` take. Within a
-    field that is a mapping for others, such as ``chat_template_kwargs``, they are booleans.
-
-    Raises:
-        InputError: no such file, or not a mapping of fields.
-    """
-    path = expanded(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        content: Any = yaml.load(text, _TextLoader)
-        for_others: Any = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(
-            f"Expected a configuration file, got {error.strerror} at {path} - check --config"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"Expected YAML in {path}, got {reason} - fix the file") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise InputError(
-            f"Expected fields by name in {path}, got {type(content).__name__} - "
-            "write lines such as `model: NAME`"
-        )
-    return {
-        name.replace("-", "_"): for_others[name] if isinstance(value, dict) else value
-        for name, value in content.items()
-    }
 
 
 def select_layers(choice: str, layers: int) -> list[int]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hallutrace.config import ExtractConfig, read_yaml, select_layers
+from hallutrace.config import ExtractConfig, select_layers
+from hallutrace.config_file import read_yaml
 from hallutrace.errors import InputError
 from hallutrace.presets import PRESETS
 

@@ -28,6 +28,7 @@ ORDER = (
     ),
     ("normalization", "text_measures", "third_party", "chat_arguments", "transformers_compat"),
     ("presets",),
+    ("config_file",),
     ("config",),
     ("option_names",),
     ("attention",),

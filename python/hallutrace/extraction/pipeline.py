@@ -46,7 +46,7 @@ def extract(
     A model object is traced as it is and left as it was: training mode, attention implementation,
     generation configuration, hooks, random numbers. The run's identity holds a digest of its
     weights, configuration, adapters and tokenizer, so that another model, or the same one after a
-    step of training, is refused; that reads all weights once at every start (about 1 GB a second
+    step of training, is refused; that reads all weights once at every start (about 0.7 GB a second
     and core).
 
     Args:
