@@ -19,8 +19,8 @@ UNREAD = ("_name_or_path", "transformers_version", "architectures", "torch_dtype
 def digest_object(model: Any, tokenizer: Any) -> str:
     """``object-`` and 16 hexadecimal digits, of weights, configuration, adapters and tokenizer.
 
-    It reads every parameter and buffer once, about 0.7 GB a second and core, and copies weights on a
-    GPU to the host, one at a time.
+    It reads every parameter and buffer once, about 0.7 GB a second and core; weights on a GPU are
+    copied to the host, one at a time.
 
     Args:
         model: of transformers.
