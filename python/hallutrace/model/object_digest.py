@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -75,7 +75,7 @@ def _tokenizer(tokenizer: Any) -> list[Any]:
 
 def _adapters(model: Any) -> Iterator[list[Any]]:
     """How the adapters of peft in a model act: which are active, how strong, and whether at all."""
-    if importlib.util.find_spec("peft") is None:
+    if "peft" not in sys.modules:  # whoever has adapters of it has imported it
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,15 +75,13 @@ def base_model(model: Any) -> Any:
     Raises:
         ModelError: something else, or an adapter that adds tokens of its own.
     """
-    if importlib.util.find_spec("peft") is not None:
-        from peft import PeftMixedModel, PeftModel
-
-        if isinstance(model, PeftModel):
-            for adapter, config in model.peft_config.items():
-                check_kind(config, adapter)
-            model = model.get_base_model()
-        elif isinstance(model, PeftMixedModel):
-            model = model.base_model.model
+    peft = sys.modules.get("peft")  # whoever has a model of it has imported it
+    if peft is not None and isinstance(model, peft.PeftModel):
+        for adapter, config in model.peft_config.items():
+            check_kind(config, adapter)
+        model = model.get_base_model()
+    elif peft is not None and isinstance(model, peft.PeftMixedModel):
+        model = model.base_model.model
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -133,6 +135,21 @@ def test_detectors_and_graphs_take_them(model: Any, tokenizer: Any) -> None:
     assert graph_of(trace, layer).num_nodes == len(trace.tokens)
     assert trace.hidden(0).shape == (len(trace.answer_tokens) + 1, model.config.hidden_size)
     assert repr(trace).startswith("Trace('q")
+
+
+def test_nothing_is_left_on_the_disk(
+    model: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    trace = hallutrace.trace(model, tokenizer, PROMPTS[:1], ["an answer"])[0]
+    with pytest.raises(InputError, match=r"got 1 that failed"):
+        hallutrace.trace(model, tokenizer, ["b" * 300])
+    assert list(scratch.iterdir()) == []
+    assert np.isfinite(trace.hidden(1)).all() and len(trace.layer(2).weights) > 0
+    with pytest.raises(InputError, match="Expected a trace of an open run to pickle"):
+        pickle.dumps(trace)
 
 
 def test_equal_prompts_stay_apart(model: Any, tokenizer: Any) -> None:
