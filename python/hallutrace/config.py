@@ -345,7 +345,7 @@ class ExtractConfig(BaseModel):
         for name in SAMPLING:
             if self.temperature == 0 and getattr(self, name) is not None:
                 raise ValueError(
-                    f"temperature above 0 where {name} is given ({name} cuts sampling)"
+                    f"temperature above 0 where {name} is given (nothing is sampled without it)"
                 )
         if self.samples > 1 and self.temperature == 0 and self.samples > self.num_beams:
             raise ValueError(

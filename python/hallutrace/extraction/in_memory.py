@@ -93,7 +93,7 @@ def trace(
         >>> prompts = ["Question: Where was Ada Berg born?\nAnswer:"]
         >>> trace = hallutrace.trace(model, tokenizer, prompts, [" Oslo"])[0]
         >>> trace.answer, trace.logprob.shape, trace.layer(0).shape == (1, 23, 23)
-        ('Oslo', (3,), True)
+        ('Oslo', (4,), True)
     """
     with naming_parameters():
         return _traces(model, tokenizer, prompts, responses, chat, reporter or Silent(), options)
