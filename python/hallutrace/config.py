@@ -341,20 +341,20 @@ class ExtractConfig(BaseModel):
     @model_validator(mode="after")
     def _decoding_agrees(self) -> ExtractConfig:
         if self.num_beams > 1 and self.temperature > 0:
-            raise ValueError("num_beams 1 where temperature is above 0 (beams do not sample)")
+            raise ValueError("`num_beams` 1 where `temperature` is above 0 (beams do not sample)")
         for name in SAMPLING:
             if self.temperature == 0 and getattr(self, name) is not None:
                 raise ValueError(
-                    f"temperature above 0 where {name} is given (nothing is sampled without it)"
+                    f"`temperature` above 0 where `{name}` is given (nothing is sampled without it)"
                 )
         if self.samples > 1 and self.temperature == 0 and self.samples > self.num_beams:
             raise ValueError(
-                "temperature above 0 where samples is above num_beams "
+                "`temperature` above 0 where `samples` is above `num_beams` "
                 "(without it every sample is the same)"
             )
         if self.shard_size * self.samples > LARGEST_SHARD:
             raise ValueError(
-                f"shard_size x samples of at most {LARGEST_SHARD:,} (a header holds no more traces)"
+                f"`shard_size` x `samples` of at most {LARGEST_SHARD:,} (a header holds no more)"
             )
         return self
 
@@ -390,10 +390,9 @@ def _explain(error: ValidationError) -> str:
     """The first of pydantic's findings, as expected, got, where, fix."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"][:1])
-    option = "--" + field.replace("_", "-")
     if first["type"] == "extra_forbidden":
         return f"Expected a field of ExtractConfig, got `{field}` - see `hallutrace extract --help`"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not field:
         return f"Expected {message} - change one of the two"
-    return f"Expected `{field}` to be {message}, got {first['input']!r} - change {option}"
+    return f"Expected `{field}` to be {message}, got {first['input']!r} - change `{field}`"

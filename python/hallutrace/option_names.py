@@ -1,4 +1,8 @@
-"""Options of the command line in messages, as the parameters that callers of Python give."""
+"""Names of options in messages: as the command line has them, and as callers of Python give them.
+
+A message is written once, in the words of whoever is likelier to read it: the configuration names
+fields (`top_k`), an extraction names options (``--top-k 16``). The other one gets it from here.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,19 @@ from hallutrace.config import ExtractConfig
 from hallutrace.errors import HallutraceError
 
 _OPTION = re.compile(r"""--([a-z][a-z-]*[a-z])(?:[ =]('[^']*'|"[^"]*"|\d[\d.]*|[a-z0-9_]+))?""")
+
+
+_FIELD = re.compile(r"`([a-z_]+)`")
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Within it, messages of errors name options where they named fields of the configuration."""
+    try:
+        yield
+    except HallutraceError as error:
+        error.args = (options_in(str(error)), *error.args[1:])
+        raise
 
 
 @contextmanager
@@ -37,6 +54,25 @@ def parameters_in(text: str) -> str:
         'give all workers the same limit and shard_size'
     """
     return _OPTION.sub(_parameter, text)
+
+
+def options_in(text: str) -> str:
+    """A message with fields of the configuration written as options.
+
+    Args:
+        text: a message.
+
+    Example:
+        >>> options_in("Expected `top_k` to be at least 1, got 0 - change `top_k`")
+        'Expected --top-k to be at least 1, got 0 - change --top-k'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name = found.group(1)
+        is_field = name in ExtractConfig.model_fields
+        return "--" + name.replace("_", "-") if is_field else found.group()
+
+    return _FIELD.sub(option, text)
 
 
 def _parameter(found: re.Match[str]) -> str:

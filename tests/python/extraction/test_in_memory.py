@@ -257,7 +257,10 @@ def test_training_goes_on_after_a_trace(tokenizer: Any) -> None:
         ({"prompts": ["a", [{"role": "user", "content": "b"}]]}, "got both"),
         ({"chat": True}, "Expected a tokenizer with a chat template, got one without"),
         ({"model_name": 1}, "got model_name - leave out what it does not take"),
-        ({"top_k": 0}, "Expected `top_k` to be greater than or equal to 1, got 0 - change top_k$"),
+        (
+            {"top_k": 0},
+            "Expected `top_k` to be greater than or equal to 1, got 0 - change `top_k`$",
+        ),
         ({"num_beams": 200}, "got 200 - change num_beams$"),
         ({"max_new_tokens": 256}, "got 256 - change max_new_tokens$"),
         (
