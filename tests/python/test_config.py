@@ -219,13 +219,13 @@ def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
         ),
         (
             {"top_p": 0.9},
-            "Expected `temperature` above 0 where `top_p` is given (nothing is sampled without it) - "
-            "change one of the two",
+            "Expected `temperature` above 0 where `top_p` is given (nothing is sampled without "
+            "it) - change one of the two",
         ),
         (
             {"min_p": 0.1, "num_beams": 2},
-            "Expected `temperature` above 0 where `min_p` is given (nothing is sampled without it) - "
-            "change one of the two",
+            "Expected `temperature` above 0 where `min_p` is given (nothing is sampled without "
+            "it) - change one of the two",
         ),
         (
             {"top_k_sampling": 0, "temperature": 1.0},

@@ -259,7 +259,7 @@ def test_training_goes_on_after_a_trace(tokenizer: Any) -> None:
         ({"model_name": 1}, "got model_name - leave out what it does not take"),
         (
             {"top_k": 0},
-            "Expected `top_k` to be greater than or equal to 1, got 0 - change `top_k`$",
+            "Expected `top_k` to be greater .* got 0 - change `top_k`$",
         ),
         ({"num_beams": 200}, "got 200 - change num_beams$"),
         ({"max_new_tokens": 256}, "got 256 - change max_new_tokens$"),
