@@ -56,7 +56,7 @@ def test_the_command_prints_it_as_it_is(
     assert code == 0 and "not read: `[/red]`, `context`." in out
     code, out, _ = command("plan", *options, "--json")
     assert (
-        json.loads(out)["understood"]
+        json.loads(out)["source"]
         == open_questions(str(questions), columns_off("context")).describe()
     )
 
@@ -84,7 +84,7 @@ def test_columns_that_are_needed_cannot_be_turned_off(column: str) -> None:
         ExtractConfig.from_options({column: "none"})
     assert str(caught.value) == (
         f"Expected `{column}` to be the name of a column, which cannot be left out, got 'none' - "
-        f"change --{column.replace('_', '-')}"
+        f"change `{column}`"
     )
 
 
