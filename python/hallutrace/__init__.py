@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hallutrace.attention.edges import EdgeList, Marginals
     from hallutrace.attention.sparsify import marginals, sparsify
     from hallutrace.config import ExtractConfig
+    from hallutrace.extraction.in_memory import trace
     from hallutrace.extraction.pipeline import extract
     from hallutrace.store.merge import merge, subset
     from hallutrace.store.reader import TraceStore
@@ -37,6 +38,7 @@ __all__ = [
     "open",
     "sparsify",
     "subset",
+    "trace",
 ]
 
 # Where each name lives; it is imported when it is first asked for.
@@ -51,6 +53,7 @@ _HOMES = {
     "subset": ("hallutrace.store.merge", "subset"),
     "marginals": ("hallutrace.attention.sparsify", "marginals"),
     "open": ("hallutrace.store.reader", "open_run"),
+    "trace": ("hallutrace.extraction.in_memory", "trace"),
     "sparsify": ("hallutrace.attention.sparsify", "sparsify"),
 }
 

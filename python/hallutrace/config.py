@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hallutrace.chat_arguments import chat_arguments
+from hallutrace.choices import (
+    Attention,
+    Dtype,
+    EdgeDtype,
+    Heads,
+    HiddenDtype,
+    HiddenStates,
+    Quantization,
+    Rows,
+    Switch,
+)
+from hallutrace.config_file import read_yaml
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded, expanded_text
 from hallutrace.presets import PRESETS
 
-BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
 Count = Annotated[int, Field(ge=1)]
+SAMPLING = ("top_p", "top_k_sampling", "min_p")  # mean nothing where nothing is sampled
 
 COLUMN_OFF = "none"  # as a column: the field is left out, whatever the source has
 LARGEST_SHARD = 12_000  # traces; a header of safetensors has at most 100 MB
@@ -52,7 +62,7 @@ class ExtractConfig(BaseModel):
         None,
         "file of questions that are answered already; the answers are replayed, not generated",
     )
-    response_eos: Literal["auto", "on", "off"] = _option(
+    response_eos: Switch = _option(
         "Questions",
         "auto",
         "whether responses end with an end-of-sequence token; auto adds it to text, not to "
@@ -95,25 +105,36 @@ class ExtractConfig(BaseModel):
     )
 
     model: str = _option(
-        "Model", "demo", "name on the hub, folder, or demo; an adapter of peft too"
+        "Model", "demo", "name on the hub, folder, .gguf file, or demo; an adapter of peft too"
     )
     revision: str | None = _option(
         "Model", None, "commit, branch or tag of the model on the hub (default: the newest)"
     )
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = _option(
+    adapter: str | None = _option(
+        "Model", None, "adapter of peft on top of the model: its folder, or its name on the hub"
+    )
+    dtype: Dtype = _option(
         "Model",
         "auto",
         "type of the weights; auto is float32 on a CPU; on a GPU, or of a quantised "
         "checkpoint, its own",
     )
-    quantization: Literal["none", "int8", "nf4"] = _option(
+    quantization: Quantization = _option(
         "Model",
         "none",
         "quantise the weights with bitsandbytes; none leaves a quantised checkpoint as it is",
     )
-    device: str = _option("Model", "auto", "auto, cpu, cuda, cuda:1")
+    device: str = _option(
+        "Model", "auto", "auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps"
+    )
     device_map: str | None = _option(
         "Model", None, "spread the model over devices with accelerate: auto, balanced or sequential"
+    )
+    attn_implementation: Attention = _option(
+        "Model",
+        "auto",
+        "attention while answers are generated; auto takes the fastest that the model has. The "
+        "replay computes the model's eager attention in any case",
     )
     trust_remote_code: bool = _option(
         "Model", False, "run code that comes with the model; read it first"
@@ -124,7 +145,7 @@ class ExtractConfig(BaseModel):
         None,
         "template of a prompt, with {question} and optionally {context}",
     )
-    chat: Literal["auto", "on", "off"] = _option(
+    chat: Switch = _option(
         "Prompt and decoding",
         "auto",
         "whether prompts go through the chat template; auto does so if the tokenizer has one",
@@ -150,7 +171,18 @@ class ExtractConfig(BaseModel):
         "Prompt and decoding", 1, "number of beams; 1 is greedy decoding or sampling"
     )
     temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
-        "Prompt and decoding", 0.0, "above 0 samples from the whole distribution"
+        "Prompt and decoding", 0.0, "above 0 samples, from all tokens unless one of these is given"
+    )
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
+        "Prompt and decoding", None, "sample from the likeliest tokens that hold this probability"
+    )
+    top_k_sampling: Count | None = _option(
+        "Prompt and decoding", None, "sample from so many of the likeliest tokens"
+    )
+    min_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
+        "Prompt and decoding",
+        None,
+        "sample from tokens with at least this share of the probability of the likeliest",
     )
     samples: Count = _option("Prompt and decoding", 1, "number of answers to each question")
     seed: int = _option("Prompt and decoding", 0, "seed of sampling")
@@ -173,18 +205,16 @@ class ExtractConfig(BaseModel):
         None,
         "keep the fewest weights of a row that hold this share of its sum, from 0 to 1",
     )
-    heads: Literal["mean", "max", "each"] = _option(
+    heads: Heads = _option(
         "Attention",
         "mean",
         "how heads are combined before weights are dropped; each keeps them apart",
     )
-    edge_rows: Literal["all", "answer"] = _option(
+    edge_rows: Rows = _option(
         "Attention", "all", "rows of attention (queries) whose edges are kept"
     )
-    edge_dtype: Literal["float16", "float32"] = _option(
-        "Attention", "float16", "type of the stored weights of edges"
-    )
-    marginal_rows: Literal["answer", "all"] = _option(
+    edge_dtype: EdgeDtype = _option("Attention", "float16", "type of the stored weights of edges")
+    marginal_rows: Rows = _option(
         "Attention",
         "answer",
         "rows of attention (queries) whose previous, entropy and mass are kept",
@@ -195,7 +225,7 @@ class ExtractConfig(BaseModel):
         10,
         "number of likeliest tokens kept in the place of each answer token; 0 keeps none",
     )
-    hidden_states: Literal["none", "pooled", "answer", "all"] = _option(
+    hidden_states: HiddenStates = _option(
         "Hidden states and tokens",
         "answer",
         "tokens whose hidden states are kept; they decide the size of a run",
@@ -205,7 +235,7 @@ class ExtractConfig(BaseModel):
         "all",
         "layers whose hidden states are kept: all, every:N, or numbers such as 0,9,18",
     )
-    hidden_dtype: Literal["native", "float16", "bfloat16", "int8"] = _option(
+    hidden_dtype: HiddenDtype = _option(
         "Hidden states and tokens",
         "native",
         "type of the stored hidden states; native is the model's",
@@ -301,10 +331,10 @@ class ExtractConfig(BaseModel):
     def _path_of_user(cls, value: Any) -> Any:
         return expanded(value) if isinstance(value, (str, Path)) else value
 
-    @field_validator("questions", "model")
+    @field_validator("questions", "model", "adapter")
     @classmethod
-    def _may_be_path_of_user(cls, value: str) -> str:
-        return expanded_text(value)
+    def _may_be_path_of_user(cls, value: str | None) -> str | None:
+        return None if value is None else expanded_text(value)
 
     @field_validator("template_date", mode="before")
     @classmethod
@@ -324,63 +354,22 @@ class ExtractConfig(BaseModel):
     @model_validator(mode="after")
     def _decoding_agrees(self) -> ExtractConfig:
         if self.num_beams > 1 and self.temperature > 0:
-            raise ValueError("num_beams 1 where temperature is above 0 (beams do not sample)")
+            raise ValueError("`num_beams` 1 where `temperature` is above 0 (beams do not sample)")
+        for name in SAMPLING:
+            if self.temperature == 0 and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`temperature` above 0 where `{name}` is given (nothing is sampled without it)"
+                )
         if self.samples > 1 and self.temperature == 0 and self.samples > self.num_beams:
             raise ValueError(
-                "temperature above 0 where samples is above num_beams "
+                "`temperature` above 0 where `samples` is above `num_beams` "
                 "(without it every sample is the same)"
             )
         if self.shard_size * self.samples > LARGEST_SHARD:
             raise ValueError(
-                f"shard_size x samples of at most {LARGEST_SHARD:,} (a header holds no more traces)"
+                f"`shard_size` x `samples` of at most {LARGEST_SHARD:,} (a header holds no more)"
             )
         return self
-
-
-class _TextLoader(yaml.SafeLoader):
-    """YAML in which only true and false are booleans: off, on, yes and no are text, as in 1.2."""
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [
-        (tag, BOOLEAN if tag == "tag:yaml.org,2002:bool" else pattern) for tag, pattern in resolvers
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a configuration file.
-
-    ``off``, ``on``, ``yes`` and ``no`` are the text that fields such as ``chat`` take. Within a
-    field that is a mapping for others, such as ``chat_template_kwargs``, they are booleans.
-
-    Raises:
-        InputError: no such file, or not a mapping of fields.
-    """
-    path = expanded(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        content: Any = yaml.load(text, _TextLoader)
-        for_others: Any = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(
-            f"Expected a configuration file, got {error.strerror} at {path} - check --config"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"Expected YAML in {path}, got {reason} - fix the file") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise InputError(
-            f"Expected fields by name in {path}, got {type(content).__name__} - "
-            "write lines such as `model: NAME`"
-        )
-    return {
-        name.replace("-", "_"): for_others[name] if isinstance(value, dict) else value
-        for name, value in content.items()
-    }
 
 
 def select_layers(choice: str, layers: int) -> list[int]:
@@ -418,10 +407,9 @@ def _explain(error: ValidationError) -> str:
     """The first of pydantic's findings, as expected, got, where, fix."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"][:1])
-    option = "--" + field.replace("_", "-")
     if first["type"] == "extra_forbidden":
         return f"Expected a field of ExtractConfig, got `{field}` - see `hallutrace extract --help`"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not field:
         return f"Expected {message} - change one of the two"
-    return f"Expected `{field}` to be {message}, got {first['input']!r} - change {option}"
+    return f"Expected `{field}` to be {message}, got {first['input']!r} - change `{field}`"

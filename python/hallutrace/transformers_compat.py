@@ -80,6 +80,32 @@ def knows_quantization(method: dict[str, Any]) -> bool:
     return bool(AutoHfQuantizer.supports_quant_method(method))
 
 
+def unpacked_gguf() -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` that have the weights of a GGUF file unpacked.
+
+    From 5.24 on they may stay in their blocks, where the machine has kernels for them, which
+    transformers downloads; before, they are always unpacked.
+    """
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+@contextmanager
+def no_gguf_bar() -> Iterator[None]:
+    """Within it, unpacking a GGUF file shows no progress bar; nothing else turns that one off."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    before = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = before
+
+
 @contextmanager
 def template_clock(source: str, strftime: Callable[[str], str]) -> Iterator[None]:
     """Within it, a chat template that reads the clock reads another one.

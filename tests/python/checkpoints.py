@@ -33,9 +33,10 @@ def edit_weights(folder: Path, change: Callable[[Weights], Weights]) -> Path:
     return folder
 
 
-def wide_model(architecture: str = "qwen3") -> PreTrainedModel:
-    """A tiny model of widths that quantised blocks divide."""
+def wide_model(architecture: str = "qwen3", **fields: int) -> PreTrainedModel:
+    """A tiny model of widths that quantised blocks divide, with other fields than usual."""
     config = tiny_config(architecture)
+    config.update(fields)
     config.hidden_size = config.intermediate_size = 64
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hallutrace.config import ExtractConfig, read_yaml, select_layers
+from hallutrace.config import ExtractConfig, select_layers
+from hallutrace.config_file import read_yaml
 from hallutrace.errors import InputError
 from hallutrace.presets import PRESETS
 
@@ -113,7 +114,7 @@ def test_arguments_that_are_no_yaml_are_told() -> None:
     assert message.startswith(
         "Expected `chat_template_kwargs` to be YAML such as '{enable_thinking: false}' (while "
     )
-    assert message.endswith(", got '{enable_thinking: ' - change --chat-template-kwargs")
+    assert message.endswith(", got '{enable_thinking: ' - change `chat_template_kwargs`")
 
 
 def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_off_and_no_are_text_where_text_is_meant(
 
 def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
     assert refusal(config=written(tmp_path, "quantization: no")) == (
-        "Expected `quantization` to be 'none', 'int8' or 'nf4', got 'no' - change --quantization"
+        "Expected `quantization` to be 'none', 'int8' or 'nf4', got 'no' - change `quantization`"
     )
 
 
@@ -163,87 +164,102 @@ def test_a_no_that_is_none_of_the_choices_is_told(tmp_path: Path) -> None:
     [
         (
             {"shard_size": 0},
-            "Expected `shard_size` to be greater than or equal to 1, got 0 - change --shard-size",
+            "Expected `shard_size` to be greater than or equal to 1, got 0 - change `shard_size`",
         ),
         (
             {"max_new_tokens": "many"},
             "Expected `max_new_tokens` to be a valid integer, unable to parse string as an "
-            "integer, got 'many' - change --max-new-tokens",
+            "integer, got 'many' - change `max_new_tokens`",
         ),
         (
             {"quantization": "int4"},
             "Expected `quantization` to be 'none', 'int8' or 'nf4', got 'int4' - "
-            "change --quantization",
+            "change `quantization`",
         ),
         (
             {"top_mass": 1.5},
-            "Expected `top_mass` to be less than or equal to 1, got 1.5 - change --top-mass",
+            "Expected `top_mass` to be less than or equal to 1, got 1.5 - change `top_mass`",
         ),
         (
             {"top_mass": 0},
-            "Expected `top_mass` to be greater than 0, got 0 - change --top-mass",
+            "Expected `top_mass` to be greater than 0, got 0 - change `top_mass`",
         ),
         (
             {"min_weight": float("nan")},
-            "Expected `min_weight` to be a finite number, got nan - change --min-weight",
+            "Expected `min_weight` to be a finite number, got nan - change `min_weight`",
         ),
         (
             {"prompt": "What is it?"},
             "Expected `prompt` to be a template with {question} in it, got 'What is it?' - "
-            "change --prompt",
+            "change `prompt`",
         ),
         (
             {"hidden_layers": "some"},
             "Expected `hidden_layers` to be all, every:N or layer numbers such as 0,9,18, "
-            "got 'some' - change --hidden-layers",
+            "got 'some' - change `hidden_layers`",
         ),
         (
             {"batch_size": 0},
-            "Expected `batch_size` to be greater than or equal to 1, got 0 - change --batch-size",
+            "Expected `batch_size` to be greater than or equal to 1, got 0 - change `batch_size`",
         ),
         (
             {"num_beams": 3, "temperature": 0.5},
-            "Expected num_beams 1 where temperature is above 0 (beams do not sample) - "
+            "Expected `num_beams` 1 where `temperature` is above 0 (beams do not sample) - "
             "change one of the two",
         ),
         (
             {"samples": 3},
-            "Expected temperature above 0 where samples is above num_beams "
+            "Expected `temperature` above 0 where `samples` is above `num_beams` "
             "(without it every sample is the same) - change one of the two",
         ),
         (
             {"stop": ["\n", ""]},
             "Expected `stop` to be text that ends an answer (an empty one would end it at once), "
-            "got ['\\n', ''] - change --stop",
+            "got ['\\n', ''] - change `stop`",
+        ),
+        (
+            {"top_p": 0.9},
+            "Expected `temperature` above 0 where `top_p` is given (nothing is sampled without "
+            "it) - change one of the two",
+        ),
+        (
+            {"min_p": 0.1, "num_beams": 2},
+            "Expected `temperature` above 0 where `min_p` is given (nothing is sampled without "
+            "it) - change one of the two",
+        ),
+        (
+            {"top_k_sampling": 0, "temperature": 1.0},
+            "Expected `top_k_sampling` to be greater than or equal to 1, got 0 - "
+            "change `top_k_sampling`",
         ),
         (
             {"temperature": float("inf")},
-            "Expected `temperature` to be a finite number, got inf - change --temperature",
+            "Expected `temperature` to be a finite number, got inf - change `temperature`",
         ),
         (
             {"template_date": "26 July 2024"},
             "Expected `template_date` to be a date such as 2024-07-26, got '26 July 2024' - "
-            "change --template-date",
+            "change `template_date`",
         ),
         (
             {"chat_template_kwargs": "{tokenize: true, x: 1}"},
             "Expected `chat_template_kwargs` to be arguments that the template itself defines, "
-            "without tokenize, got '{tokenize: true, x: 1}' - change --chat-template-kwargs",
+            "without tokenize, got '{tokenize: true, x: 1}' - change `chat_template_kwargs`",
         ),
         (
             {"chat_template_kwargs": {"x": {1, 2}}},
             "Expected `chat_template_kwargs` to be text, numbers, true, false, lists and mappings, "
-            "not {1, 2}, got {'x': {1, 2}} - change --chat-template-kwargs",
+            "not {1, 2}, got {'x': {1, 2}} - change `chat_template_kwargs`",
         ),
         (
             {"chat_template_kwargs": "{x: .nan}"},
             "Expected `chat_template_kwargs` to be text, numbers, true, false, lists and mappings, "
-            "not nan, got '{x: .nan}' - change --chat-template-kwargs",
+            "not nan, got '{x: .nan}' - change `chat_template_kwargs`",
         ),
         (
             {"chat_template_kwargs": "{1: x}"},
             "Expected `chat_template_kwargs` to be names that are text, not 1, got '{1: x}' - "
-            "change --chat-template-kwargs",
+            "change `chat_template_kwargs`",
         ),
         (
             {"beams": 3},

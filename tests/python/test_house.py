@@ -13,7 +13,7 @@ PACKAGE = Path(hallutrace.__file__).parent
 
 # Each room imports only rooms of rows above its own, and of its row where it has a number of files.
 ORDER = (
-    ("errors",),
+    ("errors", "choices"),
     (
         "atomic_files",
         "demo",
@@ -28,7 +28,9 @@ ORDER = (
     ),
     ("normalization", "text_measures", "third_party", "chat_arguments", "transformers_compat"),
     ("presets",),
+    ("config_file",),
     ("config",),
+    ("option_names",),
     ("attention",),
     ("questions",),
     ("model",),

@@ -8,13 +8,14 @@ from __future__ import annotations
 import numbers
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from hallutrace import _core
 from hallutrace.attention.edges import EdgeList, Marginals
+from hallutrace.choices import Heads
 from hallutrace.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def sparsify(
     top_k: int | None = None,
     min_weight: float = 0.0,
     top_mass: float | None = None,
-    heads: Literal["mean", "max", "each"] = "mean",
+    heads: Heads = "mean",
     causal: bool = True,
     first_query: int | None = None,
 ) -> EdgeList:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hallutrace.detect.provenance import Provenance
     from hallutrace.store.trace import Trace
 
+_COMMIT = re.compile("[0-9a-f]{40}")  # of the hub; digests of folders and files look otherwise
 _COLOURS = ("green", "yellow", "dark_orange", "red")
 
 
@@ -70,7 +72,7 @@ def run_ask(
     loaded, provenance = load(detector), Provenance.read(detector)
     options = {"device": device, "trust_remote_code": trust_remote_code}
     if model is not None:
-        options |= {"model": model, "revision": None}
+        options |= {"model": model, "revision": None, "adapter": None}
     with tempfile.TemporaryDirectory(prefix="hallutrace-") as folder:
         config = _config(question, context, options, provenance, Path(folder))
         ERR.print(f"Loading the model {plain(config.model)} ...")
@@ -170,13 +172,16 @@ def settings_of(identity: dict[str, Any], has_context: bool) -> dict[str, Any]:
             "existing answers (--responses) - extract the question's answer with --responses, and "
             "score that run"
         )
-    commit = str(model["commit"])
-    is_hub = not Path(model["name"]).exists() and not commit.startswith("folder-")
+    # An adapter that is a folder goes on the base model that it was on, wherever that is now.
+    adapter = model["name"] if model["base"] and Path(model["name"]).is_dir() else None
+    named = model["base"] if adapter else model
+    is_commit = _COMMIT.fullmatch(str(named["commit"])) is not None
     layers = hidden["layers"]
     quantization = model["quantization"]
     return {
-        "model": model["name"],
-        "revision": commit if is_hub and model["name"] != "demo" else None,
+        "model": named["name"],
+        "revision": named["commit"] if is_commit and not Path(named["name"]).exists() else None,
+        "adapter": adapter,
         "dtype": model["dtype"],
         # Other names are those of checkpoints that are quantised themselves.
         "quantization": quantization if quantization in ("int8", "nf4") else "none",
@@ -186,7 +191,7 @@ def settings_of(identity: dict[str, Any], has_context: bool) -> dict[str, Any]:
         "template_date": prompt.get("date"),
         "max_new_tokens": decoding["max_new_tokens"],
         "num_beams": decoding["num_beams"],
-        "temperature": decoding["temperature"] if decoding["do_sample"] else 0.0,
+        **_sampling(decoding),
         "stop": tuple(decoding["stop"]),
         "seed": identity["seed"],
         **{
@@ -200,13 +205,24 @@ def settings_of(identity: dict[str, Any], has_context: bool) -> dict[str, Any]:
     }
 
 
+def _sampling(decoding: dict[str, Any]) -> dict[str, Any]:
+    """The options of sampling that the resolved decoding of a run came from."""
+    if not decoding["do_sample"]:
+        return {"temperature": 0.0}
+    return {
+        "temperature": decoding["temperature"],
+        "top_p": decoding["top_p"] if decoding["top_p"] < 1 else None,
+        "top_k_sampling": decoding["top_k"] or None,
+        "min_p": decoding["min_p"],
+    }
+
+
 def _pieces(trace: Trace, config: ExtractConfig) -> list[str]:
     """The text that each answer token adds, special tokens shown."""
+    from hallutrace.model.files import ModelName
     from hallutrace.model.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(
-        config.model, config.revision, trust_remote_code=config.trust_remote_code
-    )
+    tokenizer = load_tokenizer(ModelName.of(config))
     ids = trace.answer_tokens.tolist()
     # A character may take several tokens, which decode to something only together.
     texts = [tokenizer.decode(ids[:end]) for end in range(len(ids) + 1)]

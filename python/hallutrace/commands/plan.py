@@ -41,9 +41,10 @@ def run_plan(
     config = config_of(preset, config_file, options)
     from hallutrace.commands.library_warnings import quiet_libraries
     from hallutrace.extraction import estimate
+    from hallutrace.model.files import ModelName
 
     quiet_libraries(is_small=True)
-    shape = estimate.model_shape(config.model, config.revision, config.trust_remote_code)
+    shape = estimate.model_shape(ModelName.of(config))
     source = _source_at_hand(config)
     questions = config.limit or (source.total if source else None)
     source_lines = source.describe() if source else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.extraction.batching import cache_bytes_per_token
+from hallutrace.model.files import ModelName
 from hallutrace.presets import MODEL_CONFIGS
 
 HIDDEN_CHOICES = ("none", "pooled", "answer", "all")
@@ -66,15 +67,11 @@ class RunSize:
     run: int | None
 
 
-def model_shape(
-    name: str, revision: str | None = None, trust_remote_code: bool = False
-) -> ModelShape:
+def model_shape(asked: ModelName) -> ModelShape:
     """The shape of a model from its configuration; no weights, and no network for presets.
 
     Args:
-        name: on the hub, of a folder, or ``demo``; of an adapter, its base model counts.
-        revision: commit, branch or tag on the hub.
-        trust_remote_code: whether code that comes with the model may run.
+        asked: the model; of an adapter, its base model counts.
 
     Raises:
         ModelError: no such model, or no causal one.
@@ -85,14 +82,14 @@ def model_shape(
     from hallutrace.model.library_errors import loading
     from hallutrace.model.loading import load_config
 
-    if name in MODEL_CONFIGS:
-        known = dict(MODEL_CONFIGS[name])
+    if asked.name in MODEL_CONFIGS:
+        known = dict(MODEL_CONFIGS[asked.name])
         config = AutoConfig.for_model(known.pop("model_type"), **known)
     else:
-        config = load_config(name, revision, trust_remote_code=trust_remote_code)
+        config = load_config(asked)
     text = config.get_text_config()
-    with loading(name), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    with loading(asked.name), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=asked.trust_remote_code)
     embeddings = {
         id(part): part for part in (model.get_input_embeddings(), model.get_output_embeddings())
     }
@@ -198,13 +195,13 @@ def memory(
 
 def _dtype_bytes(config: ExtractConfig, shape: ModelShape) -> int:
     """Of the model's floating point type on this machine."""
-    from hallutrace.model.devices import resolve_device
+    from hallutrace.model.devices import computes_in_float32, resolve_device
 
     if config.dtype != "auto":
         return 4 if config.dtype == "float32" else 2
-    on_cpu = resolve_device(config.device) == "cpu" and config.device_map is None
+    is_wide = config.device_map is None and computes_in_float32(resolve_device(config.device))
     is_quantized = config.quantization != "none" or shape.is_quantized
-    return 4 if on_cpu and not is_quantized else shape.dtype_bytes
+    return 4 if is_wide and not is_quantized else shape.dtype_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,57 +1,67 @@
-"""The pipeline: a run from questions to committed shards, gone on with where it stopped."""
+"""``extract``: opens questions, model and folder, has the run walked, and tells what failed."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hallutrace.capture.check import probe
 from hallutrace.config import ExtractConfig
 from hallutrace.cpu_threads import core_threads_like_torch
-from hallutrace.errors import HallutraceError, InputError, ModelError, StorageError
-from hallutrace.extraction.answer_checks import AnswerChecks
-from hallutrace.extraction.environment import changes, environment
-from hallutrace.extraction.resolved import Settings, manifest_of, template_day
-from hallutrace.extraction.shard import ShardJob
-from hallutrace.extraction.summary import Summary, still_failing, summarize
-from hallutrace.model.loading import Loaded, default_prompt, load
-from hallutrace.model.prompts import PromptBuilder
+from hallutrace.errors import HallutraceError, InputError, StorageError
+from hallutrace.extraction.shard_walk import Extraction
+from hallutrace.extraction.summary import Summary
+from hallutrace.model.loading import Loaded, load
+from hallutrace.option_names import naming_parameters
 from hallutrace.progress import Reporter, Silent
-from hallutrace.questions import (
-    BadRow,
-    Columns,
-    Question,
-    QuestionSource,
-    digest_of,
-    open_questions,
-    open_responses,
-)
+from hallutrace.questions import Columns, QuestionSource, open_questions, open_responses
 from hallutrace.retry import Retry
 from hallutrace.store import overwriting
-from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, living, wait_for_sign
-from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
-from hallutrace.store.folder import CommitRecord, Run
-from hallutrace.store.processes import State
-from hallutrace.third_party import refusing
+from hallutrace.store.folder import Run
 
-RETRY = "retry-"  # begins the names of shards with questions that were tried again
+# What loads a model, and means nothing for one that is in memory.
+LOADING = (
+    "model",
+    "revision",
+    "adapter",
+    "dtype",
+    "quantization",
+    "device",
+    "device_map",
+    "attn_implementation",
+    "trust_remote_code",
+)
 
 
-def extract(config: ExtractConfig | None = None, reporter: Reporter | None = None) -> Summary:
+def extract(
+    config: ExtractConfig | None = None,
+    reporter: Reporter | None = None,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+) -> Summary:
     """Extracts a run, or goes on with it.
+
+    A model object is traced as it is and left as it was: training mode, attention implementation,
+    generation configuration, hooks, random numbers. The run's identity holds a digest of its
+    weights, configuration, adapters and tokenizer, so that another model, or the same one after a
+    step of training, is refused; that reads all weights once at every start (about 0.7 GB a second
+    and core).
 
     Args:
         config: what to do; the default is the small model on 400 of its own questions.
         reporter: told of progress; the default says nothing.
+        model: a causal language model of transformers, or a ``PeftModel`` of one, instead of the
+            one that ``config`` names.
+        tokenizer: the tokenizer of that model.
 
     Returns:
         What was done; open the run with ``hallutrace.open(summary.folder)``.
 
     Raises:
         InputError: questions, options or folder that cannot be used.
-        IdentityError: the folder holds a run with other settings.
+        IdentityError: the folder holds a run with other settings, or of another model.
         ModelError: a model that cannot be loaded or captured.
         StorageError: the file system refused.
 
@@ -71,11 +81,23 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
     overwriting.clear_remains(run)
     if config.overwrite:
         overwriting.check_may_go(run)
-    loaded = load(config, retry)
-    # Only now: an existing run is kept if the model does not load.
-    if config.overwrite and run.folder.exists():
-        run.check_ours()
-        overwriting.clear(run)
+    with _model(config, model, tokenizer, retry) as loaded:
+        # Only now: an existing run is kept if the model does not load.
+        if config.overwrite and run.folder.exists():
+            run.check_ours()
+            overwriting.clear(run)
+        return walk(config, source, run, loaded, reporter)
+
+
+def walk(
+    config: ExtractConfig, source: QuestionSource, run: Run, loaded: Loaded, reporter: Reporter
+) -> Summary:
+    """Makes all shards of a run that are not committed yet.
+
+    Raises:
+        StorageError: the file system refused.
+        HallutraceError: as :func:`extract`.
+    """
     try:
         with core_threads_like_torch():
             return Extraction(config, source, run, loaded, reporter).run_all()
@@ -87,6 +109,32 @@ def extract(config: ExtractConfig | None = None, reporter: Reporter | None = Non
             f"Expected to read and write the run {run.folder}, got: {error.strerror or error}"
             f"{where} - fix that; the same command goes on with the run"
         ) from error
+
+
+@contextmanager
+def _model(config: ExtractConfig, model: Any, tokenizer: Any, retry: Retry) -> Iterator[Loaded]:
+    """The model that was given, as long as it is needed, or else the one that is named."""
+    if model is None and tokenizer is None:
+        yield load(config, retry)
+        return
+    from hallutrace.model.objects import lent
+
+    if model is None or tokenizer is None:
+        missing = "model" if model is None else "tokenizer"
+        raise InputError(f"Expected `model` and `tokenizer`, got no `{missing}` - give both")
+    given = [name for name in LOADING if getattr(config, name) != default_of(name)]
+    if given:
+        raise InputError(
+            f"Expected a configuration that names no model beside `model`, got `{given[0]}` - it "
+            "is for loading one: leave it out"
+        )
+    with naming_parameters(), lent(model, tokenizer, retry.note, identify=True) as loaded:
+        yield loaded
+
+
+def default_of(name: str) -> Any:
+    """The default of a field of the configuration."""
+    return ExtractConfig.model_fields[name].default
 
 
 def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSource:
@@ -103,286 +151,3 @@ def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSo
     if config.responses is not None:
         return open_responses(str(config.responses), columns)
     return open_questions(config.questions, columns, retry)
-
-
-class Extraction:
-    """One call of :func:`extract`, with its model in memory."""
-
-    def __init__(
-        self,
-        config: ExtractConfig,
-        source: QuestionSource,
-        run: Run,
-        loaded: Loaded,
-        reporter: Reporter,
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._run = run
-        self._loaded = loaded
-        self._reporter = reporter
-        self._earlier = run.manifest() if run.exists() else None
-        self._prompts = PromptBuilder(
-            loaded.tokenizer,
-            default_prompt(config),
-            config.chat,
-            config.chat_template_kwargs,
-            template_day(config, self._earlier),
-        )
-        self._settings = Settings.of(config, loaded, self._prompts, self._earlier)
-        self._checks = AnswerChecks(self._prompts.notices, config.max_new_tokens)
-        with refusing(
-            f"a model that takes a few tokens, as {loaded.name}", "try another --dtype", ModelError
-        ):
-            attention = probe(loaded, hidden=self._settings.hidden.states != "none")
-        self._manifest = manifest_of(
-            config, self._settings, source, self._prompts, loaded, attention
-        )
-        self._environment = environment(loaded.device)
-        self._new = 0
-        self._syncing = 0.0
-
-    def run_all(self) -> Summary:
-        """All shards that are not committed yet, and that no other process works on."""
-        if self._earlier is not None:
-            self._earlier.check_same(self._manifest, self._run.folder)
-            self._manifest = self._earlier  # with the facts as they were measured at the start
-        elif not self._run.begin(self._manifest):
-            # Another process began the run meanwhile, and resolved what was left to the machine.
-            parts = (self._config, self._source, self._run, self._loaded, self._reporter)
-            return Extraction(*parts).run_all()
-        records = {record.name: record for record in self._run.records()}
-        self._run.check_ours_alone(records.values(), self._manifest.fingerprint)
-        self._run.tidy(records)
-        if changed := changes(self._environment, list(records.values())):
-            self._reporter.note(changed)
-        again = self._to_retry(records) if self._config.retry_failed else []
-        self._begin_report(records, again)
-        began = time.monotonic()
-        if again:
-            self._retry(records, again)
-        held = [
-            shard
-            for shard in self._shards(records)
-            if not self._claimed(*shard, self._settings.batch_size)
-        ]
-        self._wait_for(held)
-        self._checks.judge()
-        for line in self._prompts.notices.take():
-            self._reporter.note(line)
-        return summarize(
-            self._run,
-            self._source.merged,
-            is_retried=self._config.retry_failed,
-            new_traces=self._new,
-            seconds=time.monotonic() - began,
-            syncing=self._syncing,
-        )
-
-    def _shards(
-        self, records: dict[str, CommitRecord]
-    ) -> Iterator[tuple[str, int, list[Question]]]:
-        """The shards still to do, with their questions; committed ones are checked and passed."""
-        worker, _, workers = (self._config.worker or "0/1").partition("/")
-        questions = self._questions()
-        first = number = 0
-        while True:
-            name = f"{number:05d}"
-            committed = records.get(name) or self._run.record(name)
-            size = committed.questions if committed else self._config.shard_size
-            some = list(islice(questions, size))
-            if committed:
-                self._check_digest(committed, some)
-                if name not in records or self._settings.decoding is None:
-                    self._reporter.skip(self._answers(some))
-            elif some and number % int(workers) == int(worker):
-                yield name, first, some
-            else:
-                self._reporter.skip(self._answers(some))  # another worker's
-            if len(some) < size:
-                return
-            first += len(some)
-            number += 1
-
-    def _claimed(
-        self,
-        name: str,
-        first: int,
-        questions: list[Question],
-        batch_size: int,
-        done: Collection[tuple[str, int]] = (),
-    ) -> bool:
-        """Extracts and commits one shard; False where another process is at it."""
-        self._run.make_folders()
-        mine = claim(self._run.partial, name, len(questions))
-        if isinstance(mine, Holder):
-            if mine.questions not in (len(questions), UNKNOWN_COUNT):
-                raise InputError(
-                    f"Expected {mine.questions} questions in shard {name}, as the process "
-                    f"{mine.pid} on {mine.host} has it, got {len(questions)} - give all workers of "
-                    "a run the same --limit and --shard-size"
-                )
-            self._reporter.note(f"Shard {name} is being made by process {mine.pid} on {mine.host}.")
-            return False
-        with mine:
-            self._run.check_current(self._manifest.fingerprint)
-            if self._run.record(name) is None:
-                record = self._take_published(name, questions)
-                if record is None:
-                    record = self._shard(name, first, questions, batch_size, mine.check, done)
-                if record is None:
-                    return True
-                self._new += record.counts["traces"]
-            else:
-                self._reporter.skip(self._answers(questions))
-            mine.done = True
-        return True
-
-    def _wait_for(self, held: list[tuple[str, int, list[Question]]]) -> None:
-        """Takes over shards whose holders are gone, which may be told only by their silence."""
-        for name, first, questions in held:
-            if self._run.record(name) is None:
-                holder = living(self._run.partial, name)
-                if holder is not None and holder.state() is State.UNKNOWN:
-                    self._reporter.note(
-                        f"Waiting for a sign of process {holder.pid} on {holder.host}, which "
-                        "cannot be seen from here (5 minutes at most)."
-                    )
-                if wait_for_sign(self._run.partial, name) and self._claimed(
-                    name, first, questions, self._settings.batch_size
-                ):
-                    continue
-            self._reporter.skip(self._answers(questions))
-
-    def _questions(self) -> Iterator[Question]:
-        """Good questions up to the limit; bad rows are recorded as they are met."""
-        taken = 0
-        for row in self._source:
-            if isinstance(row, BadRow):
-                # Every worker meets every row, and one of them records it.
-                if (self._config.worker or "0/1").startswith("0/"):
-                    self._run.failures.add(Failure(row.id, None, row.index, BAD_ROW, row.error))
-                continue
-            yield row
-            taken += 1
-            if taken == self._config.limit:
-                return
-
-    def _check_digest(self, record: CommitRecord, questions: Sequence[Question]) -> None:
-        if record.digest != _digest(questions):
-            raise InputError(
-                f"Expected the questions that shard {record.name} of {self._run.folder} was made "
-                "of, got others (the source changed, or --limit shrank) - choose another --out, or "
-                "start over with --overwrite"
-            )
-
-    def _shard(
-        self,
-        name: str,
-        first: int,
-        questions: list[Question],
-        batch_size: int,
-        check: Callable[[], object],
-        done: Collection[tuple[str, int]] = (),
-    ) -> CommitRecord | None:
-        """Extracts and commits one shard; None where questions tried again all failed again."""
-        digest = _digest(questions)
-        fingerprint = self._manifest.fingerprint
-        begun = CommitRecord(
-            name=name,
-            first=first,
-            questions=len(questions),
-            digest=digest,
-            fingerprint=fingerprint,
-            environment=self._environment,
-        )
-        job = ShardJob(
-            begun,
-            questions,
-            self._run.folder,
-            f"{fingerprint}/{digest}/{batch_size}",
-            self._loaded,
-            self._prompts,
-            self._settings,
-            self._run.failures.add if first >= 0 else self._run.failures.add_again,
-            check,
-            self._checks,
-            done,
-        )
-        job.run(batch_size, self._reporter)
-        check()
-        tally = job.tally
-        # A few bad questions that fill a shard are no reason to stop; a model that broke is.
-        several = len(questions) > 1 and (first == 0 or tally.broken)
-        if not tally.traces and first < 0:
-            job.forget()
-            (self._run.partial / f"{name}.safetensors").unlink(missing_ok=True)
-            return None
-        if not tally.traces and several:
-            job.forget()
-            raise InputError(
-                f"Expected traces in shard {name}, got none: all {len(questions)} questions "
-                f"failed, the first with: {tally.first_error} - "
-                f"see {self._run.folder / 'failures.jsonl'}"
-            )
-        record = job.finish()
-        began = time.monotonic()
-        check()
-        self._run.commit(record)  # small, so that this is the time of its syncs
-        self._syncing += job.syncing + time.monotonic() - began
-        job.forget()
-        return record
-
-    def _take_published(self, name: str, questions: Sequence[Question]) -> CommitRecord | None:
-        """Records a finished shard that a kill left without its record; None where there is none.
-
-        Questions that are tried again need not be the same: a finished shard is not made anew.
-        """
-        record = self._run.take_published(name, self._manifest.fingerprint)
-        if record is not None:
-            if record.first >= 0:
-                self._check_digest(record, questions)
-            self._run.commit(record)
-            self._reporter.skip(self._answers(questions))
-        return record
-
-    def _to_retry(self, records: dict[str, CommitRecord]) -> list[Question]:
-        """The questions that failed where another attempt may end otherwise."""
-        open_failures = still_failing(self._run, records.values())
-        failed = {failure.id for failure in open_failures if failure.stage in RETRIED_STAGES}
-        return [question for question in self._questions() if question.id in failed]
-
-    def _retry(self, records: dict[str, CommitRecord], again: list[Question]) -> None:
-        """Tries failed questions again, one at a time, in a shard of their own.
-
-        Where all of them fail again nothing is committed; the summary says what still fails.
-        """
-        done = {(key[0], key[1]) for record in records.values() for key in record.keys}
-        numbers = [int(name.removeprefix(RETRY)) for name in records if name.startswith(RETRY)]
-        self._claimed(f"{RETRY}{max(numbers, default=-1) + 1:05d}", -1, again, 1, done)
-
-    def _answers(self, questions: Sequence[Question]) -> int:
-        """Answers that questions are to have: what progress is counted in."""
-        if self._settings.decoding is None:
-            return sum(len(question.responses) for question in questions)
-        return len(questions) * self._settings.decoding.samples
-
-    def _begin_report(self, records: dict[str, CommitRecord], again: list[Question]) -> None:
-        """Tells the answers expected in all; those of responses that exist count when passed."""
-        total, limit, samples = self._source.total, self._config.limit, 1
-        if self._settings.decoding is not None:
-            samples = self._settings.decoding.samples
-            total = min((count for count in (total, limit) if count is not None), default=None)
-        elif limit is not None and (total is None or limit < total):
-            total = None  # rows are answers, and a limit counts questions
-        done = sum(
-            record.questions * samples
-            for name, record in records.items()
-            if not name.startswith(RETRY) and self._settings.decoding is not None
-        )
-        expected = None if total is None else total * samples + self._answers(again)
-        self._reporter.begin(expected, done)
-
-
-def _digest(questions: Sequence[Question]) -> str:
-    return digest_of(question.digest() for question in questions)

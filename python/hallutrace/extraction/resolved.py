@@ -62,6 +62,7 @@ class Settings:
         loaded: Loaded,
         prompts: PromptBuilder,
         earlier: Manifest | None,
+        is_replay: bool,
     ) -> Settings:
         """Resolves a configuration for a model.
 
@@ -70,17 +71,18 @@ class Settings:
             loaded: the model.
             prompts: what it is asked with.
             earlier: the manifest of the run that goes on, if it exists.
+            is_replay: whether answers exist already, and none is generated.
 
         Raises:
             InputError: hidden layers or alternatives that the model does not have, or a decoding
                 that it cannot do.
         """
-        if config.responses is None:
+        if not is_replay:
             _check_decoding(config, loaded, prompts)
         return cls(
-            decoding=Decoding.of(config) if config.responses is None else None,
+            decoding=None if is_replay else Decoding.of(config),
             response_eos=config.response_eos,
-            response_end=_response_end(config, loaded, prompts),
+            response_end=_response_end(config, loaded, prompts) if is_replay else None,
             stop=config.stop,
             reduction=Reduction(
                 top_k=config.top_k,
@@ -93,7 +95,7 @@ class Settings:
             hidden=_hidden(config, loaded),
             alternatives=_alternatives(config, loaded),
             edge_dtype=config.edge_dtype,
-            batch_size=_batch_size(config, loaded, earlier),
+            batch_size=_batch_size(config, loaded, earlier, is_replay),
             seed=config.seed,
         )
 
@@ -149,7 +151,6 @@ def manifest_of(
     facts: dict[str, Any] = {
         "layers": loaded.layers,
         "hidden_size": loaded.hidden_size,
-        "generation_attention": loaded.attention,
         "captured_layers": attention.layers,
         "heads": attention.heads,
         "value_heads": attention.value_heads,
@@ -171,12 +172,16 @@ def _decoding(settings: Settings, loaded: Loaded) -> dict[str, Any]:
             "end_of_sequence_token": settings.response_end,
             "stop": list(settings.stop),
         }
-    return {**settings.decoding.identity(), "eos_token_id": list(loaded.eos_ids)}
+    return {
+        **settings.decoding.identity(),
+        "eos_token_id": list(loaded.eos_ids),
+        "attention": loaded.attention,
+    }
 
 
 def _response_end(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilder) -> int | None:
     """The token that ends responses to which one is added."""
-    if config.responses is None or config.response_eos == "off":
+    if config.response_eos == "off":
         return None
     after = prompts.turn_end()
     return response_end(loaded, next((token for token in after if token in loaded.eos_ids), None))
@@ -226,12 +231,14 @@ def _alternatives(config: ExtractConfig, loaded: Loaded) -> int:
     if config.alternatives > vocabulary:
         raise InputError(
             f"Expected `alternatives` of at most {vocabulary} (the vocabulary of {loaded.name}), "
-            f"got {config.alternatives} - change --alternatives"
+            f"got {config.alternatives} - change `alternatives`"
         )
     return config.alternatives
 
 
-def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None) -> int:
+def _batch_size(
+    config: ExtractConfig, loaded: Loaded, earlier: Manifest | None, is_replay: bool
+) -> int:
     if config.batch_size != "auto":
         size = config.batch_size
     elif earlier is not None:
@@ -239,7 +246,7 @@ def _batch_size(config: ExtractConfig, loaded: Loaded, earlier: Manifest | None)
         size = int(earlier.identity["batch_size"])
     else:
         size = _largest_batch(config, loaded)
-    if size > 1 and config.responses is None and sees_padding(loaded):
+    if size > 1 and not is_replay and sees_padding(loaded):
         if config.batch_size == "auto" and earlier is None:
             return 1
         raise InputError(

@@ -59,6 +59,17 @@ class ChatTemplate:
         message = {"role": "user", "content": self._content(text)}
         return self._apply([message], add_generation_prompt=True, **arguments)
 
+    def render_messages(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """A prompt of a conversation, which the assistant goes on with.
+
+        Args:
+            messages: role and content of each.
+
+        Raises:
+            InputError: the template failed.
+        """
+        return self._apply(messages, add_generation_prompt=True)
+
     def after_turn(self) -> str:
         """What the template puts after a turn of the assistant; nothing where it cannot tell."""
         turns = [

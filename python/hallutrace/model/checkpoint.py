@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hallutrace.demo import MODEL_FOLDER
 from hallutrace.errors import ModelError
-from hallutrace.model.digests import FolderDigest, digest_folder
+from hallutrace.model.adapters import adapter_config, base_of
+from hallutrace.model.files import ADAPTER_CONFIG, CONFIG, Files, ModelName
+from hallutrace.model.gguf import check_gguf, gguf_type
 from hallutrace.model.library_errors import loading
 from hallutrace.retry import Retry
-from hallutrace.transformers_compat import hub_commit, knows_quantization
+from hallutrace.transformers_compat import knows_quantization
 
-CONFIG = "config.json"
-ADAPTER_CONFIG = "adapter_config.json"
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
-
-
-@dataclass(frozen=True)
-class Files:
-    """A folder, or one commit of a repository on the hub.
-
-    Attributes:
-        where: the folder, or the name of the repository.
-        revision: what to ask the hub for: its commit, where that is known; None for a folder.
-        commit: the hub's commit, or a digest of all files of the folder; ``unknown`` before it is
-            made.
-        digest: of the folder; None for the hub.
-    """
-
-    where: str
-    revision: str | None
-    commit: str
-    digest: FolderDigest | None
-
-    @classmethod
-    def of(cls, where: str, revision: str | None, file: str) -> Files:
-        """A folder, not digested yet, or what the hub says is the commit.
-
-        Args:
-            where: folder, or repository on the hub.
-            revision: commit, branch or tag on the hub.
-            file: one that the repository has.
-        """
-        if Path(where).is_dir():
-            return cls(where, None, "unknown", None)
-        commit = hub_commit(where, file, revision)
-        return cls(where, commit or revision, commit or "unknown", None)
-
-    def digested(self, note: Callable[[str], None]) -> Files:
-        """The same with its commit known, which for a folder takes reading all of it.
-
-        Raises:
-            ModelError: a file that cannot be read.
-        """
-        if self.commit != "unknown" or not Path(self.where).is_dir():
-            return self
-        digest = digest_folder(Path(self.where), note)
-        return replace(self, commit=digest.text, digest=digest)
-
-    @property
-    def hub(self) -> dict[str, Any]:
-        """The keyword arguments of ``from_pretrained`` that ask for this commit and no other."""
-        return {} if self.revision is None else {"revision": self.revision}
-
-    def check_unchanged(self) -> None:
-        """Refuses a folder whose files changed since.
-
-        Raises:
-            ModelError: naming them.
-        """
-        if self.digest is not None:
-            self.digest.check_unchanged()
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -115,56 +57,58 @@ class Checkpoint:
     @property
     def quantization(self) -> dict[str, Any] | None:
         """The checkpoint's own ``quantization_config``; None if its weights are not quantised."""
-        for config in (self.config, self.config.get_text_config()):
-            found = getattr(config, "quantization_config", None)
-            if found is not None:
-                return dict(found if isinstance(found, Mapping) else found.to_dict())
-        return None
+        return config_quantization(self.config)
 
     @property
     def quantization_name(self) -> str:
         """What it is called in a run's identity; ``none`` if its weights are not quantised."""
+        if self.model.gguf is not None:
+            return f"gguf {gguf_type(self.model.path)}"
         return "none" if (found := self.quantization) is None else quantization_name(found)
 
 
-def open_checkpoint(
-    name: str,
-    revision: str | None = None,
-    retry: Retry | None = None,
-    trust_remote_code: bool = False,
-) -> Checkpoint:
+def open_checkpoint(asked: ModelName, retry: Retry | None = None) -> Checkpoint:
     """Finds a model's files and reads its configuration; no weights.
 
     Args:
-        name: on the hub, of a folder, or ``demo``.
-        revision: commit, branch or tag on the hub.
+        asked: the model.
         retry: of what fails for a moment, as when a hub is busy.
-        trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or not a causal language model.
+        MissingExtraError: a GGUF file, and no package that reads it.
     """
     retry = retry or Retry()
+    name = asked.adapter or asked.name
     with loading(name):
-        where = _where(name, revision)
-        found = retry.call(lambda: _adapter(where, revision), f"Looking for an adapter in {name}")
-        if found is None:
-            base, base_revision, model_name = where, revision, name
-        else:
-            base, base_revision = _base(name, found), found.get("revision")
-            model_name = f"{base}, the base model of {name}"
+        where = _where(asked.name, asked.revision)
+        adapter, revision = where, asked.revision
+        if asked.adapter is not None:
+            adapter, revision = _where(asked.adapter, None), None
+        found = retry.call(
+            lambda: adapter_config(adapter, revision), f"Looking for an adapter in {name}"
+        )
+        base, base_revision = base_of(asked, where, found)
 
     def find() -> Checkpoint:
         model = Files.of(base, base_revision, CONFIG)
-        adapter = None if found is None else Files.of(where, revision, ADAPTER_CONFIG)
-        return Checkpoint(
-            name, model, _config(model, trust_remote_code), adapter, trust_remote_code
-        )
+        config = _config(model, asked.trust_remote_code)
+        files = None if found is None else Files.of(adapter, revision, ADAPTER_CONFIG)
+        return Checkpoint(name, model, config, files, asked.trust_remote_code)
 
-    with loading(model_name):
+    with loading(name if found is None else f"{base}, the base model of {name}"):
         checkpoint = retry.call(find, f"Loading the configuration of {name}")
-        _check(checkpoint)
+        check_config(checkpoint.config, name)
     return checkpoint
+
+
+def config_quantization(config: Any) -> dict[str, Any] | None:
+    """The ``quantization_config`` in a model's configuration; None if it has none."""
+    for part in (config, config.get_text_config()):
+        found = getattr(part, "quantization_config", None)
+        if found is not None:
+            return dict(found if isinstance(found, Mapping) else found.to_dict())
+    return None
 
 
 def quantization_name(config: Mapping[str, Any]) -> str:
@@ -189,14 +133,19 @@ def _where(name: str, revision: str | None) -> str:
     where = str(MODEL_FOLDER) if name == "demo" else name
     if where.startswith("~"):
         where = str(Path(where).expanduser())
-    if Path(where).is_file():
+    path = Path(where)
+    if path.is_file():
+        if path.suffix.lower() != GGUF:
+            raise ModelError(
+                f"Expected a model's name, folder or GGUF file, got the file {where} - give the "
+                "folder it is in"
+            )
+        check_gguf(path)
+    if revision is not None and path.exists():
+        kind = "folder" if path.is_dir() else "file"
         raise ModelError(
-            f"Expected a model's name or folder, got the file {where} - give the folder it is in"
-        )
-    if revision is not None and Path(where).is_dir():
-        raise ModelError(
-            f"Expected --revision with a name on the hub, got {revision!r} with the folder {where} "
-            "- leave it out, for a folder has one revision"
+            f"Expected --revision with a name on the hub, got {revision!r} with the {kind} {where} "
+            f"- leave it out, for a {kind} has one revision"
         )
     return where
 
@@ -204,72 +153,30 @@ def _where(name: str, revision: str | None) -> str:
 def _config(files: Files, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(files.where, trust_remote_code=trust_remote_code, **files.hub)
+    return AutoConfig.from_pretrained(
+        files.where, trust_remote_code=trust_remote_code, **files.arguments
+    )
 
 
-def _adapter(where: str, revision: str | None) -> dict[str, Any] | None:
-    """The configuration of an adapter; None for what is no adapter."""
-    from transformers.utils.peft_utils import find_adapter_config_file
+def check_config(config: Any, name: str) -> None:
+    """Refuses what cannot be loaded, or would be loaded as something else than it is.
 
-    path = find_adapter_config_file(where, revision=revision)
-    if path is None:
-        return None
-    try:
-        content = json.loads(Path(path).read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError("no fields by name")
-    except ValueError as error:
-        raise ModelError(
-            f"Expected the configuration of an adapter in {path}, got {error} - fix the file"
-        ) from None
-    if any(_weights(Path(path).parent)):
-        raise ModelError(
-            f"Expected a model or an adapter, got both in {where} - move {ADAPTER_CONFIG} and the "
-            "adapter's weights into a folder of their own, and give that as --model"
-        )
-    return content
+    Args:
+        config: of transformers.
+        name: of the model.
 
-
-def _weights(folder: Path) -> Iterator[Path]:
-    """Files of a whole model's weights in a folder."""
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
-        yield from folder.glob(pattern)
-
-
-def _base(name: str, adapter: Mapping[str, Any]) -> str:
-    """Folder or name of the model that an adapter goes on top of."""
-    where = adapter.get("base_model_name_or_path")
-    fix = f"write its folder or its name on the hub into {ADAPTER_CONFIG}"
-    if not isinstance(where, str) or not where:
-        raise ModelError(
-            f"Expected the base model of the adapter {name!r} in its {ADAPTER_CONFIG}, got none "
-            f"under base_model_name_or_path - {fix}"
-        )
-    if not Path(where).is_dir() and (where[0] in "./~" or where.count("/") > 1):
-        raise ModelError(
-            f"Expected the base model of the adapter {name!r} at {where}, got no such folder - "
-            f"{fix}"
-        )
-    if _adapter(where, adapter.get("revision")) is not None:
-        raise ModelError(
-            f"Expected a model under the adapter {name!r}, got another adapter ({where}) - merge "
-            "that one into its model first"
-        )
-    return where
-
-
-def _check(checkpoint: Checkpoint) -> None:
-    """Refuses what cannot be loaded, or would be loaded as something else than it is."""
-    name, config = checkpoint.name, checkpoint.config
+    Raises:
+        ModelError: an encoder-decoder model, or weights quantised in an unknown way.
+    """
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"Expected a decoder-only language model, got the encoder-decoder {name} "
             f"({config.model_type}) - choose a causal model such as Qwen/Qwen3-0.6B"
         )
-    quantization = checkpoint.quantization
+    quantization = config_quantization(config)
     if quantization is not None and not knows_quantization(quantization):
         raise ModelError(
             f"Expected a checkpoint that transformers reads, got one quantised by "
-            f"{checkpoint.quantization_name!r} ({name}) - install a version of transformers that "
-            "knows it, or choose another checkpoint"
+            f"{quantization_name(quantization)!r} ({name}) - install a version of transformers "
+            "that knows it, or choose another checkpoint"
         )

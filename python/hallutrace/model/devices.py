@@ -6,7 +6,7 @@ from hallutrace.errors import ModelError
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` is the GPU where there is one.
+    """The device to use; ``auto`` is the first there is of cuda, mps and cpu.
 
     Raises:
         ModelError: no such device on this machine.
@@ -14,12 +14,14 @@ def resolve_device(device: str) -> str:
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         asked = torch.device(device)
     except (RuntimeError, ValueError):
         raise ModelError(
-            f"Expected a device such as cpu, cuda or cuda:1, got {device!r} - change --device"
+            f"Expected a device such as cpu, cuda, cuda:1 or mps, got {device!r} - change --device"
         ) from None
     if asked.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(
@@ -34,6 +36,13 @@ def resolve_device(device: str) -> str:
     if asked.type not in ("cpu", "cuda"):
         _check_usable(device)
     return device
+
+
+def computes_in_float32(device: str) -> bool:
+    """Whether a model whose dtype nobody chose is float32 there: on a CPU and on mps."""
+    import torch
+
+    return torch.device(device).type in ("cpu", "mps")
 
 
 def _check_usable(device: str) -> None:

@@ -66,13 +66,16 @@ class FolderDigest:
 
     Attributes:
         folder: of the files.
-        text: ``folder-`` and 16 hexadecimal digits, of the names, sizes and bytes of all files.
+        text: ``folder-`` and 16 hexadecimal digits, of the names, sizes and bytes of all files;
+            ``file-`` and those of one file.
         stamps: of each file, by its name within the folder.
+        only: the one file that counts; None where all of them do.
     """
 
     folder: Path
     text: str
     stamps: Mapping[str, Stamp]
+    only: str | None = None
 
     def check_unchanged(self) -> None:
         """Refuses files that changed since they were digested.
@@ -80,7 +83,7 @@ class FolderDigest:
         Raises:
             ModelError: naming them.
         """
-        now = {name: _stamp(path) for name, path in model_files(self.folder).items()}
+        now = {name: _stamp(path) for name, path in self._files().items()}
         names = {*now, *self.stamps}
         changed = sorted(name for name in names if now.get(name) != self.stamps.get(name))
         if changed:
@@ -88,6 +91,9 @@ class FolderDigest:
                 f"Expected the files of {self.folder} to stay while the model is loaded, got "
                 f"changes in {_listed(changed)} - start again once they are complete"
             )
+
+    def _files(self) -> dict[str, Path]:
+        return _files_of(self.folder, self.only)
 
     def check_in_place(self) -> None:
         """Refuses weights that were written to since, without being replaced.
@@ -111,18 +117,21 @@ class FolderDigest:
             )
 
 
-def digest_folder(folder: Path, note: Callable[[str], None] = quiet) -> FolderDigest:
+def digest_folder(
+    folder: Path, note: Callable[[str], None] = quiet, only: str | None = None
+) -> FolderDigest:
     """Digests the files of a model.
 
     Args:
         folder: with the files; links are followed, as the hub's cache is made of them.
         note: told where many bytes have to be read.
+        only: the one file to digest; None for all that matter.
 
     Raises:
         ModelError: a file that cannot be read.
     """
     try:
-        files = model_files(folder)
+        files = _files_of(folder, only)
         stamps = {name: stamp for name, path in files.items() if (stamp := _stamp(path))}
         digests = _digests(folder, files, stamps, note)
     except OSError as error:
@@ -131,8 +140,11 @@ def digest_folder(folder: Path, note: Callable[[str], None] = quiet) -> FolderDi
         ) from None
     whole = hashlib.blake2b(digest_size=8)
     for name in sorted(stamps):
-        whole.update(os.fsencode(f"{name}\0{stamps[name][0]}\0{digests[name]}\n"))
-    return FolderDigest(folder, f"folder-{whole.hexdigest()}", stamps)
+        # The name of a single file does not matter.
+        told = name if only is None else ""
+        whole.update(os.fsencode(f"{told}\0{stamps[name][0]}\0{digests[name]}\n"))
+    kind = "folder" if only is None else "file"
+    return FolderDigest(folder, f"{kind}-{whole.hexdigest()}", stamps, only)
 
 
 def digest_code(files: Mapping[str, Path]) -> str:
@@ -159,6 +171,10 @@ def model_files(folder: Path) -> dict[str, Path]:
             if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
     return found | {path.relative_to(folder).as_posix(): path for path in below}
+
+
+def _files_of(folder: Path, only: str | None) -> dict[str, Path]:
+    return model_files(folder) if only is None else {only: folder / only}
 
 
 def _digests(

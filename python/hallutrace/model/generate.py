@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -21,28 +21,26 @@ from hallutrace.transformers_compat import cache_argument
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are decoded."""
+    """How answers are decoded; fields are named as those of :class:`ExtractConfig`."""
 
     max_new_tokens: int
     num_beams: int = 1
     temperature: float = 0.0
     samples: int = 1
     stop: tuple[str, ...] = ()
+    top_p: float | None = None
+    top_k_sampling: int | None = None
+    min_p: float | None = None
 
     @classmethod
     def of(cls, config: ExtractConfig) -> Decoding:
         """The decoding that a configuration asks for."""
-        return cls(
-            max_new_tokens=config.max_new_tokens,
-            num_beams=config.num_beams,
-            temperature=config.temperature,
-            samples=config.samples,
-            stop=config.stop,
-        )
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def identity(self) -> dict[str, Any]:
         """The resolved fields of generation, as JSON."""
-        return {**asdict(self), "stop": list(self.stop), **self._fields()}
+        own = {"max_new_tokens": self.max_new_tokens, "samples": self.samples}
+        return own | {"stop": list(self.stop), **self._fields()}
 
     def resolve(self, loaded: Loaded) -> Any:
         """A generation configuration with every field that decides tokens set.
@@ -64,13 +62,13 @@ class Decoding:
     def _fields(self) -> dict[str, Any]:
         samples = self.temperature > 0
         # top_k 0, top_p 1 and the like mean "not applied"; transformers' own defaults would apply
-        # some.
+        # some. Without sampling top_k is not read; 50 is its default, which says nothing.
         return {
             "do_sample": samples,
             "temperature": self.temperature if samples else 1.0,
-            "top_k": 0 if samples else 50,
-            "top_p": 1.0,
-            "min_p": None,
+            "top_k": self.top_k_sampling or 0 if samples else 50,
+            "top_p": 1.0 if self.top_p is None else self.top_p,
+            "min_p": self.min_p,
             "typical_p": 1.0,
             "epsilon_cutoff": 0.0,
             "eta_cutoff": 0.0,

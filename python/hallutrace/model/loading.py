@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hallutrace.config import ExtractConfig
-from hallutrace.demo import PROMPT_TEMPLATE
+from hallutrace.demo import MODEL_FOLDER, PROMPT_TEMPLATE
 from hallutrace.errors import MissingExtraError, ModelError
-from hallutrace.model.checkpoint import TOKENIZER_FILES, Checkpoint, Files, open_checkpoint
-from hallutrace.model.devices import resolve_device
+from hallutrace.model.checkpoint import Checkpoint, open_checkpoint
+from hallutrace.model.devices import computes_in_float32, resolve_device
 from hallutrace.model.digests import FolderDigest
+from hallutrace.model.files import TOKENIZER_FILES, Files, ModelName
 from hallutrace.model.library_errors import loading
 from hallutrace.model.locks import one_at_a_time
 from hallutrace.model.remote_code import code_digest, unused_code
@@ -108,52 +109,28 @@ class Loaded:
             digest.check_in_place()
 
 
-def default_prompt(config: ExtractConfig) -> str | None:
+def default_prompt(config: ExtractConfig, loaded: Loaded) -> str | None:
     """The prompt template: as asked, the small model's own, or None for the general one."""
-    if config.prompt is None and config.model == "demo":
-        return PROMPT_TEMPLATE
-    return config.prompt
+    is_small = loaded.name == "demo" or (loaded.base or {}).get("name") == str(MODEL_FOLDER)
+    return PROMPT_TEMPLATE if config.prompt is None and is_small else config.prompt
 
 
-def load_config(
-    name: str,
-    revision: str | None = None,
-    retry: Retry | None = None,
-    trust_remote_code: bool = False,
-) -> Any:
+def load_config(asked: ModelName) -> Any:
     """The configuration of a model, or of the model under an adapter, without any weights.
-
-    Args:
-        name: on the hub, of a folder, or ``demo``.
-        revision: commit, branch or tag on the hub.
-        retry: of what fails for a moment, as when a hub is busy.
-        trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or not a causal language model.
     """
-    return open_checkpoint(name, revision, retry, trust_remote_code).config
+    return open_checkpoint(asked).config
 
 
-def load_tokenizer(
-    name: str,
-    revision: str | None = None,
-    retry: Retry | None = None,
-    trust_remote_code: bool = False,
-) -> Any:
+def load_tokenizer(asked: ModelName) -> Any:
     """The tokenizer of a model, or the one that an adapter brings with it.
-
-    Args:
-        name: on the hub, of a folder, or ``demo``.
-        revision: commit, branch or tag on the hub.
-        retry: of what fails for a moment, as when a hub is busy.
-        trust_remote_code: whether code that comes with the files may run.
 
     Raises:
         ModelError: no such model, or one without a tokenizer.
     """
-    retry = retry or Retry()
-    return _tokenizer(open_checkpoint(name, revision, retry, trust_remote_code), retry)
+    return _tokenizer(open_checkpoint(asked), Retry())
 
 
 @one_at_a_time
@@ -173,14 +150,14 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
         MissingExtraError: a package that it needs is not installed.
     """
     retry = retry or Retry()
-    checkpoint = open_checkpoint(config.model, config.revision, retry, config.trust_remote_code)
-    if config.quantization != "none" and checkpoint.quantization is not None:
+    checkpoint = open_checkpoint(ModelName.of(config), retry)
+    if config.quantization != "none" and checkpoint.quantization_name != "none":
         raise ModelError(
             f"Expected a checkpoint that is not quantised for --quantization {config.quantization},"
             f" got {config.model} with {checkpoint.quantization_name} - use --quantization none"
         )
     if checkpoint.adapter is not None and importlib.util.find_spec("peft") is None:
-        raise MissingExtraError.of("peft", "adapters", f"the adapter {config.model}")
+        raise MissingExtraError.of("peft", "adapters", f"the adapter {checkpoint.name}")
     device = resolve_device(config.device)
     checkpoint = checkpoint.digested(retry.note)
     tokenizer = _tokenizer(checkpoint, retry)
@@ -200,7 +177,7 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
     return describe(
         model,
         tokenizer,
-        config.model,
+        checkpoint.name,
         checkpoint.files.commit,
         quantization=(
             checkpoint.quantization_name if config.quantization == "none" else config.quantization
@@ -266,7 +243,7 @@ def _tokenizer(checkpoint: Checkpoint, retry: Retry) -> Any:
     with loading(checkpoint.name):
         return retry.call(
             lambda: AutoTokenizer.from_pretrained(
-                files.where, trust_remote_code=checkpoint.trust_remote_code, **files.hub
+                files.where, trust_remote_code=checkpoint.trust_remote_code, **files.arguments
             ),
             f"Loading the tokenizer of {checkpoint.name}",
         )
@@ -280,11 +257,9 @@ def _has_tokenizer(files: Files) -> bool:
 
 def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Retry) -> Any:
     """The model in memory; where that fails for a damaged file, an error that names the file."""
-    import torch
-
     dtype = config.dtype
-    on_cpu = torch.device(device).type == "cpu" and config.device_map is None
-    if dtype == "auto" and on_cpu and checkpoint.quantization is None:
+    is_wide = config.device_map is None and computes_in_float32(device)
+    if dtype == "auto" and is_wide and checkpoint.quantization is None:
         dtype = "float32"
 
     def weights() -> Any:
@@ -294,15 +269,18 @@ def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Re
             quantization=config.quantization,
             device=device,
             device_map=config.device_map,
+            attention=config.attn_implementation,
             note=retry.note,
         )
 
     try:
-        with loading(config.model, device):
-            return retry.call(weights, f"Loading the model {config.model}")
+        with loading(checkpoint.name, device):
+            return retry.call(weights, f"Loading the model {checkpoint.name}")
     except ModelError:
         for files in (checkpoint.model, checkpoint.adapter):
-            if files is not None and (damage := damaged_file(Path(files.where))):
+            if files is None or files.gguf is not None:
+                continue
+            if damage := damaged_file(Path(files.where)):
                 raise ModelError(
                     f"Expected whole files in {files.where}, got {damage} - download or save the "
                     "checkpoint again"
@@ -313,7 +291,7 @@ def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Re
 def _base(checkpoint: Checkpoint) -> dict[str, str] | None:
     if checkpoint.adapter is None:
         return None
-    return {"name": checkpoint.model.where, "commit": checkpoint.model.commit}
+    return {"name": str(checkpoint.model.path), "commit": checkpoint.model.commit}
 
 
 def _mapped(model: Any, checkpoint: Checkpoint) -> tuple[FolderDigest, ...]:

@@ -118,12 +118,19 @@ class PromptBuilder:
             ModelError: a context, and a tokenizer that cannot place it.
         """
         text, context = self._fill(question)
+        if question.messages and self._chat is None:
+            raise InputError(
+                "Expected a tokenizer with a chat template for a prompt of messages, got one "
+                "without - give texts, or set tokenizer.chat_template"
+            )
         if context is not None and not getattr(self._tokenizer, "is_fast", False):
             raise ModelError(
                 "Expected a tokenizer that tells the characters of its tokens, got a slow one - "
                 "drop {context} from --prompt, or use the model's fast tokenizer"
             )
-        if self._chat:
+        if self._chat and question.messages:
+            text, context = self._chat.render_messages(question.messages), None
+        elif self._chat:
             rendered = self._chat.render(text)
             if context is not None:
                 context = _found_again(context, text, rendered)

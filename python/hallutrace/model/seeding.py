@@ -30,5 +30,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
     with _GENERATOR, torch.random.fork_rng(devices=devices):
+        state = torch.mps.get_rng_state() if device.type == "mps" else None
         torch.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)

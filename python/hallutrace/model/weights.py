@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import MissingExtraError, ModelError
-from hallutrace.model.checkpoint import Checkpoint, Files
+from hallutrace.model.adapters import named, with_adapter
+from hallutrace.model.checkpoint import Checkpoint
+from hallutrace.model.library_errors import essence
+from hallutrace.transformers_compat import no_gguf_bar, unpacked_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-NAMED = 5  # weights that a message names
 
 
 def load_weights(
@@ -21,6 +24,7 @@ def load_weights(
     quantization: str,
     device: str,
     device_map: str | None,
+    attention: str,
     note: Callable[[str], None],
 ) -> Any:
     """The model of a checkpoint, adapter included, in eval mode on its device.
@@ -34,6 +38,7 @@ def load_weights(
         quantization: on the fly: ``none``, ``int8`` or ``nf4``.
         device: where it goes, if there is no device map.
         device_map: of accelerate.
+        attention: the implementation that generation uses; ``auto`` is transformers' choice.
         note: told of what was in the checkpoint and found no place.
 
     Raises:
@@ -43,7 +48,11 @@ def load_weights(
     import torch
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = dict(checkpoint.model.hub)
+    options: dict[str, Any] = dict(checkpoint.model.arguments)
+    if checkpoint.model.gguf is not None:
+        options |= unpacked_gguf()
+    if attention != "auto":
+        options["attn_implementation"] = attention
     if dtype != "auto":
         options["dtype"] = getattr(torch, dtype)
     if quantization != "none":
@@ -54,23 +63,45 @@ def load_weights(
     elif is_quantized and not _is_where_transformers_loads(device):
         # Quantised weights are often packed for their device, and cannot be moved afterwards.
         options["device_map"] = device
-    model, info = AutoModelForCausalLM.from_pretrained(
-        checkpoint.model.where,
-        trust_remote_code=checkpoint.trust_remote_code,
-        output_loading_info=True,
-        # What has another shape is refused below, by name.
-        ignore_mismatched_sizes=True,
-        **options,
-    )
+    bar = no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext()
+    with bar, _attention_refused(attention, checkpoint.name):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            checkpoint.model.where,
+            trust_remote_code=checkpoint.trust_remote_code,
+            output_loading_info=True,
+            # What has another shape is refused below, by name.
+            ignore_mismatched_sizes=True,
+            **options,
+        )
     check_loaded(checkpoint.model.where, info, note)
     folder = Path(checkpoint.model.where)
-    if all((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+    is_both = all((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    if is_both and checkpoint.model.gguf is None:
         note(f"{folder} holds {WEIGHTS} and an index of shards: the model is that of {WEIGHTS}")
     if device_map is None and not is_quantized:
         model = model.to(device)
     if checkpoint.adapter is not None:
         model = with_adapter(model, checkpoint.adapter, checkpoint.name)
     return model.eval()
+
+
+@contextmanager
+def _attention_refused(attention: str, name: str) -> Iterator[None]:
+    """Within it, what transformers says of an attention that was asked for names the option.
+
+    Raises:
+        ModelError: it is not installed, or the model does not support it.
+    """
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        if attention == "auto" or "attention" not in str(error).lower():
+            raise
+        raise ModelError(
+            f"Expected an attention implementation that {name} can be used with here, got "
+            f"{attention} ({essence(error)}) - use --attn-implementation auto, or install what it "
+            "needs"
+        ) from None
 
 
 def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) -> None:
@@ -107,48 +138,6 @@ def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) 
         )
 
 
-def with_adapter(model: Any, adapter: Files, name: str) -> Any:
-    """A model with an adapter of peft in its layers, not merged: what peft itself computes.
-
-    Args:
-        model: the base model; it is changed.
-        adapter: files of the adapter.
-        name: of the adapter, as it was asked for.
-
-    Raises:
-        ModelError: an adapter that does not fit, or is of a kind that cannot be traced.
-    """
-    from peft import PeftConfig, PeftModel
-
-    folder = Path(adapter.where)
-    if folder.is_dir() and not any(folder.glob("adapter_model.*")):
-        raise ModelError(
-            f"Expected the weights of the adapter in {folder}, got no adapter_model.safetensors - "
-            "copy it there"
-        )
-    config = PeftConfig.from_pretrained(adapter.where, **adapter.hub)
-    if config.is_prompt_learning or config.is_adaption_prompt:
-        raise ModelError(
-            f"Expected an adapter of weights such as LoRA, got {config.peft_type.value} in {name!r}"
-            " - it adds tokens of its own, which no trace could name; choose another adapter"
-        )
-    adapted = PeftModel.from_pretrained(model, adapter.where, config=config, **adapter.hub)
-    # Once more, for what it says: peft only warns of weights that are missing, and says nothing of
-    # those that have no place in the model.
-    info = adapted.load_adapter(adapter.where, "default", **adapter.hub)
-    for keys, problem in (
-        (info.missing_keys, "none for"),
-        (info.unexpected_keys, "weights that the base model has no place for:"),
-    ):
-        if keys:
-            raise ModelError(
-                f"Expected an adapter that fits its base model {model.name_or_path}, got "
-                f"{problem} {named(keys)} in {name!r} - check base_model_name_or_path in its "
-                "adapter_config.json"
-            )
-    return adapted.get_base_model()
-
-
 def damaged_file(folder: Path) -> str | None:
     """What is wrong with the first safetensors file that cannot be opened; None if all can be."""
     from safetensors import SafetensorError, safe_open
@@ -160,13 +149,6 @@ def damaged_file(folder: Path) -> str | None:
         except (SafetensorError, OSError) as error:
             return f"{path.name}: {error}"
     return None
-
-
-def named(keys: Collection[str]) -> str:
-    """The first names in order, and how many more there are."""
-    names = sorted(map(str, keys))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _is_where_transformers_loads(device: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hallutrace.canonical_json import digest
 from hallutrace.errors import InputError
@@ -45,6 +45,8 @@ class Question:
         incorrect_answers: wrong answers that the source knows.
         generators: what made each response; empty where nothing is known of any.
         spans: of each response; empty where none has any.
+        messages: the conversation that it ends, role and content of each message; empty where the
+            question stands alone.
 
     Example:
         >>> question = Question("q1", "Who?", ("Anna",), context=None, index=0, group="q1")
@@ -63,11 +65,17 @@ class Question:
     incorrect_answers: tuple[str, ...] = ()
     generators: tuple[Generator | None, ...] = ()
     spans: tuple[tuple[Span, ...], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
     def digest(self) -> bytes:
-        """SHA-256 of the content as canonical JSON: every field but the index (32 bytes)."""
+        """SHA-256 of the content as canonical JSON: every field but the index (32 bytes).
+
+        Messages are left out where there are none.
+        """
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         del content["index"]
+        if not self.messages:
+            del content["messages"]
         return digest(content)
 
 

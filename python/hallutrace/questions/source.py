@@ -51,6 +51,11 @@ class QuestionSource:
         self._kind = kind
 
     @property
+    def has_responses(self) -> bool:
+        """Whether its questions come with answers, which are replayed."""
+        return self._responses
+
+    @property
     def total(self) -> int | None:
         """Number of rows, bad ones and duplicates included, where it is cheaply known."""
         return self._reader.total

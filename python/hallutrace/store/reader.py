@@ -10,12 +10,16 @@ from operator import index as as_index
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args, overload
 
 from hallutrace._core import Shard
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.store.folder import CommitRecord, Manifest, Run
 from hallutrace.store.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
 
 OPEN_SHARDS = (
     8  # mapped at a time; a mapping costs address space, and its header about 2 KB a trace
@@ -226,6 +230,40 @@ class TraceStore(Sequence[Trace]):
         """Names of the labelling protocols that the run has labels of."""
         found = (path.stem for path in (self._run.folder / "labels").glob("*.jsonl"))
         return sorted(name for name in found if not name.startswith("."))
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The run as a table of Apache Arrow: a row a trace, in the source's order.
+
+        Returns:
+            Questions, answers, labels (each protocol a column) and scalars; the columns and their
+            types stand in :mod:`hallutrace.store.tables`. All text of the run is in memory.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+            DamagedError: a trace or labels that cannot be trusted.
+        """
+        from hallutrace.store.tables import to_arrow
+
+        return to_arrow(self, self.folder)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table of :meth:`to_arrow` as a data frame of pandas.
+
+        Returns:
+            A row a trace; labels are nullable integers (``Int8``), references arrays of text.
+
+        Raises:
+            MissingExtraError: pandas or pyarrow is not installed.
+            DamagedError: a trace or labels that cannot be trusted.
+
+        Example:
+            >>> frame = hallutrace.open(run).to_pandas()
+            >>> frame[["question", "label.contains", "mean_logprob"]].shape
+            (8, 3)
+        """
+        from hallutrace.store.tables import to_pandas
+
+        return to_pandas(self, self.folder)
 
     @property
     def folder(self) -> Path:

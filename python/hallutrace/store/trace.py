@@ -103,8 +103,8 @@ class Trace:
         """Pickled as its place: another process opens the shard anew."""
         if self._origin is None:
             raise InputError(
-                "Expected a trace of an open run to pickle, got one of a shard alone - "
-                "take it from hallutrace.open(run)"
+                "Expected a trace of an open run to pickle, got one of a shard alone or in memory "
+                "- take it from hallutrace.open(run)"
             )
         path, verify = self._origin
         return _reopened, (path.absolute(), verify, self.position, self._manifest)

@@ -221,7 +221,7 @@ class TestMistakes:
     def test_a_shard_size_of_zero(self, hallutrace: Command) -> None:
         error = self.refuse(hallutrace, "extract", "--shard-size", "0")
         assert error == (
-            "Error: Expected `shard_size` to be greater than or equal to 1, got '0' - "
+            "Error: Expected --shard-size to be greater than or equal to 1, got '0' - "
             "change --shard-size\n"
         )
 
@@ -264,11 +264,14 @@ class TestMistakes:
 
     def test_values_of_a_wrong_kind(self, hallutrace: Command) -> None:
         for arguments, said in [
-            (["--heads", "some"], "Expected `heads` to be 'mean', 'max' or 'each', got 'some'"),
-            (["--top-k", "0"], "Expected `top_k` to be greater than or equal to 1, got '0'"),
-            (["--prompt", "Q:"], "Expected `prompt` to be a template with {question} in it"),
+            (["--heads", "some"], "Expected --heads to be 'mean', 'max' or 'each', got 'some'"),
+            (["--top-k", "0"], "Expected --top-k to be greater than or equal to 1, got '0'"),
+            (["--prompt", "Q:"], "Expected --prompt to be a template with {question} in it"),
             (["--preset", "none-such"], "Expected a preset (triviaqa-qwen3-4b), got 'none-such'"),
-            (["--num-beams", "2", "--temperature", "1"], "Expected num_beams 1 where temperature"),
+            (
+                ["--num-beams", "2", "--temperature", "1"],
+                "Expected --num-beams 1 where --temperature",
+            ),
             (["--questions", "demo:0"], "demo:0"),
         ]:
             assert said in self.refuse(hallutrace, "extract", *arguments)

@@ -109,7 +109,7 @@ def test_help_needs_no_encoding(words: list[str]) -> None:
         (["subset", "run", "--out", "x", "--sample", NASTY], "--sample"),
         (["inspect", NASTY], "Expected a run in"),
         (["inspect", b"name-\xff"], r"name-\udcff"),
-        (["extract", "--heads", "\x1b[2J"], "Expected `heads`"),
+        (["extract", "--heads", "\x1b[2J"], "Expected --heads"),
     ],
 )
 def test_mistakes_are_told_without_steering_the_terminal(

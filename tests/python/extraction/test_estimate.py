@@ -18,6 +18,7 @@ from hallutrace.extraction.estimate import (
     plan,
 )
 from hallutrace.extraction.pipeline import extract
+from hallutrace.model.files import ModelName
 from tiny_models import save_tiny
 
 
@@ -53,7 +54,7 @@ def test_bytes_are_those_of_the_shard(tmp_path: Path, options: dict[str, object]
     stored = sizes(tmp_path / "run/shards/00000.safetensors", 0)
     answer = stored["logprob"] // 4
     prompt = stored["tokens"] // 4 - answer
-    shape = model_shape(config.model)
+    shape = model_shape(ModelName.of(config))
     edges = sum(size for name, size in stored.items() if name.startswith("edges."))
     marginals = sum(size for name, size in stored.items() if name.startswith("marginals."))
     hidden = stored["hidden"] + stored.get("hidden.scale", 0)
@@ -64,7 +65,7 @@ def test_bytes_are_those_of_the_shard(tmp_path: Path, options: dict[str, object]
 
 def test_the_preset_needs_no_network_and_no_weights() -> None:
     config = ExtractConfig.from_options({"device": "cpu"}, preset="triviaqa-qwen3-4b")
-    shape = model_shape(config.model)
+    shape = model_shape(ModelName.of(config))
     assert (shape.layers, shape.heads, shape.value_heads, shape.hidden_size) == (36, 32, 8, 2560)
     assert round(shape.parameters / 1e9, 2) == 4.02
     by_choice = {one.hidden_states: one for one in plan(config, shape, 40, 12, 500)}

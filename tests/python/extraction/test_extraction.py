@@ -30,7 +30,7 @@ from hallutrace.capture import replay
 from hallutrace.commands.app import main
 from hallutrace.commands.progress_display import ExtractionDisplay
 from hallutrace.errors import IdentityError, InputError
-from hallutrace.extraction import batching, resolved, shard, trace_arrays
+from hallutrace.extraction import batching, resolved, shard, shard_walk, trace_arrays
 from hallutrace.extraction.environment import environment
 from hallutrace.extraction.summary import Summary
 from hallutrace.model import generate
@@ -409,7 +409,7 @@ def test_another_environment_is_told(
 ) -> None:
     run_extract(limit=3)
     there = {**environment(torch.device("cpu")), "torch": "1.0", "threads": 64}
-    monkeypatch.setattr(PIPELINE, "environment", lambda device: there)
+    monkeypatch.setattr(shard_walk, "environment", lambda device: there)
     notes = Notes()
     run_extract(notes, limit=4)
     was = record_of(tmp_path / "run", "00000").environment

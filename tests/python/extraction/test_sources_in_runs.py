@@ -84,7 +84,7 @@ def test_columns_that_are_needed_cannot_be_turned_off(column: str) -> None:
         ExtractConfig.from_options({column: "none"})
     assert str(caught.value) == (
         f"Expected `{column}` to be the name of a column, which cannot be left out, got 'none' - "
-        f"change --{column.replace('_', '-')}"
+        f"change `{column}`"
     )
 
 

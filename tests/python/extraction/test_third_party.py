@@ -15,6 +15,7 @@ from conftest import Extract, question_rows, write_lines
 from hallutrace import third_party
 from hallutrace.capture import replay, token_scores
 from hallutrace.errors import InputError, ModelError, StorageError
+from hallutrace.extraction import shard_walk
 from hallutrace.model import generate
 from hallutrace.model.generate import Decoding
 from hallutrace.store.failures import Failure, FailureLog
@@ -182,14 +183,10 @@ def test_a_traceback_is_kept_for_the_first_failure_of_its_kind(tmp_path: Path) -
 def test_a_model_that_takes_nothing_is_refused_before_the_first_question(
     run_extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
-    pipeline = sys.modules[hallutrace.extract.__module__]
-
     def refuse(*_: Any, **__: Any) -> None:
         torch.nn.functional.embedding(torch.tensor([9]), torch.zeros(3, 2))
 
-    monkeypatch.setattr(pipeline, "probe", refuse)
+    monkeypatch.setattr(shard_walk, "probe", refuse)
     with pytest.raises(ModelError, match="got IndexError: index out of range in self - "):
         run_extract()
     assert not (tmp_path / "run").exists()

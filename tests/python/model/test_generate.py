@@ -255,6 +255,33 @@ def test_samples_are_drawn_from_the_whole_distribution() -> None:
     assert (counts > 0).sum() > 100
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [{"top_p": 0.3}, {"top_k_sampling": 5}, {"min_p": 0.7}, {"top_p": 0.5, "top_k_sampling": 9}],
+)
+def test_sampling_is_cut_as_asked(cut: dict[str, Any]) -> None:
+    loaded = load_tiny("qwen3", "calm")
+    decoding = Decoding(max_new_tokens=1, temperature=0.5, samples=1000, **cut)
+    ((*answers,),) = generate(loaded, PROMPTS[:1], decoding, 0)
+    share = torch.softmax(next_logprobs(loaded, PROMPTS[0]) / 0.5, -1)
+    descending, order = share.sort(descending=True)
+    kept = torch.ones(len(share), dtype=torch.bool)
+    if "top_k_sampling" in cut:
+        kept &= torch.arange(len(share)) < cut["top_k_sampling"]
+    if "top_p" in cut:
+        descending = descending * kept / (descending * kept).sum()
+        kept &= descending.cumsum(0) - descending < cut["top_p"]
+    if "min_p" in cut:
+        kept &= descending >= cut["min_p"] * descending[0]
+    assert 1 < kept.sum() < 60
+    drawn = {answer.tokens[0] for answer in answers}
+    assert drawn == set(order[kept].tolist())
+    identity = decoding.identity()
+    resolved = {"top_p": 1.0, "min_p": None} | cut
+    assert identity["top_k"] == resolved.pop("top_k_sampling", 0)
+    assert {name: identity[name] for name in resolved} == resolved
+
+
 def test_several_beams_of_one_question_differ() -> None:
     decoding = Decoding(max_new_tokens=8, num_beams=4, samples=4)
     for several in generate(load_tiny(), PROMPTS, decoding, 0):

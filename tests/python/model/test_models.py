@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from checkpoints import (
     save_mxfp4,
     save_with_code,
 )
-from conftest import Extract
+from conftest import Extract, write_lines
 from hallutrace import ExtractConfig
 from hallutrace.errors import IdentityError, MissingExtraError, ModelError
+from hallutrace.model.files import ModelName
 from hallutrace.model.loading import Loaded, load, load_tokenizer
 from hallutrace.retry import Retry
 from hallutrace.store.folder import Run
@@ -366,7 +368,7 @@ def test_code_runs_when_told_to_alone(said: Said, tmp_path: Path) -> None:
     assert identity["trust_remote_code"] is True
     assert len(identity["code"]) == 16
     assert torch.equal(logits(loaded.model), logits(tiny_model("qwen3")))
-    again = load_tokenizer(str(folder), trust_remote_code=True)
+    again = load_tokenizer(ModelName(str(folder), trust_remote_code=True))
     assert isinstance(again, PreTrainedTokenizerFast)
 
 
@@ -533,3 +535,25 @@ def test_a_folder_that_changes_while_it_is_loaded_is_refused(
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", meanwhile)
     assert "got changes in vocab.txt" in said.refuse(tiny)
+
+
+def test_the_attention_of_generation_is_recorded(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract(attn_implementation="eager", limit=2)
+    assert Run(tmp_path / "run").manifest().identity["decoding"]["attention"] == "eager"
+    with pytest.raises(IdentityError, match=r'\(decoding\.attention is "eager", asked "sdpa"\)'):
+        run_extract(limit=2)
+    # Nothing is generated where answers exist, and a replay computes eager attention.
+    rows = [{"question": "who?", "response": "an answer"}]
+    given = {"responses": str(write_lines(tmp_path / "given.jsonl", rows))}
+    run_extract(**given, out=tmp_path / "given", attn_implementation="eager")
+    assert "attention" not in Run(tmp_path / "given").manifest().identity["decoding"]
+    assert run_extract(**given, out=tmp_path / "given").new_traces == 0
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is not None, reason="flash_attn is installed"
+)
+def test_an_attention_that_is_not_there_is_told(checkpoint: Path) -> None:
+    told = rf"that {checkpoint} can be used with here, got flash_attention_2 \(FlashAttention2 .*"
+    with pytest.raises(ModelError, match=told + "- use --attn-implementation auto"):
+        load(ExtractConfig(model=str(checkpoint), attn_implementation="flash_attention_2"))

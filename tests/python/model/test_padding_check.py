@@ -13,12 +13,13 @@ import torch
 import hallutrace
 from conftest import Extract, load_tiny
 from hallutrace.errors import InputError, ModelError
+from hallutrace.extraction import shard_walk
 from hallutrace.model.loading import describe
 from hallutrace.model.padding_check import sees_padding
 from tiny_models import tiny_model, tiny_tokenizer
 
 PIPELINE = sys.modules[hallutrace.extract.__module__]
-WHOLE_PROBE = PIPELINE.probe
+WHOLE_PROBE = shard_walk.probe
 
 
 def blind(model: Any) -> Any:
@@ -56,7 +57,7 @@ def test_it_is_asked_one_by_one(
         return loaded
 
     monkeypatch.setattr(PIPELINE, "load", load)
-    monkeypatch.setattr(PIPELINE, "probe", lambda *_, **__: WHOLE_PROBE(load_tiny()))
+    monkeypatch.setattr(shard_walk, "probe", lambda *_, **__: WHOLE_PROBE(load_tiny()))
     with pytest.raises(InputError, match=r"Expected a batch size of 1 for .*, got 2 - use"):
         run_extract()
     run_extract(batch_size="auto")

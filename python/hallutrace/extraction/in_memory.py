@@ -1,0 +1,164 @@
+"""``trace``: traces of a model object and a list of prompts, in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from hallutrace.choices import EdgeDtype, Heads, HiddenDtype, HiddenStates, Rows, Switch
+from hallutrace.config import ExtractConfig
+from hallutrace.errors import InputError
+from hallutrace.extraction.pipeline import walk
+from hallutrace.option_names import naming_parameters
+from hallutrace.progress import Reporter, Silent
+from hallutrace.questions.in_memory import Messages, PromptList
+from hallutrace.store.folder import Run
+from hallutrace.store.reader import open_run
+from hallutrace.store.trace import Trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class TraceOptions(TypedDict, total=False):
+    """The fields of :class:`hallutrace.ExtractConfig` that :func:`trace` takes, and their types."""
+
+    response_eos: Switch
+    chat_template_kwargs: Mapping[str, Any]
+    template_date: str | None
+    stop: Sequence[str]
+    max_new_tokens: int
+    num_beams: int
+    temperature: float
+    top_p: float | None
+    top_k_sampling: int | None
+    min_p: float | None
+    samples: int
+    seed: int
+    batch_size: int | Literal["auto"]
+    top_k: int | None
+    min_weight: float
+    top_mass: float | None
+    heads: Heads
+    edge_rows: Rows
+    edge_dtype: EdgeDtype
+    marginal_rows: Rows
+    hidden_states: HiddenStates
+    hidden_layers: str | Sequence[int]
+    hidden_dtype: HiddenDtype
+
+
+def trace(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str | Messages],
+    responses: Sequence[str | Sequence[int]] | None = None,
+    *,
+    chat: bool = False,
+    reporter: Reporter | None = None,
+    **options: Unpack[TraceOptions],
+) -> list[Trace]:
+    r"""Traces what a model does with prompts, without a run: the traces of ``extract``, in memory.
+
+    What is stored has the same bits as in a run of the same prompts and settings. The model is
+    left as it was, also after an error: training mode, attention implementation, generation
+    configuration, hooks, random numbers. Arrays are views of a temporary file that is removed with
+    the traces.
+
+    Args:
+        model: a causal language model of transformers, or a ``PeftModel`` of one, whose adapters
+            act as they do now.
+        tokenizer: its tokenizer.
+        prompts: texts, tokenised as they are, as ``tokenizer(text)`` does; or conversations,
+            each a list of messages with ``role`` and ``content``, written by the chat template.
+        responses: an answer to each prompt, replayed: text, or token ids. None generates answers.
+        chat: whether each text is the message of a user, for the chat template to write.
+        reporter: told of progress, and of what is worth knowing; the default says nothing.
+        options: as for :class:`hallutrace.ExtractConfig`, with the same defaults.
+
+    Returns:
+        The traces in the order of the prompts; with ``samples=k``, k of each.
+
+    Raises:
+        InputError: options or prompts that cannot be used, or a prompt that failed.
+        ModelError: something else than such a model, or one that cannot be captured.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> from hallutrace.demo import MODEL_FOLDER
+        >>> model = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)
+        >>> tokenizer = AutoTokenizer.from_pretrained(MODEL_FOLDER)
+        >>> prompts = ["Question: Where was Ada Berg born?\nAnswer:"]
+        >>> trace = hallutrace.trace(model, tokenizer, prompts, [" Oslo"])[0]
+        >>> trace.answer, trace.logprob.shape, trace.layer(0).shape == (1, 23, 23)
+        ('Oslo', (4,), True)
+    """
+    with naming_parameters():
+        return _traces(model, tokenizer, prompts, responses, chat, reporter or Silent(), options)
+
+
+def _traces(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str | Messages],
+    responses: Sequence[str | Sequence[int]] | None,
+    chat: bool,
+    reporter: Reporter,
+    options: Mapping[str, Any],
+) -> list[Trace]:
+    """What :func:`trace` gives; errors name options."""
+    from hallutrace.model.objects import lent
+
+    config = _config(options, chat=chat or _are_conversations(prompts))
+    source = PromptList(prompts, responses)
+    # On Windows files that are mapped stay until the process ends.
+    with tempfile.TemporaryDirectory(prefix="hallutrace-", ignore_cleanup_errors=True) as folder:
+        run = Run(Path(folder) / "run")
+        with lent(model, tokenizer, reporter.note, identify=False) as loaded:
+            try:
+                walk(config, source, run, loaded, reporter)
+            except InputError as error:
+                _check_all(run, source.total, error)
+                raise
+        _check_all(run, source.total)
+        with open_run(run.folder) as store:
+            return [Trace(trace.shard, trace.position, trace.manifest) for trace in store]
+
+
+def _config(options: Mapping[str, Any], chat: bool) -> ExtractConfig:
+    unknown = sorted(options.keys() - TraceOptions.__annotations__.keys())
+    if unknown:
+        raise InputError(
+            f"Expected options of `trace` ({', '.join(TraceOptions.__annotations__)}), got "
+            f"{', '.join(unknown)} - leave out what it does not take"
+        )
+    fixed = {"prompt": "{question}", "chat": "on" if chat else "off"}
+    return ExtractConfig.from_options({**options, **fixed})
+
+
+def _are_conversations(prompts: Sequence[str | Messages]) -> bool:
+    """Whether prompts are conversations; texts go through the chat template only if asked for.
+
+    Raises:
+        InputError: some are, some are not.
+    """
+    kinds = {isinstance(prompt, str) for prompt in prompts}
+    if len(kinds) == 2:
+        raise InputError(
+            "Expected `prompts` that are all texts or all lists of messages, got both - write "
+            "each text as [{'role': 'user', 'content': text}]"
+        )
+    return kinds == {False}
+
+
+def _check_all(run: Run, count: int, error: InputError | None = None) -> None:
+    """Refuses prompts of which some have no trace."""
+    failures = run.failures.read() if run.exists() else []
+    if failures:
+        first = min(failures, key=lambda failure: failure.index)
+        raise InputError(
+            f"Expected {count} prompts that can be traced, got {len(failures)} that failed, the "
+            f"first of them `prompts[{first.index}]`: {first.error}"
+        ) from error

@@ -1,0 +1,158 @@
+"""Adapters of peft: found, put on top of their base model, and taken as an object has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hallutrace.errors import ModelError
+from hallutrace.model.files import ADAPTER_CONFIG, Files, ModelName
+
+NAMED = 5  # weights that a message names
+
+
+def adapter_config(where: str, revision: str | None) -> dict[str, Any] | None:
+    """The configuration of an adapter; None for what is no adapter.
+
+    Raises:
+        ModelError: a damaged configuration, or a whole model beside it.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if Path(where).is_file():
+        return None
+    path = find_adapter_config_file(where, revision=revision)
+    if path is None:
+        return None
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no fields by name")
+    except ValueError as error:
+        raise ModelError(
+            f"Expected the configuration of an adapter in {path}, got {error} - fix the file"
+        ) from None
+    if any(_weights(Path(path).parent)):
+        raise ModelError(
+            f"Expected a model or an adapter, got both in {where} - move {ADAPTER_CONFIG} and the "
+            "adapter's weights into a folder of their own, and give that as --model"
+        )
+    return content
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    """Files of a whole model's weights in a folder."""
+    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+        yield from folder.glob(pattern)
+
+
+def base_of(
+    asked: ModelName, where: str, adapter: Mapping[str, Any] | None
+) -> tuple[str, str | None]:
+    """The model that is to be loaded: folder, file or name on the hub, and its revision there.
+
+    Args:
+        asked: the model, as it was asked for.
+        where: what its name stands for.
+        adapter: the configuration of the adapter, if there is one.
+
+    Raises:
+        ModelError: no adapter or no base model where one is named, or one adapter on another.
+    """
+    if asked.adapter is not None:
+        if adapter is None:
+            raise ModelError(
+                f"Expected an adapter of peft in {asked.adapter!r}, got no {ADAPTER_CONFIG} - "
+                "change --adapter"
+            )
+        if adapter_config(where, asked.revision) is not None:
+            raise ModelError(
+                f"Expected a model under the adapter {asked.adapter!r}, got another adapter "
+                f"({where}) - change --model"
+            )
+        return where, asked.revision
+    if adapter is None:
+        return where, asked.revision
+    base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    fix = f"write its folder or its name on the hub into {ADAPTER_CONFIG}, or give it as --model "
+    fix += f"beside --adapter {asked.name}"
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            f"Expected the base model of the adapter {asked.name!r} in its {ADAPTER_CONFIG}, got "
+            f"none under base_model_name_or_path - {fix}"
+        )
+    if not Path(base).exists() and (base[0] in "./~" or base.count("/") > 1):
+        raise ModelError(
+            f"Expected the base model of the adapter {asked.name!r} at {base}, got no such folder "
+            f"- {fix}"
+        )
+    if adapter_config(base, revision) is not None:
+        raise ModelError(
+            f"Expected a model under the adapter {asked.name!r}, got another adapter ({base}) - "
+            "merge that one into its model first"
+        )
+    return base, revision
+
+
+def with_adapter(model: Any, adapter: Files, name: str) -> Any:
+    """A model with an adapter of peft in its layers, not merged: what peft itself computes.
+
+    Args:
+        model: the base model; it is changed.
+        adapter: files of the adapter.
+        name: of the adapter, as it was asked for.
+
+    Raises:
+        ModelError: an adapter that does not fit, or is of a kind that cannot be traced.
+    """
+    from peft import PeftConfig, PeftModel
+
+    folder = Path(adapter.where)
+    if folder.is_dir() and not any(folder.glob("adapter_model.*")):
+        raise ModelError(
+            f"Expected the weights of the adapter in {folder}, got no adapter_model.safetensors - "
+            "copy it there"
+        )
+    config = PeftConfig.from_pretrained(adapter.where, **adapter.arguments)
+    check_kind(config, name)
+    adapted = PeftModel.from_pretrained(model, adapter.where, config=config, **adapter.arguments)
+    # Once more, for what it says: peft only warns of weights that are missing, and says nothing of
+    # those that have no place in the model.
+    info = adapted.load_adapter(adapter.where, "default", **adapter.arguments)
+    for keys, problem in (
+        (info.missing_keys, "none for"),
+        (info.unexpected_keys, "weights that the base model has no place for:"),
+    ):
+        if keys:
+            raise ModelError(
+                f"Expected an adapter that fits its base model {model.name_or_path}, got "
+                f"{problem} {named(keys)} in {name!r} - check base_model_name_or_path in its "
+                "adapter_config.json"
+            )
+    return adapted.get_base_model()
+
+
+def check_kind(config: Any, name: str) -> None:
+    """Refuses an adapter that is more than weights in the layers of its model.
+
+    Args:
+        config: of peft.
+        name: of the adapter.
+
+    Raises:
+        ModelError: prompt tuning and the like.
+    """
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise ModelError(
+            f"Expected an adapter of weights such as LoRA, got {config.peft_type.value} in {name!r}"
+            " - it adds tokens of its own, which no trace could name; choose another adapter"
+        )
+
+
+def named(keys: Collection[str]) -> str:
+    """The first names in order, and how many more there are."""
+    names = sorted(map(str, keys))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
