@@ -131,15 +131,6 @@ def evaluate(
             fails while it is fitted or scores is a row of its own, in ``failed``.
         DamagedError: a run that cannot be trusted.
         StorageError: the disk refused.
-
-    Example:
-        >>> from hallutrace.detect import load_examples
-        >>> from hallutrace.detect.evaluation import table_rows
-        >>> data = EvaluationData.of(load_examples(hallutrace.open(run), "contains"), 2, 0)
-        >>> options = EvaluationOptions(table_rows("token-entropy"), draws=100)
-        >>> evaluation = evaluate(data, options, folder)
-        >>> sorted(evaluation.comparison.metrics["token-entropy"].intervals)
-        ['auprc', 'auroc', 'tpr10', 'tpr5']
     """
     progress = progress or SilentProgress()
     missing = inapplicable(options.rows, data)
