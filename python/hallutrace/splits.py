@@ -1,11 +1,10 @@
 """Parts of traces for training, validation and testing; no group is in two of them.
 
-There is one set of splits: the folds of ``hallutrace evaluate``, which the same labels, groups,
-number of folds and seed decide. ``TraceGraphs(split=...)`` gives the parts of one of these folds
-(the first unless asked otherwise), and ``hallutrace train`` learns from the training part of the
-first and chooses on its validation part. So the test part of the first fold is the same for all of
-them, and nothing that one of them learns from is in it. (``--limit`` and ``--folds`` make other
-folds.)
+There is one set of splits: the folds of ``hallutrace evaluate``, which labels, groups, number of
+folds and seed determine. ``TraceGraphs(split=...)`` gives the parts of one of these folds, the
+first unless asked otherwise. ``hallutrace train`` trains on the training part of the first fold and
+chooses on its validation part. So the test part of the first fold is the same for all of them, and
+none of them trains on it. (``--limit`` and ``--folds`` make other folds.)
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from hallutrace.errors import InputError
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 FOLDS = 5
-"""How many folds there are unless asked otherwise."""
+"""Default number of folds."""
 
 PARTS = ("train", "validation", "test")
 
 VALIDATION_PARTS = 5
-"""Validation is one of so many parts of what is left beside the test part."""
+"""The validation part is one of so many parts of what the test part leaves."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,14 @@ class Split:
     """Three parts of the traces, as increasing indices, int64.
 
     Attributes:
-        train: what is learnt from.
+        train: what detectors are fitted on.
         validation: what choices are made on: epochs, layers, penalties, calibration.
-        test: what is reported, and seen by nothing else.
+        test: what figures are reported of; used for nothing else.
     """
 
-    train: Places
-    validation: Places
-    test: Places
+    train: Indices
+    validation: Indices
+    test: Indices
 
 
 def folds(
@@ -66,6 +65,12 @@ def folds(
     Raises:
         InputError: fewer than 2 splits, one class only, fewer traces or groups than splits, fewer
             than 3 groups, or so few groups that a part would lack a class.
+
+    Example:
+        >>> groups = [f"question {number}" for number in range(20)]
+        >>> first, *others = folds([0, 1] * 10, groups)
+        >>> len(first.train), len(first.validation), len(first.test), len(others)
+        (13, 3, 4, 4)
     """
     truth, names = _checked(labels, groups, count)
     part_of = _deal(truth, names, count, np.random.default_rng([seed, 0]))
@@ -91,6 +96,11 @@ def fold(
 
     Raises:
         InputError: as :func:`folds`, of this split; or no such split.
+
+    Example:
+        >>> labels, groups = [0, 1] * 10, [f"question {number}" for number in range(20)]
+        >>> fold(labels, groups, 2).test.tolist() == folds(labels, groups)[2].test.tolist()
+        True
     """
     truth, names = _checked(labels, groups, count)
     if not 0 <= number < count:
@@ -99,7 +109,7 @@ def fold(
     return _split(truth, names, part_of, number, seed)
 
 
-def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Places, Places]:
+def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Indices, Indices]:
     """A training and a validation part of all traces, four fifths and one fifth.
 
     For detectors that are tested on other traces than these: there is no test part.
@@ -114,6 +124,11 @@ def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Pl
 
     Raises:
         InputError: one class only, or so few groups that a part would lack a class.
+
+    Example:
+        >>> train, validation = holdout([0, 1] * 10, list("abcdefghijklmnopqrst"))
+        >>> len(train), len(validation)
+        (16, 4)
     """
     truth, names = _checked(labels, groups, 2, least_groups=2)
     dealt = _validation(truth, names, np.random.default_rng([seed, 0]))
@@ -123,14 +138,14 @@ def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[Pl
 
 
 def shuffled_by_group(labels: ArrayLike, groups: Sequence[str], seed: int) -> NDArray[np.int8]:
-    """Labels that have moved from group to group, a check of a protocol.
+    """Labels moved from group to group, to check a protocol.
 
-    The labels of a group stay together, so that whoever has seen one trace of a group knows
-    something of the others: a detector that is tested on groups that it learnt from reaches more
-    than chance. Labels that move from trace to trace would hide it. Groups are put in a random
-    order and their labels laid end to end; in another order, each takes as many as it has traces.
-    Groups of one size thus exchange their labels whole; others share some of them. Within a group
-    labels are in random order, for questions may be of the same kinds in all groups.
+    The labels of a group stay together, so that one trace of a group tells something of the others:
+    a detector that is tested on groups that it was trained on reaches more than chance. Labels that
+    move from trace to trace would hide that. The labels of all groups, in a random order of groups,
+    are dealt to the groups in another random order. Groups of one size thus exchange their labels
+    whole; others share some of them. Within a group labels are in random order, because questions
+    may be of the same kinds in all groups.
 
     Args:
         labels: [traces], 1 hallucinated, 0 right.
@@ -139,28 +154,36 @@ def shuffled_by_group(labels: ArrayLike, groups: Sequence[str], seed: int) -> ND
 
     Returns:
         int8 [traces], as many of each class as before.
+
+    Example:
+        >>> shuffled_by_group([0, 0, 1, 1, 1, 1], ["a", "a", "b", "b", "c", "c"], 0).tolist()
+        [1, 1, 0, 0, 1, 1]
     """
     truth, names = np.asarray(labels).astype(np.int8), numbered(groups)
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(names == group) for group in range(int(names.max()) + 1)]
     # Of groups in random order, each with its members in random order.
-    given, taken = (
-        np.concatenate([rng.permutation(members[at]) for at in rng.permutation(len(members))])
+    source, target = (
+        np.concatenate([rng.permutation(members[one]) for one in rng.permutation(len(members))])
         for _ in range(2)
     )
-    made = np.empty_like(truth)
-    made[taken] = truth[given]
-    return made
+    moved = np.empty_like(truth)
+    moved[target] = truth[source]
+    return moved
 
 
-def numbered(groups: Sequence[str]) -> Places:
-    """Groups as numbers from 0, in the order of their names, int64 [traces]."""
+def numbered(groups: Sequence[str]) -> Indices:
+    """Groups as numbers from 0, in the order of their names, int64 [traces].
+
+    >>> numbered(["ox", "cat", "ox"])
+    array([1, 0, 1])
+    """
     # Arrays of text would take the longest name's memory for each, and drop zeros at their ends.
     number = {name: at for at, name in enumerate(sorted(set(groups)))}
     return np.array([number[name] for name in groups], np.int64)
 
 
-def _split(truth: Places, names: Places, part_of: Places, number: int, seed: int) -> Split:
+def _split(truth: Indices, names: Indices, part_of: Indices, number: int, seed: int) -> Split:
     """One part as the test part, and the others as training and validation."""
     rest, test = np.flatnonzero(part_of != number), np.flatnonzero(part_of == number)
     dealt = _validation(truth[rest], names[rest], np.random.default_rng([seed, 1 + number]))
@@ -169,12 +192,12 @@ def _split(truth: Places, names: Places, part_of: Places, number: int, seed: int
     return made
 
 
-def _validation(truth: Places, names: Places, rng: np.random.Generator) -> Places:
+def _validation(truth: Indices, names: Indices, rng: np.random.Generator) -> Indices:
     parts = max(2, min(VALIDATION_PARTS, len(np.unique(names))))
     return _deal(truth, names, parts, rng)
 
 
-def _deal(truth: Places, names: Places, count: int, rng: np.random.Generator) -> Places:
+def _deal(truth: Indices, names: Indices, count: int, rng: np.random.Generator) -> Indices:
     """The part of each trace, int64 [traces]."""
     _, group_of = np.unique(names, return_inverse=True)
     groups = int(group_of.max()) + 1
@@ -192,13 +215,13 @@ def _deal(truth: Places, names: Places, count: int, rng: np.random.Generator) ->
         part_of_group[group] = part
         filled[part] += shares[group]
         sizes[part] += holds[group].sum()
-    dealt: Places = part_of_group[group_of]
+    dealt: Indices = part_of_group[group_of]
     return dealt
 
 
 def _checked(
     labels: ArrayLike | None, groups: Sequence[str], count: int, least_groups: int = 3
-) -> tuple[Places, Places]:
+) -> tuple[Indices, Indices]:
     """Labels, and groups as numbers; refuses what cannot be split."""
     truth = np.zeros(len(groups), np.int64) if labels is None else np.asarray(labels)
     truth = truth.astype(np.int64)
@@ -230,7 +253,7 @@ def _checked(
     return truth, known
 
 
-def _check_parts(truth: Places, split: Split, where: str) -> None:
+def _check_parts(truth: Indices, split: Split, where: str) -> None:
     has_labels = truth.any()
     for name, part in vars(split).items():
         hallucinated = int(truth[part].sum())

@@ -23,23 +23,25 @@ __all__ = ["PRINTERS"]
 @printer
 def evaluation(patch: Patch, texts: list[str]) -> list[str]:
     home = "hallutrace.detect.evaluation"
-    rows = [Made(label=text, is_control=at % 2, is_asked=False) for at, text in enumerate(texts)]
-    made = Made(missing=texts[:2], failed={}, plan=Made(rows=rows, level=0.95))
+    rows = [
+        Made(label=text, is_control=at % 2, is_requested=False) for at, text in enumerate(texts)
+    ]
+    made = Made(missing=texts[:2], failed={}, options=Made(rows=rows, level=0.95))
     cells = {text: None if at < 4 else [f"{at} x"] * 9 for at, text in enumerate(texts)}
 
-    def evaluated(*_: Any, observer: Any, **__: Any) -> Any:
-        observer.begin(len(texts), 1)
+    def evaluated(*_: Any, progress: Any, **__: Any) -> Any:
+        progress.begin(len(texts), 1)
         for text in texts[:3]:
-            observer.start(text)
-            observer.epoch(text, 1, 0.5, 0.5)
-            observer.end(text, 1.0, None)
-        observer.end(texts[3], 1.0, texts[4])
+            progress.start(text)
+            progress.epoch(text, 1, 0.5, 0.5)
+            progress.end(text, 1.0, None)
+        progress.end(texts[3], 1.0, texts[4])
         return made
 
-    patch.setattr(f"{home}.Plan", lambda **_: Made(rows=rows, level=0.95))
+    patch.setattr(f"{home}.EvaluationOptions", lambda **_: Made(rows=rows, level=0.95))
     patch.setattr(f"{home}.table_rows", lambda *_: rows)
     patch.setattr(evaluate, "_check_out", lambda *_: None)
-    patch.setattr(evaluate, "_material", lambda *_: None)
+    patch.setattr(evaluate, "_data", lambda *_: None)
     patch.setattr(f"{home}.inapplicable", lambda *_: {})
     patch.setattr(f"{home}.evaluate", evaluated)
     patch.setattr(f"{home}.write_report", lambda *_: None)

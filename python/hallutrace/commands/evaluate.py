@@ -27,7 +27,7 @@ from hallutrace.errors import InputError
 from hallutrace.paths import expanded
 
 if TYPE_CHECKING:
-    from hallutrace.detect.evaluation import Material, Plan
+    from hallutrace.detect.evaluation import EvaluationData, EvaluationOptions
 
 MOST_PROCESSES = 8
 FITS = "fits"
@@ -136,11 +136,11 @@ def run_evaluate(
     from hallutrace.detect import evaluation as evaluating
 
     train_run, test_run = _runs(run, train_on, test_on)
-    plan = evaluating.Plan(
+    options = evaluating.EvaluationOptions(
         rows=evaluating.table_rows(detectors, quick),
         folds=folds,
         seeds=seeds if seeds is not None else (1 if quick else 3),
-        seeds_on=seeds_on,  # type: ignore[arg-type]  # checked by Plan
+        seeds_on=seeds_on,  # type: ignore[arg-type]  # checked there
         split_seed=seed,
         draws=draws,
         level=level,
@@ -148,21 +148,21 @@ def run_evaluate(
     )
     folder = out or _default_folder(train_run, test_run, label, quick)
     _check_out(folder, overwrite)
-    material = _material(train_run, test_run, label, limit, plan)
-    evaluating.inapplicable(plan.rows, material)
+    data = _data(train_run, test_run, label, limit, options)
+    evaluating.inapplicable(options.rows, data)
     if overwrite:
         _clear(folder)
     began = time.monotonic()
-    with stopping("Fits that were finished are kept."), FitsDisplay(ERR) as observer:
+    with stopping("Fits that were finished are kept."), FitsDisplay(ERR) as progress:
         evaluation = evaluating.evaluate(
-            material, plan, folder / FITS, processes=jobs or _processes(), observer=observer
+            data, options, folder / FITS, processes=jobs or _processes(), progress=progress
         )
     evaluating.write_report(evaluation, label, folder)
     if as_json:
         print_json(evaluating.to_json(evaluation, label))
     else:
         show_evaluation(evaluation, label, folder, time.monotonic() - began)
-    if any(row.is_asked and row.label in evaluation.failed for row in plan.rows):
+    if any(row.is_requested and row.label in evaluation.failed for row in options.rows):
         raise SystemExit(1)
 
 
@@ -198,20 +198,20 @@ def _processes() -> int:
     return min(available_cpus(), most)
 
 
-def _material(
-    train_run: Path, test_run: Path, label: str, limit: int | None, plan: Plan
-) -> Material:
+def _data(
+    train_run: Path, test_run: Path, label: str, limit: int | None, options: EvaluationOptions
+) -> EvaluationData:
     from hallutrace.detect import load_examples
-    from hallutrace.detect.evaluation import Material, shuffled
+    from hallutrace.detect.evaluation import EvaluationData, shuffled
     from hallutrace.store.reader import open_run
 
     runs = [train_run] if train_run == test_run else [train_run, test_run]
     found = [load_examples(open_run(run), label, limit=limit) for run in runs]
-    if plan.shuffle_labels is not None:
-        found = shuffled(found, plan.shuffle_labels)
+    if options.shuffle_labels is not None:
+        found = shuffled(found, options.shuffle_labels)
     if len(found) == 1:
-        return Material.of(found[0], plan.folds, plan.split_seed)
-    return Material.transfer(found[0], found[1], plan.folds, plan.split_seed)
+        return EvaluationData.of(found[0], options.folds, options.split_seed)
+    return EvaluationData.transfer(found[0], found[1], options.folds, options.split_seed)
 
 
 def _check_out(folder: Path, overwrite: bool) -> None:

@@ -53,14 +53,14 @@ def show_evaluation(evaluation: Evaluation, label: str, folder: Path, seconds: f
 def _table(evaluation: Evaluation, label: str) -> Table:
     from hallutrace.detect.evaluation import table_cells, title
 
-    plan = evaluation.plan
+    options = evaluation.options
     is_wide = OUT.width >= WIDE
     table = Table(title=cell(title(evaluation, label), 1000), title_justify="left", box=box.SIMPLE)
     for name, is_shown in _COLUMNS.items():
         if is_shown or is_wide:
-            heading = name.format(level=f"{100 * plan.level:g}%")
+            heading = name.format(level=f"{100 * options.level:g}%")
             table.add_column(heading, no_wrap=name.startswith("AUROC"))
-    for row in plan.rows:
+    for row in options.rows:
         head = styled((cell(row.label), "bold" if row.is_control else ""))
         cells = table_cells(evaluation, row)
         if cells is None:

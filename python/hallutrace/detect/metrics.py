@@ -1,4 +1,4 @@
-"""How well scores tell hallucinated answers from right ones, and how sure one can be of it.
+"""How well scores separate hallucinated answers from right ones, and calibration of scores.
 
 Higher scores mean more likely hallucinated, and hallucinated is the positive class. Everything here
 is plain numpy over arrays; nothing is fitted but :class:`Platt`.
@@ -47,7 +47,7 @@ class Ranked:
         values, truth = _checked(scores, labels)
         self._order = np.argsort(-values, kind="stable")
         ordered = values[self._order]
-        # The last place of each run of equal scores.
+        # The last index of each run of equal scores.
         self._ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
         self._positive = truth[self._order] == 1
 
@@ -89,12 +89,36 @@ class Ranked:
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the ROC curve, ties half; see :class:`Ranked`."""
+    """Area under the ROC curve, ties half; see :class:`Ranked`.
+
+    Args:
+        scores: [traces], finite.
+        labels: [traces], 1 hallucinated, 0 right.
+
+    Raises:
+        InputError: as :class:`Ranked`.
+
+    Example:
+        >>> auroc([0.9, 0.4, 0.4, 0.1], [1, 1, 0, 0])
+        0.875
+    """
     return float(Ranked(scores, labels).metrics()[0, 0])
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the precision-recall curve as average precision; see :class:`Ranked`."""
+    """Area under the precision-recall curve as average precision; see :class:`Ranked`.
+
+    Args:
+        scores: [traces], finite.
+        labels: [traces], 1 hallucinated, 0 right.
+
+    Raises:
+        InputError: as :class:`Ranked`.
+
+    Example:
+        >>> average_precision([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0])
+        0.8333333333333333
+    """
     return float(Ranked(scores, labels).metrics()[1, 0])
 
 
@@ -108,6 +132,10 @@ def tpr_at(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float:
 
     Raises:
         InputError: as :class:`Ranked`.
+
+    Example:
+        >>> tpr_at([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0], 0.1)
+        0.5
     """
     values, truth = _checked(scores, labels)
     right = np.sort(values[truth == 0])[::-1]
@@ -131,6 +159,10 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = B
     Raises:
         InputError: probabilities outside 0 to 1, other labels, or lengths that differ.
 
+    Example:
+        >>> calibration_error([0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1])
+        0.25
+
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, with 15 bins as there (not
     checked against its text).
     """
@@ -140,8 +172,8 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = B
             f"Expected probabilities from 0 to 1, got {values.min():g} to {values.max():g} - "
             "calibrate scores first (Platt)"
         )
-    place = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(place, truth - values, minlength=bins)
+    bin_of = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(bin_of, truth - values, minlength=bins)
     return float(np.abs(gap).sum() / max(len(values), 1))
 
 
@@ -149,13 +181,18 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = B
 class Platt:
     """Scores as probabilities: a logistic curve of one slope and one intercept.
 
-    Two numbers are learnt, so a few hundred validation traces are enough (isotonic regression,
-    which learns a step for each, overfits on them). The order of scores stays as it is, or turns
-    round where validation says that higher scores are safer.
+    Two numbers are fitted, so a few hundred validation traces are enough (isotonic regression,
+    which fits a step for each, overfits on them). The order of scores stays as it is, or is
+    reversed where on the validation part higher scores are safer.
 
     Attributes:
         slope: per unit of the score.
         intercept: log odds at the score 0.
+
+    Example:
+        >>> curve = Platt.fit([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
+        >>> curve([0.0, 3.0]).round(2)
+        array([0.2, 0.8])
     """
 
     slope: float
@@ -201,6 +238,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Formula: of m of them in increasing order, the i-th (from 0) becomes the largest of
     (m - k) p_k over k <= i, at most 1. The chance of any false finding stays below the level.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
 
     Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
     """

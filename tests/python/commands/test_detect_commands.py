@@ -221,7 +221,7 @@ def test_evaluate_transfers(command: Command, run: Path, bare: Path, tmp_path: P
     code, shown, _ = command("evaluate", *asked, "--json")
     content = json.loads(shown)
     assert code == 0
-    assert (content["run"]["name"], content["learnt_from"]["name"]) == ("bare", "run")
+    assert (content["run"]["name"], content["trained_on"]["name"]) == ("bare", "run")
     assert content["shared_groups"] == content["run"]["counts"]["groups"]
     probe = content["detectors"][-1]
     assert (probe["label"], probe["status"]) == ("linear-probe", "missing")

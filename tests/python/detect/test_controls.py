@@ -20,7 +20,13 @@ import hallutrace
 from detect_runs import write_run
 from edge_runs import planted_edges
 from hallutrace.detect import Examples
-from hallutrace.detect.evaluation import Evaluation, Material, Plan, evaluate, table_rows
+from hallutrace.detect.evaluation import (
+    Evaluation,
+    EvaluationData,
+    EvaluationOptions,
+    evaluate,
+    table_rows,
+)
 from hallutrace.splits import Split
 
 IS_LONG = bool(os.environ.get("HALLUTRACE_CONTROLS"))
@@ -76,12 +82,12 @@ def evaluated(examples: Examples, folder: Path, title: str) -> Evaluation:
     half = len(examples) // 2
     at, train = np.arange(half), 2 * half // 3
     learn, test, part = examples[:half], examples[half:], Split(at[:train], at[train:], at)
-    plan = Plan(table_rows(DETECTORS), seeds=SEEDS, level=0.999, draws=20_000)
+    chosen = EvaluationOptions(table_rows(DETECTORS), seeds=SEEDS, level=0.999, draws=20_000)
     processes = 2 if IS_LONG else 1
-    found = evaluate(Material(learn, test, (part,)), plan, folder, processes=processes)
+    found = evaluate(EvaluationData(learn, test, (part,)), chosen, folder, processes=processes)
     assert not found.failed and not found.missing
     print(f"\n{title}: AUROC, 99.9% interval")
-    for label, figures in found.comparison.figures.items():
+    for label, figures in found.comparison.metrics.items():
         auroc = figures.intervals["auroc"]
         print(f"{label:75} {auroc.value:.3f} {auroc.low:.3f} {auroc.high:.3f}")
     return found
@@ -91,13 +97,13 @@ def test_those_that_can_see_a_signal_do(signal: str, examples: Examples, tmp_pat
     found = evaluated(examples, tmp_path / "fits", f"signal in {signal}")
     see, blind = VISIBLE[signal]
     wrong = []
-    for row in found.plan.rows:
-        auroc = found.comparison.figures[row.label].intervals["auroc"]
+    for row in found.options.rows:
+        auroc = found.comparison.metrics[row.label].intervals["auroc"]
         is_fair = row.options.get("supervised", True)  # without labels nothing must be seen
-        is_blind = row.name in blind or (signal == "edges" and row.of is not None)
+        is_blind = row.name in blind or (signal == "edges" and row.control_of is not None)
         if is_blind and not auroc.low <= 0.5 <= auroc.high:
             wrong.append(f"{row.label} sees what it cannot")
-        if row.name in see and row.of is None and is_fair and auroc.value <= 0.95:
+        if row.name in see and row.control_of is None and is_fair and auroc.value <= 0.95:
             wrong.append(f"{row.label} reaches {auroc.value:.3f}")
     assert not wrong
 
@@ -106,6 +112,6 @@ def test_labels_shuffled_teach_nothing(signal: str, examples: Examples, tmp_path
     labels = np.random.default_rng(4).permutation(examples.labels)
     shuffled = replace(examples, labels=labels)
     found = evaluated(shuffled, tmp_path / "fits", f"signal in {signal}, labels shuffled")
-    for label, figures in found.comparison.figures.items():
+    for label, figures in found.comparison.metrics.items():
         auroc = figures.intervals["auroc"]
         assert auroc.low <= 0.5 <= auroc.high, label

@@ -23,21 +23,20 @@ from detect_runs import Made, causal_attention, plain_auroc, write_run
 from hallutrace.detect import Detector, Examples, load_examples, make, registry
 from hallutrace.detect.evaluation import (
     Evaluation,
-    Material,
-    Plan,
-    Row,
+    EvaluationData,
+    EvaluationOptions,
+    TableRow,
     evaluate,
     inapplicable,
-    runner,
+    processes,
     shuffled,
     table_rows,
     to_json,
     to_markdown,
     write_report,
 )
-from hallutrace.detect.evaluation.bootstrap import Resampling, compare, draw
-from hallutrace.detect.evaluation.plan import jobs
-from hallutrace.detect.evaluation.runner import Unheard
+from hallutrace.detect.evaluation.bootstrap import Resampling, bootstrap, compare
+from hallutrace.detect.evaluation.processes import SilentProgress
 from hallutrace.detect.metrics import METRICS, Platt, Ranked, calibration_error, holm
 from hallutrace.errors import DamagedError, InputError, MissingExtraError
 from hallutrace.splits import Split, folds
@@ -84,8 +83,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     return make_run(tmp_path_factory.mktemp("bare") / "run", 6, "none")
 
 
-def plan_of(detectors: str, **options: Any) -> Plan:
-    return Plan(rows=table_rows(detectors), draws=200, **options)
+def options_of(detectors: str, **options: Any) -> EvaluationOptions:
+    return EvaluationOptions(rows=table_rows(detectors), draws=200, **options)
 
 
 class Toy(Detector):
@@ -127,7 +126,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
     return Toy
 
 
-class Counted(Unheard):
+class Counted(SilentProgress):
     """Counts fits; stops after so many, as Ctrl-C would."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -191,14 +190,17 @@ def test_draws_are_seeded_and_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("hallutrace.detect.evaluation.bootstrap._CELLS", 90 * 7)
     assert [len(part) for part in resampling(draws=40).weights()] == [7] * 5 + [5]
     scores = np.random.default_rng(1).normal(size=90)
-    assert draw({"one": [scores]}, resampling(draws=40))["one"].draws.shape == (len(METRICS), 40)
+    assert bootstrap({"one": [scores]}, resampling(draws=40))["one"].draws.shape == (
+        len(METRICS),
+        40,
+    )
 
 
 def test_metrics_are_means_over_folds_and_seeds() -> None:
     made = resampling()
     rng = np.random.default_rng(3)
     several = [rng.normal(size=90) + made.labels for _ in range(2)]
-    found = draw({"two": several}, made)["two"]
+    found = bootstrap({"two": several}, made)["two"]
     by_hand = np.array(
         [
             [Ranked(scores[made.folds == fold], made.labels[made.folds == fold]).metrics()[:, 0]
@@ -222,7 +224,7 @@ def test_metrics_are_means_over_folds_and_seeds() -> None:
     expected = made.shares(2)[:, 17] @ np.mean(drawn, axis=1)
     np.testing.assert_allclose(found.draws[:, 17], expected, atol=1e-12)
     # One seed is what it was: groups alone are drawn.
-    one = draw({"one": several[:1]}, made)["one"]
+    one = bootstrap({"one": several[:1]}, made)["one"]
     np.testing.assert_allclose(one.draws[:, 17], np.mean(drawn[0], axis=0), atol=1e-12)
     interval = found.interval("auroc", 0.9)
     expected = np.quantile(found.draws[0], [0.05, 0.95])
@@ -248,21 +250,21 @@ def test_intervals_and_tests_know_of_seeds_that_differ() -> None:
     alike = [noise + made.labels + 0.01 * rng.normal(size=90) for _ in range(3)]
     # On average as good, but one seed has learnt nothing and one everything.
     apart = [noise + strength * made.labels for strength in (0.0, 1.0, 9.0)]
-    found = draw({"alike": alike, "apart": apart, "none": [rng.normal(size=90)]}, made)
+    found = bootstrap({"alike": alike, "apart": apart, "none": [rng.normal(size=90)]}, made)
 
     def width(name: str) -> float:
         interval = found[name].interval("auroc", 0.95)
         assert 0 <= interval.low < interval.value < interval.high <= 1
         return interval.high - interval.low
 
-    held = draw({"apart": [apart[1]]}, made)["apart"].interval("auroc", 0.95)
+    held = bootstrap({"apart": [apart[1]]}, made)["apart"].interval("auroc", 0.95)
     assert width("alike") == pytest.approx(held.high - held.low, rel=0.1)
     assert width("apart") > 1.5 * width("alike")
     steady, unsteady = (compare(found[name], found["none"], 0.95) for name in ("alike", "apart"))
     assert abs(unsteady.value - steady.value) < 0.05
     assert steady.p < 0.01 < unsteady.p
     # What a seed does to both falls out of their difference.
-    moved = draw({"one": apart, "other": [2 * scores - 7 for scores in apart]}, made)
+    moved = bootstrap({"one": apart, "other": [2 * scores - 7 for scores in apart]}, made)
     same = compare(moved["one"], moved["other"], 0.95)
     assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0))
 
@@ -271,7 +273,7 @@ def test_the_paired_test_knows_equals_from_others() -> None:
     made = resampling(draws=2000)
     rng = np.random.default_rng(3)
     good = rng.normal(size=90) + 2 * made.labels
-    found = draw({"good": [good], "same": [2 * good - 7], "bad": [rng.normal(size=90)]}, made)
+    found = bootstrap({"good": [good], "same": [2 * good - 7], "bad": [rng.normal(size=90)]}, made)
     same = compare(found["good"], found["same"], 0.95)
     assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
     other = compare(found["good"], found["bad"], 0.95)
@@ -289,7 +291,7 @@ def test_p_values_of_equal_detectors_are_spread_evenly() -> None:
         shared = rng.normal(size=120) + labels
         ours, theirs = (shared + 0.7 * rng.normal(size=120) for _ in range(2))
         made = Resampling(labels, [str(at) for at in range(120)], np.zeros(120, int), 200, seed)
-        drawn = draw({"ours": [ours], "theirs": [theirs]}, made)
+        drawn = bootstrap({"ours": [ours], "theirs": [theirs]}, made)
         found.append(compare(drawn["ours"], drawn["theirs"], 0.95).p)
     # Of 150 below .1, 15 are expected; 4 and 29 are beyond four standard deviations.
     assert 4 < sum(p < 0.1 for p in found) < 29
@@ -304,7 +306,7 @@ def test_controls_are_in_every_table() -> None:
         "length", "question-only", "perplexity", "scalars", "linear-probe",
     ]  # fmt: skip
     rows = table_rows("rauq:alpha=0.5,rauq")
-    assert [row.label for row in rows if row.is_asked] == ["rauq alpha=0.5", "rauq"]
+    assert [row.label for row in rows if row.is_requested] == ["rauq alpha=0.5", "rauq"]
     assert [row.label for row in rows if row.is_control] == [
         "length", "question-only", "perplexity", "linear-probe",
     ]  # fmt: skip
@@ -312,7 +314,7 @@ def test_controls_are_in_every_table() -> None:
 
 def test_graph_models_stand_beside_their_own_controls(toy: type[Toy]) -> None:
     rows = table_rows("toy:breaks=false")
-    assert [(row.label, row.of) for row in rows if row.name == "toy"] == [
+    assert [(row.label, row.control_of) for row in rows if row.name == "toy"] == [
         ("toy breaks=false", None),
         ("toy breaks=false edges=shuffled", "toy breaks=false"),
         ("toy breaks=false edges=none", "toy breaks=false"),
@@ -346,7 +348,7 @@ def test_all_and_quick_take_them_from_the_registry(
     assert [row.label for row in table_rows("all,toy:edges=none:breaks=true", quick=True)] == [
         *quick[:3], "toy edges=none breaks=true", *quick[3:],
     ]  # fmt: skip
-    monkeypatch.setattr("hallutrace.detect.evaluation.plan.QUICK_GRAPH_MODEL", "toy")
+    monkeypatch.setattr("hallutrace.detect.evaluation.rows.QUICK_GRAPH_MODEL", "toy")
     assert [row.label for row in table_rows("all", quick=True)] == labels
 
 
@@ -387,18 +389,18 @@ def test_detectors_that_cannot_be_are_refused(detectors: str, said: str) -> None
 )
 def test_plans_that_mean_nothing_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as caught:
-        Plan(**{"rows": (Row("length"),), **options})
+        EvaluationOptions(**{"rows": (TableRow("length"),), **options})
     assert str(caught.value) == said
 
 
 def test_seeds_are_for_those_that_depend_on_one(toy: type[Toy]) -> None:
-    rows = (Row("length"), Row("toy"))
-    every = jobs(Plan(rows, seeds=3), rows, 5)
+    rows = (TableRow("length"), TableRow("toy"))
+    every = EvaluationOptions(rows, seeds=3).fits(rows, 5)
     assert len([job for job in every if job.row.name == "length"]) == 5
     assert sorted((job.fold, job.seed) for job in every if job.row.name == "toy") == [
         (fold, seed) for fold in range(5) for seed in range(3)
     ]
-    spread = jobs(Plan(rows, seeds=3, seeds_on="spread"), rows, 5)
+    spread = EvaluationOptions(rows, seeds=3, seeds_on="spread").fits(rows, 5)
     assert [(job.fold, job.seed) for job in spread if job.row.name == "toy"] == [
         (0, 0), (1, 1), (2, 2), (3, 0), (4, 1),
     ]  # fmt: skip
@@ -408,33 +410,35 @@ def test_seeds_are_for_those_that_depend_on_one(toy: type[Toy]) -> None:
 
 
 def test_figures_are_those_of_the_scores(examples: Examples, tmp_path: Path) -> None:
-    material = Material.of(examples, 4, 0)
-    found = evaluate(material, plan_of("scalars"), tmp_path / "fits")
+    data = EvaluationData.of(examples, 4, 0)
+    found = evaluate(data, options_of("scalars"), tmp_path / "fits")
     labels = examples.labels
     for name in ("perplexity", "scalars", "linear-probe"):
-        scores = found.scored[name].scores[0]
-        reached = [plain_auroc(scores[part.test], labels[part.test]) for part in material.parts]
-        figures = found.comparison.figures[name]
+        scores = found.scores[name].scores[0]
+        reached = [plain_auroc(scores[part.test], labels[part.test]) for part in data.splits]
+        figures = found.comparison.metrics[name]
         assert figures.by_fold[0] == pytest.approx(reached, abs=1e-12)
         assert figures.intervals["auroc"].value == pytest.approx(np.mean(reached), abs=1e-12)
     # What was learnt, fold by fold, is what one would learn by hand.
-    for part in material.parts:
+    for part in data.splits:
         detector = make("scalars")
         train, validation = (examples.take(at) for at in (part.train, part.validation))
         detector.fit(train, validation)
         scores = detector.scores(examples.take(part.test))
-        assert found.scored["scalars"].scores[0][part.test].tolist() == scores.tolist()
+        assert found.scores["scalars"].scores[0][part.test].tolist() == scores.tolist()
         curve = Platt.fit(detector.scores(validation), validation.labels)
-        risks = found.scored["scalars"].risks[0]
+        risks = found.scores["scalars"].risks[0]
         assert risks[part.test].tolist() == curve(scores).tolist()
-    assert found.comparison.figures["scalars"].ece == calibration_error(risks, labels)
+    assert found.comparison.metrics["scalars"].ece == calibration_error(risks, labels)
 
 
 def test_tests_are_corrected_and_against_the_best_control(
     examples: Examples, tmp_path: Path
 ) -> None:
-    found = evaluate(Material.of(examples, 4, 0), plan_of("scalars"), tmp_path / "fits").comparison
-    reached = {label: one.intervals["auroc"].value for label, one in found.figures.items()}
+    found = evaluate(
+        EvaluationData.of(examples, 4, 0), options_of("scalars"), tmp_path / "fits"
+    ).comparison
+    reached = {label: one.intervals["auroc"].value for label, one in found.metrics.items()}
     controls = ["length", "question-only", "perplexity", "linear-probe"]
     assert found.best_control == max(controls, key=lambda label: reached[label]) == "linear-probe"
     assert [test.one for test in found.against_control] == [*controls[:3], "scalars"]
@@ -449,20 +453,21 @@ def test_tests_are_corrected_and_against_the_best_control(
 def test_the_same_evaluation_twice_gives_the_same_numbers(
     examples: Examples, toy: type[Toy], tmp_path: Path
 ) -> None:
-    plan = plan_of("scalars,toy", seeds=2)
+    chosen = options_of("scalars,toy", seeds=2)
     first, second = (
-        evaluate(Material.of(examples, 3, 0), plan, tmp_path / name) for name in ("one", "two")
+        evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / name)
+        for name in ("one", "two")
     )
     assert lasting(first) == lasting(second)
-    other = evaluate(Material.of(examples, 3, 1), plan, tmp_path / "three")
+    other = evaluate(EvaluationData.of(examples, 3, 1), chosen, tmp_path / "three")
     assert lasting(other) != lasting(first)
 
 
 def test_several_processes_give_the_same_numbers(examples: Examples, tmp_path: Path) -> None:
-    plan, counted = plan_of("scalars"), Counted()
-    material = Material.of(examples, 3, 0)
-    one = evaluate(material, plan, tmp_path / "one")
-    two = evaluate(material, plan, tmp_path / "two", processes=2, observer=counted)
+    chosen, counted = options_of("scalars"), Counted()
+    data = EvaluationData.of(examples, 3, 0)
+    one = evaluate(data, chosen, tmp_path / "one")
+    two = evaluate(data, chosen, tmp_path / "two", processes=2, progress=counted)
     assert lasting(one) == lasting(two)
     assert counted.begun == (15, 0)
     assert len({job for job, _ in counted.ended}) == 15
@@ -475,29 +480,32 @@ def die_of_rauq(job: Any) -> Any:
     return WORK(job)
 
 
-WORK = runner._work
+WORK = processes._work
 
 
 @posix_only
 def test_a_killed_worker_costs_its_row_alone(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_work", die_of_rauq)
-    plan = Plan((Row("length"), Row("rauq", is_asked=True), Row("min-logprob")), draws=100)
-    material, counted = Material.of(examples, 3, 0), Counted()
-    found = evaluate(material, plan, tmp_path / "fits", processes=2, observer=counted)
+    monkeypatch.setattr(processes, "_work", die_of_rauq)
+    chosen = EvaluationOptions(
+        (TableRow("length"), TableRow("rauq", is_requested=True), TableRow("min-logprob")),
+        draws=100,
+    )
+    data, counted = EvaluationData.of(examples, 3, 0), Counted()
+    found = evaluate(data, chosen, tmp_path / "fits", processes=2, progress=counted)
     assert {label: one.reason for label, one in found.failed.items()} == {
         "rauq": "its process was killed, also when it was the only one (out of memory?)"
     }
-    assert sorted(found.scored) == ["length", "min-logprob"]
+    assert sorted(found.scores) == ["length", "min-logprob"]
     assert [failure for job, failure in counted.ended if job.startswith("rauq")] == [
         found.failed["rauq"].reason
     ]
     monkeypatch.undo()
     # What went through is that of an evaluation in which nothing was killed.
-    calm = evaluate(material, plan, tmp_path / "calm")
-    for label, scored in found.scored.items():
-        assert scored.scores.tolist() == calm.scored[label].scores.tolist()
+    calm = evaluate(data, chosen, tmp_path / "calm")
+    for label, scored in found.scores.items():
+        assert scored.scores.tolist() == calm.scores[label].scores.tolist()
 
 
 def killed_beside_others(job: Any) -> Any:
@@ -516,23 +524,23 @@ def test_a_fit_that_was_killed_beside_others_is_tried_alone(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MARK, str(tmp_path / "killed"))
-    monkeypatch.setattr(runner, "_work", killed_beside_others)
-    plan = Plan((Row("length"), Row("rauq")), draws=100)
-    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits", processes=2)
+    monkeypatch.setattr(processes, "_work", killed_beside_others)
+    chosen = EvaluationOptions((TableRow("length"), TableRow("rauq")), draws=100)
+    found = evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / "fits", processes=2)
     assert (tmp_path / "killed").exists()
-    assert (found.failed, sorted(found.scored)) == ({}, ["length", "rauq"])
+    assert (found.failed, sorted(found.scores)) == ({}, ["length", "rauq"])
 
 
 def test_nothing_of_the_test_part_is_learnt_from(
     examples: Examples, toy: type[Toy], tmp_path: Path
 ) -> None:
-    material = Material.of(examples, 3, 0)
-    evaluate(material, plan_of("toy:edges=none", seeds=2), tmp_path / "fits")
+    data = EvaluationData.of(examples, 3, 0)
+    evaluate(data, options_of("toy:edges=none", seeds=2), tmp_path / "fits")
     assert len(toy.seen) == 6
     groups = examples.groups
     for at, (seed, learnt, held) in enumerate(toy.seen):
         assert seed == at // 3
-        tested = {groups[one] for one in material.parts[at % 3].test}
+        tested = {groups[one] for one in data.splits[at % 3].test}
         assert not (tested & learnt or tested & held or learnt & held)
         assert tested | learnt | held == set(groups)
 
@@ -541,10 +549,10 @@ def test_seeds_and_edges_are_in_the_table(
     examples: Examples, toy: type[Toy], tmp_path: Path
 ) -> None:
     counted = Counted()
-    plan = plan_of("toy", seeds=3)
-    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits", observer=counted)
-    assert found.scored["toy"].scores.shape == (3, COUNT)
-    assert found.scored["perplexity"].scores.shape == (1, COUNT)
+    chosen = options_of("toy", seeds=3)
+    found = evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / "fits", progress=counted)
+    assert found.scores["toy"].scores.shape == (3, COUNT)
+    assert found.scores["perplexity"].scores.shape == (1, COUNT)
     assert [(test.one, test.other) for test in found.comparison.against_edges] == [
         ("toy", "toy edges=shuffled"), ("toy", "toy edges=none"),
     ]  # fmt: skip
@@ -560,9 +568,9 @@ def test_seeds_and_edges_are_in_the_table(
     assert "| 3 x 3 |" in table
     assert "200 bootstrap draws of groups, and of seeds where a detector has several. " in table
     assert "toy against edges=shuffled: +" in table
-    spread = replace(plan, seeds_on="spread")
-    found = evaluate(Material.of(examples, 3, 0), spread, tmp_path / "fits", observer=counted)
-    assert found.scored["toy"].scores.shape == (1, COUNT)
+    spread = replace(chosen, seeds_on="spread")
+    found = evaluate(EvaluationData.of(examples, 3, 0), spread, tmp_path / "fits", progress=counted)
+    assert found.scores["toy"].scores.shape == (1, COUNT)
     assert "| 3, 3 seeds spread |" in to_markdown(found, "contains")
     assert "200 bootstrap draws of groups; seeds are held fixed. " in to_markdown(found, "contains")
     # All of its fits were there already.
@@ -571,9 +579,9 @@ def test_seeds_and_edges_are_in_the_table(
 
 def test_shuffled_labels_teach_nothing(examples: Examples, tmp_path: Path) -> None:
     moved = shuffled([examples], 2)[0]
-    plan = replace(plan_of("scalars"), level=0.999, shuffle_labels=2)
-    found = evaluate(Material.of(moved, 4, 0), plan, tmp_path / "fits")
-    for figures in found.comparison.figures.values():
+    chosen = replace(options_of("scalars"), level=0.999, shuffle_labels=2)
+    found = evaluate(EvaluationData.of(moved, 4, 0), chosen, tmp_path / "fits")
+    for figures in found.comparison.metrics.values():
         assert figures.intervals["auroc"].low < 0.5 < figures.intervals["auroc"].high
     assert "labels `contains` shuffled with seed 2: " in to_markdown(found, "contains")
 
@@ -588,13 +596,13 @@ def test_shuffled_labels_show_a_leak_through_groups(tmp_path: Path) -> None:
     ]  # fmt: skip
     write_run(tmp_path / "run", made)
     whole = load_examples(hallutrace.open(tmp_path / "run"), "contains")
-    plan = Plan((Row("question-only"),), draws=200, shuffle_labels=1)
+    chosen = EvaluationOptions((TableRow("question-only"),), draws=200, shuffle_labels=1)
 
     def reached(moved: Examples, leaks: bool) -> float:
         groups = [id_ for id_, _ in moved.keys] if leaks else moved.groups
         parts = tuple(folds(moved.labels, groups, 4, 0))
-        found = evaluate(Material(moved, moved, parts), plan, tmp_path / f"{leaks}")
-        return found.comparison.figures["question-only"].intervals["auroc"].value
+        found = evaluate(EvaluationData(moved, moved, parts), chosen, tmp_path / f"{leaks}")
+        return found.comparison.metrics["question-only"].intervals["auroc"].value
 
     assert reached(shuffled([whole], 1)[0], leaks=True) > 0.9
     assert reached(shuffled([whole], 1)[0], leaks=False) == pytest.approx(0.5, abs=0.1)
@@ -622,7 +630,7 @@ def test_labels_of_a_group_that_both_runs_have_move_together(
 def test_a_control_without_hidden_states_is_told_in_the_table(
     bare: Examples, tmp_path: Path
 ) -> None:
-    found = evaluate(Material.of(bare, 3, 0), plan_of("scalars"), tmp_path / "fits")
+    found = evaluate(EvaluationData.of(bare, 3, 0), options_of("scalars"), tmp_path / "fits")
     why = (
         f"Expected a run with hidden states for `linear-probe`, got {bare.store.folder} without - "
         "extract it again with --hidden-states answer"
@@ -638,10 +646,12 @@ def test_a_control_without_hidden_states_is_told_in_the_table(
 
 
 def test_a_detector_named_by_the_caller_must_apply(bare: Examples, tmp_path: Path) -> None:
-    plan, counted = plan_of("linear-probe"), Counted()
+    chosen, counted = options_of("linear-probe"), Counted()
     for work in (
-        lambda: inapplicable(plan.rows, Material.of(bare, 3, 0)),
-        lambda: evaluate(Material.of(bare, 3, 0), plan, tmp_path / "fits", observer=counted),
+        lambda: inapplicable(chosen.rows, EvaluationData.of(bare, 3, 0)),
+        lambda: evaluate(
+            EvaluationData.of(bare, 3, 0), chosen, tmp_path / "fits", progress=counted
+        ),
     ):
         with pytest.raises(
             InputError, match="Expected a run with hidden states for `linear-probe`"
@@ -656,7 +666,7 @@ def test_a_missing_package_names_the_extra(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "hallutrace\[detect\]"'):
-        inapplicable(table_rows("scalars"), Material.of(examples, 3, 0))
+        inapplicable(table_rows("scalars"), EvaluationData.of(examples, 3, 0))
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -682,7 +692,7 @@ class Panic(BaseException):
         (SystemExit(3), "SystemExit: 3"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("is_asked", [False, True])
+@pytest.mark.parametrize("is_requested", [False, True])
 def test_whatever_a_detector_raises_is_a_row(
     examples: Examples,
     toy: type[Toy],
@@ -690,15 +700,17 @@ def test_whatever_a_detector_raises_is_a_row(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     reason: str,
-    is_asked: bool,
+    is_requested: bool,
 ) -> None:
     monkeypatch.setattr(toy, "fit", raising(error))
-    material, counted = Material.of(examples, 3, 0), Counted()
-    plan = Plan((Row("toy", is_asked=is_asked), Row("length")), draws=100, seeds=2)
-    found = evaluate(material, plan, tmp_path / "fits", observer=counted)
+    data, counted = EvaluationData.of(examples, 3, 0), Counted()
+    chosen = EvaluationOptions(
+        (TableRow("toy", is_requested=is_requested), TableRow("length")), draws=100, seeds=2
+    )
+    found = evaluate(data, chosen, tmp_path / "fits", progress=counted)
     assert found.failed["toy"].reason == reason
     assert "in fit" in str(found.failed["toy"].traceback)
-    assert list(found.scored) == ["length"]
+    assert list(found.scores) == ["length"]
     assert [job for job, failure in counted.ended if failure] == ["toy, fold 1, seed 0"]
     assert len(counted.ended) == 4
     table = to_markdown(found, "contains")
@@ -713,8 +725,8 @@ def test_a_table_of_nothing_but_failures_is_one(
     examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toy, "score", raising(OSError(28, "No space left on device")))
-    plan = Plan((Row("toy"),), draws=100, seeds=1)
-    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
+    chosen = EvaluationOptions((TableRow("toy"),), draws=100, seeds=1)
+    found = evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / "fits")
     assert found.failed["toy"].reason == "OSError: [Errno 28] No space left on device"
     write_report(found, "contains", tmp_path)
     assert "toy, failed: OSError" in (tmp_path / "table.md").read_text()
@@ -723,19 +735,19 @@ def test_a_table_of_nothing_but_failures_is_one(
 def test_ctrl_c_and_a_damaged_run_end_the_table(
     examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan((Row("toy"), Row("length")), draws=100, seeds=1)
+    chosen = EvaluationOptions((TableRow("toy"), TableRow("length")), draws=100, seeds=1)
     for error in (KeyboardInterrupt(), DamagedError("Expected a trace, got none")):
         monkeypatch.setattr(toy, "fit", raising(error))
         with pytest.raises(type(error)):
-            evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
+            evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / "fits")
 
 
 def test_a_detector_whose_check_raises_is_a_row(
     examples: Examples, toy: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toy, "check", raising(KeyError("layers")))
-    plan = Plan((Row("toy", is_asked=True), Row("length")), draws=100)
-    found = evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
+    chosen = EvaluationOptions((TableRow("toy", is_requested=True), TableRow("length")), draws=100)
+    found = evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / "fits")
     assert found.missing == {"toy": "KeyError: 'layers'"}
 
 
@@ -748,15 +760,15 @@ def test_scores_that_are_not_finite_are_refused_by_trace(
     bad = {"q5": float("nan"), "q17": float("inf"), "q40": -float("inf")}
     monkeypatch.setattr(toy, "score", lambda self, trace: bad.get(trace.id, 0.5))
     one = Split(*(np.array(part) for part in (range(50, 90), range(90, 120), range(50))))
-    plan = Plan((Row("toy"),), draws=100, seeds=1)
-    found = evaluate(Material(examples, examples, (one,)), plan, tmp_path / "fits")
+    chosen = EvaluationOptions((TableRow("toy"),), draws=100, seeds=1)
+    found = evaluate(EvaluationData(examples, examples, (one,)), chosen, tmp_path / "fits")
     assert found.failed["toy"].reason == (
         "Expected finite scores of `toy`, got 3 of 50 that are NaN or infinite, first of the "
         "traces 'q5', sample 0; 'q17', sample 0; 'q40', sample 0 - extract it again, or leave it "
         "out (`null` as its label, or `hallutrace subset` without it)"
     )
     monkeypatch.setattr(toy, "scores", lambda self, some: np.zeros(len(some) + 1))
-    found = evaluate(Material(examples, examples, (one,)), plan, tmp_path / "fits")
+    found = evaluate(EvaluationData(examples, examples, (one,)), chosen, tmp_path / "fits")
     assert found.failed["toy"].reason == (
         "Expected a score of `toy` for each of 50 traces, got [51] - fix its `scores`"
     )
@@ -780,10 +792,10 @@ def test_numbers_of_a_trace_that_are_not_finite_cost_the_rows_that_read_them(
         "length", "question-only", "perplexity", "min-logprob", "scalars", "rauq", "lapeigvals",
         "linear-probe", "mlp-probe", "attention-gnn",
     )  # fmt: skip
-    rows = tuple(Row(name, {"epochs": 1} if name in names[-2:] else {}) for name in names)
-    plan = Plan(rows, draws=100, seeds=1)
-    found = evaluate(Material.of(not_finite, 3, 0), plan, tmp_path / "fits")
-    assert sorted(found.scored) == ["lapeigvals", "length", "question-only"]
+    rows = tuple(TableRow(name, {"epochs": 1} if name in names[-2:] else {}) for name in names)
+    chosen = EvaluationOptions(rows, draws=100, seeds=1)
+    found = evaluate(EvaluationData.of(not_finite, 3, 0), chosen, tmp_path / "fits")
+    assert sorted(found.scores) == ["lapeigvals", "length", "question-only"]
     reasons = {label.split(" ")[0]: one.reason for label, one in found.failed.items()}
     assert len(reasons) == 7
     for name in ("perplexity", "min-logprob", "rauq"):
@@ -803,44 +815,48 @@ def test_numbers_of_a_trace_that_are_not_finite_cost_the_rows_that_read_them(
 def test_a_stopped_evaluation_goes_on_with_what_is_missing(
     examples: Examples, tmp_path: Path
 ) -> None:
-    material, plan = Material.of(examples, 3, 0), plan_of("scalars")
+    data, chosen = EvaluationData.of(examples, 3, 0), options_of("scalars")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(material, plan, tmp_path / "fits", observer=Counted(stop_after=5))
+        evaluate(data, chosen, tmp_path / "fits", progress=Counted(stop_after=5))
     again = Counted()
-    found = evaluate(material, plan, tmp_path / "fits", observer=again)
+    found = evaluate(data, chosen, tmp_path / "fits", progress=again)
     assert again.begun == (15, 4)  # the fit at which it was stopped was not kept yet
     assert len(again.ended) == 11
-    assert lasting(found) == lasting(evaluate(material, plan, tmp_path / "undisturbed"))
+    assert lasting(found) == lasting(evaluate(data, chosen, tmp_path / "undisturbed"))
 
 
 @pytest.mark.parametrize("change", ["labels", "split", "traces", "damage", "options"])
 def test_what_was_computed_from_something_else_is_computed_again(
     examples: Examples, tmp_path: Path, change: str
 ) -> None:
-    plan = Plan((Row("length"), Row("rauq")), draws=100)
-    evaluate(Material.of(examples, 3, 0), plan, tmp_path / "fits")
-    expected, material = (6, 0), Material.of(examples, 3, 0)
+    chosen = EvaluationOptions((TableRow("length"), TableRow("rauq")), draws=100)
+    evaluate(EvaluationData.of(examples, 3, 0), chosen, tmp_path / "fits")
+    expected, data = (6, 0), EvaluationData.of(examples, 3, 0)
     if change == "labels":
         labels = examples.labels.copy()
         labels[0] = 1 - labels[0]
-        material = replace(
-            material, learn=replace(examples, labels=labels), test=replace(examples, labels=labels)
+        data = replace(
+            data,
+            train_run=replace(examples, labels=labels),
+            test_run=replace(examples, labels=labels),
         )
     elif change == "split":
-        material = Material.of(examples, 3, 7)
+        data = EvaluationData.of(examples, 3, 7)
     elif change == "traces":
-        material = Material.of(examples[:90], 3, 0)
+        data = EvaluationData.of(examples[:90], 3, 0)
     elif change == "damage":
         files = sorted((tmp_path / "fits").glob("length*"))
         files[0].write_text(files[0].read_text()[:-9])
         expected = (6, 5)
     else:
-        plan = Plan((Row("length"), Row("rauq", {"alpha": 0.7})), draws=100)
+        chosen = EvaluationOptions(
+            (TableRow("length"), TableRow("rauq", {"alpha": 0.7})), draws=100
+        )
         expected = (6, 3)
     counted = Counted()
-    found = evaluate(material, plan, tmp_path / "fits", observer=counted)
+    found = evaluate(data, chosen, tmp_path / "fits", progress=counted)
     assert counted.begun == expected
-    assert lasting(found) == lasting(evaluate(material, plan, tmp_path / "fresh"))
+    assert lasting(found) == lasting(evaluate(data, chosen, tmp_path / "fresh"))
 
 
 # Transfer -----------------------------------------------------------------------------------------
@@ -853,16 +869,16 @@ def test_transfer_learns_from_one_run_and_tests_on_the_other(
     made = [replace(trace_of(at, rng), group=f"other{at // 2}") for at in range(60)]
     write_run(tmp_path / "other", made, states="answer")
     other = load_examples(hallutrace.open(tmp_path / "other"), "contains")
-    material = Material.transfer(examples, other, 5, 0)
-    assert (len(material.parts), material.shared, material.is_transfer) == (1, 0, True)
-    assert material.parts[0].test.tolist() == list(range(60))
-    found = evaluate(material, plan_of("scalars"), tmp_path / "fits")
+    data = EvaluationData.transfer(examples, other, 5, 0)
+    assert (len(data.splits), data.shared_groups, data.is_transfer) == (1, 0, True)
+    assert data.splits[0].test.tolist() == list(range(60))
+    found = evaluate(data, options_of("scalars"), tmp_path / "fits")
     detector = make("scalars")
-    part = material.parts[0]
+    part = data.splits[0]
     detector.fit(examples.take(part.train), examples.take(part.validation))
-    assert found.scored["scalars"].scores[0].tolist() == detector.scores(other).tolist()
+    assert found.scores["scalars"].scores[0].tolist() == detector.scores(other).tolist()
     content = to_json(found, "contains")
-    assert content["learnt_from"]["counts"]["traces"] == COUNT
+    assert content["trained_on"]["counts"]["traces"] == COUNT
     assert content["run"]["counts"]["traces"] == 60
     assert "Learnt from 120 traces in run; 0 groups are in both" in to_markdown(found, "contains")
 
@@ -871,12 +887,12 @@ def test_transfer_keeps_groups_apart_that_both_runs_have(
     examples: Examples, tmp_path: Path, toy: type[Toy]
 ) -> None:
     other = make_run(tmp_path / "other", 12, count=60)
-    material = Material.transfer(examples, other, 3, 0)
-    assert material.shared == 20
-    tested = np.sort(np.concatenate([part.test for part in material.parts]))
+    data = EvaluationData.transfer(examples, other, 3, 0)
+    assert data.shared_groups == 20
+    tested = np.sort(np.concatenate([part.test for part in data.splits]))
     assert tested.tolist() == list(range(60))
-    evaluate(material, plan_of("toy:edges=none", seeds=1), tmp_path / "fits")
-    for part, (_, learnt, held) in zip(material.parts, toy.seen, strict=True):
+    evaluate(data, options_of("toy:edges=none", seeds=1), tmp_path / "fits")
+    for part, (_, learnt, held) in zip(data.splits, toy.seen, strict=True):
         groups = {other.groups[at] for at in part.test}
         assert not (groups & learnt or groups & held or learnt & held)
 
@@ -887,7 +903,7 @@ def test_transfer_keeps_groups_apart_that_both_runs_have(
 @pytest.fixture(scope="module")
 def reported(examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     folder = tmp_path_factory.mktemp("report")
-    found = evaluate(Material.of(examples, 4, 0), plan_of("scalars"), folder / "fits")
+    found = evaluate(EvaluationData.of(examples, 4, 0), options_of("scalars"), folder / "fits")
     write_report(found, "contains", folder)
     return lambda: (found, folder)
 
@@ -897,8 +913,8 @@ def test_the_csv_has_a_score_of_each_trace(reported: Any, examples: Examples) ->
     rows = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text())))
     assert [(row["id"], int(row["sample"])) for row in rows] == examples.keys
     assert [int(row["label"]) for row in rows] == examples.labels.tolist()
-    assert [int(row["fold"]) for row in rows] == found.material.fold_of.tolist()
-    for name, scored in found.scored.items():
+    assert [int(row["fold"]) for row in rows] == found.data.fold_of.tolist()
+    for name, scored in found.scores.items():
         assert [float(row[name]) for row in rows] == scored.scores[0].tolist()
 
 
@@ -915,7 +931,7 @@ def test_the_json_says_everything(reported: Any, examples: Examples) -> None:
     assert content["protocol"]["bootstrap"] == {
         "draws": 200, "level": 0.95, "seed": 0, "over": ["groups", "seeds"],
     }  # fmt: skip
-    assert content["protocol"]["test_fold"] == found.material.fold_of.tolist()
+    assert content["protocol"]["test_fold"] == found.data.fold_of.tolist()
     assert [sum(part[name] for name in ("train", "validation", "test"))
             for part in content["protocol"]["parts"]] == [COUNT] * 4  # fmt: skip
     assert set(content["timing"]) == {row["label"] for row in content["detectors"]}
@@ -928,7 +944,7 @@ def test_the_table_has_a_row_for_each_with_intervals(reported: Any) -> None:
     assert table[0].startswith("| detector | AUROC [95%] | AUPRC [95%] | TPR at 5% FPR [95%] |")
     assert len(table) == 2 + 5
     assert {line.count("|") for line in table} == {table[0].count("|")}
-    interval = found.comparison.figures["scalars"].intervals["auroc"]
+    interval = found.comparison.metrics["scalars"].intervals["auroc"]
     shown = [f"{value:.3f}".lstrip("0") for value in (interval.value, interval.low, interval.high)]
     row = next(line for line in table if line.startswith("| scalars |"))
     assert row.startswith(f"| scalars | {shown[0]} [{shown[1]}, {shown[2]}] |")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.linear_model import LogisticRegression
@@ -37,6 +37,7 @@ def cases(draw: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return scores, labels, weights
 
 
+@settings(deadline=None)
 @given(cases())
 def test_metrics_are_those_of_scikit_learn(case: Any) -> None:
     scores, labels, weights = case
@@ -54,6 +55,7 @@ def test_metrics_are_those_of_scikit_learn(case: Any) -> None:
         np.testing.assert_allclose(found[:, column], expected, rtol=0, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_the_single_functions_agree(case: Any) -> None:
     scores, labels, _ = case
@@ -66,6 +68,7 @@ def test_the_single_functions_agree(case: Any) -> None:
     assert tpr_at(scores, labels, 1.0) == 1.0
 
 
+@settings(deadline=None)
 @given(cases())
 def test_a_weight_is_so_many_copies(case: Any) -> None:
     scores, labels, weights = case

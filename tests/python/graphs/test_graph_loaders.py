@@ -16,7 +16,7 @@ import hallutrace
 from conftest import write_lines
 from hallutrace import ExtractConfig, extract
 from hallutrace.detect import load_examples
-from hallutrace.detect.evaluation import Material
+from hallutrace.detect.evaluation import EvaluationData
 from hallutrace.errors import InputError
 from hallutrace.graphs import (
     FEATURES,
@@ -222,12 +222,12 @@ def test_splits_are_those_of_the_evaluation(run: Path, label: str, seed: int) ->
         write_lines(run / "labels" / "other.jsonl", rows)
     examples = load_examples(store, label)
     for count, number in ((5, 0), (3, 0), (3, 2)):
-        part = Material.of(examples, count, seed).parts[number]
+        part = EvaluationData.of(examples, count, seed).splits[number]
         for name in PARTS:
             graphs = TraceGraphs(run, labels=given, split=name, seed=seed, fold=number, folds=count)
             assert graphs.indices.tolist() == examples.places[getattr(part, name)].tolist()
     default = TraceGraphs(run, labels=given, split="test", seed=seed)
-    first = Material.of(examples, 5, seed).parts[0].test
+    first = EvaluationData.of(examples, 5, seed).splits[0].test
     assert default.indices.tolist() == examples.places[first].tolist()
 
 

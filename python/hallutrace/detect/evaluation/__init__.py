@@ -1,16 +1,15 @@
-"""Detectors beside each other: same traces, same splits, same seeds, controls beside every claim.
+"""Compares detectors on the same traces, splits and seeds, with controls beside every claim.
 
-Rooms: ``plan`` (rows, seeds, fits), ``material`` (traces and their parts), ``outcomes`` (what a fit
-gave, on the disk), ``bench`` (one fit), ``runner`` (all of them, in several processes),
-``bootstrap``, ``comparison`` (figures and tests), ``protocol`` (all of it in order), ``record``
-(JSON), ``report`` (table, CSV). Imports flow plan, material ◄ outcomes ◄ bench ◄ runner ◄ protocol
-◄ record ◄ report, and bootstrap ◄ comparison ◄ protocol.
+Files, in the order of imports: ``rows`` (of the table), ``options``, ``data`` (traces and splits),
+``fit_cache`` (results of fits as files), ``fitting`` (one fit), ``processes`` (all fits),
+``bootstrap``, ``comparison`` (metrics and tests), ``protocol`` (all of it in order),
+``json_report`` and ``report``.
 """
 
-from hallutrace.detect.evaluation.material import Material, shuffled
-from hallutrace.detect.evaluation.plan import CONTROLS, Plan, Row, parse_options, table_rows
+from hallutrace.detect.evaluation.data import EvaluationData, shuffled
+from hallutrace.detect.evaluation.json_report import to_json
+from hallutrace.detect.evaluation.options import EvaluationOptions
 from hallutrace.detect.evaluation.protocol import Evaluation, evaluate, inapplicable
-from hallutrace.detect.evaluation.record import to_json
 from hallutrace.detect.evaluation.report import (
     FILES,
     JSON_FILE,
@@ -20,15 +19,16 @@ from hallutrace.detect.evaluation.report import (
     to_markdown,
     write_report,
 )
+from hallutrace.detect.evaluation.rows import CONTROLS, TableRow, parse_options, table_rows
 
 __all__ = [
     "CONTROLS",
     "FILES",
     "JSON_FILE",
     "Evaluation",
-    "Material",
-    "Plan",
-    "Row",
+    "EvaluationData",
+    "EvaluationOptions",
+    "TableRow",
     "evaluate",
     "inapplicable",
     "parse_options",

@@ -8,16 +8,16 @@ was tried and left: the base rate then does not vary, and 95% intervals of AUPRC
 against 93 to 96%).
 
 Of a detector that was fitted with several seeds, a draw takes as many seeds with replacement too.
-The mean of n seeds that are drawn among n deviates from their mean by a factor sqrt((n - 1) / n)
-less than the mean of n new seeds would, so deviations are made larger by as much: 3 seeds would
+The mean of n seeds that are drawn among n differs from their mean by a factor sqrt((n - 1) / n)
+less than the mean of n new seeds would, so differences are made larger by as much: 3 seeds would
 otherwise show two thirds of the variance. Detectors with the same number of seeds take the same
 ones, so that what a seed does to both (the order of batches, first weights) falls out of their
 difference. One seed, or seeds that are spread over the folds, are held fixed.
 
 A metric is computed in each fold by itself and its mean over folds is taken: scores of models that
 were fitted on different parts have no common scale, so pooling them would compare what cannot be
-compared. What intervals tell is the chance in which questions were asked and which seeds were
-taken; what another training part would give is told by the folds beside them.
+compared. Intervals show how figures vary with the questions that were asked and the seeds that were
+taken; the figures of each fold show how they vary with the training part.
 
 Source: clusters after Field and Welsh 2007, Bootstrapping Clustered Data; the test after Robin et
 al. 2011, pROC, ``roc.test(method="bootstrap")`` (neither checked against its text); the correction
@@ -116,8 +116,8 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What one detector reaches.
+class BootstrapMetrics:
+    """The metrics of one detector, and their bootstrap draws.
 
     Attributes:
         values: float64 [metrics], means over folds and seeds, on the traces as they are.
@@ -131,14 +131,16 @@ class Drawn:
 
     def interval(self, metric: str, level: float) -> Interval:
         """One metric with its interval, which ends where the metric does."""
-        at = METRICS.index(metric)
+        index = METRICS.index(metric)
         tail = (1 - level) / 2
-        # Deviations of seeds that were made larger may lead out of 0 to 1.
-        low, high = np.clip(np.quantile(self.draws[at], [tail, 1 - tail]), 0, 1)
-        return Interval(float(self.values[at]), float(low), float(high))
+        # Differences of seeds that were made larger may lead out of 0 to 1.
+        low, high = np.clip(np.quantile(self.draws[index], [tail, 1 - tail]), 0, 1)
+        return Interval(float(self.values[index]), float(low), float(high))
 
 
-def draw(scores: Mapping[str, Sequence[ArrayLike]], resampling: Resampling) -> dict[str, Drawn]:
+def bootstrap(
+    scores: Mapping[str, Sequence[ArrayLike]], resampling: Resampling
+) -> dict[str, BootstrapMetrics]:
     """Metrics of detectors on the same draws, so that they can be compared pair by pair.
 
     Args:
@@ -170,7 +172,7 @@ def draw(scores: Mapping[str, Sequence[ArrayLike]], resampling: Resampling) -> d
         begin = end
     plain = {name: _metrics(several, members, None) for name, several in ranked.items()}
     return {
-        name: Drawn(
+        name: BootstrapMetrics(
             plain[name].mean(axis=(0, 1))[:, 0],
             np.concatenate(found[name], axis=1),
             plain[name][..., 0].transpose(0, 2, 1),
@@ -196,7 +198,7 @@ class Difference:
     p: float
 
 
-def compare(one: Drawn, other: Drawn, level: float) -> Difference:
+def compare(one: BootstrapMetrics, other: BootstrapMetrics, level: float) -> Difference:
     """Tests whether two detectors that scored the same traces reach the same AUROC.
 
     Formula: z = difference / standard deviation of the difference over the draws, p from the
@@ -204,13 +206,13 @@ def compare(one: Drawn, other: Drawn, level: float) -> Difference:
     """
     value = float(one.values[0] - other.values[0])
     differences = one.draws[0] - other.draws[0]
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    std = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
     tail = (1 - level) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     if abs(value) < 1e-12:
         p = 1.0
     else:
-        p = math.erfc(abs(value) / spread / math.sqrt(2)) if spread > 0 else 0.0
+        p = math.erfc(abs(value) / std / math.sqrt(2)) if std > 0 else 0.0
     return Difference(value, float(low), float(high), p)
 
 

@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.evaluation.bootstrap import (
+    BootstrapMetrics,
     Difference,
-    Drawn,
     Interval,
     Resampling,
+    bootstrap,
     compare,
-    draw,
 )
-from hallutrace.detect.evaluation.material import Material
-from hallutrace.detect.evaluation.outcomes import Outcome
-from hallutrace.detect.evaluation.plan import Plan, Row
+from hallutrace.detect.evaluation.data import EvaluationData
+from hallutrace.detect.evaluation.fit_cache import FitResult
+from hallutrace.detect.evaluation.options import EvaluationOptions
 from hallutrace.detect.metrics import METRICS, Array, Platt, calibration_error, holm
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One detector's scores of the test traces.
+class RowScores:
+    """The scores of one row on the test traces.
 
     Attributes:
         seeds: of each fold, for each series; [series][folds].
@@ -44,24 +44,27 @@ class Scored:
 
     @classmethod
     def of(
-        cls, seeds: list[list[int]], outcomes: Mapping[tuple[int, int], Outcome], material: Material
-    ) -> Scored:
+        cls,
+        seeds: list[list[int]],
+        results: Mapping[tuple[int, int], FitResult],
+        data: EvaluationData,
+    ) -> RowScores:
         """Puts the folds together.
 
         Args:
             seeds: of each fold, for each series.
-            outcomes: by fold and seed.
-            material: the traces.
+            results: by fold and seed.
+            data: the traces.
         """
-        shape = (len(seeds), len(material.test))
+        shape = (len(seeds), len(data.test_run))
         scores, risks = np.full(shape, np.nan), np.full(shape, np.nan)
         for series, of_fold in enumerate(seeds):
             for fold, seed in enumerate(of_fold):
-                found, part = outcomes[fold, seed], material.parts[fold]
-                curve = Platt.fit(found.validation, material.learn.labels[part.validation])
-                scores[series, part.test] = found.test
-                risks[series, part.test] = curve(found.test)
-        fits = [[outcomes[fold, seed] for fold, seed in enumerate(of_fold)] for of_fold in seeds]
+                result, split = results[fold, seed], data.splits[fold]
+                curve = Platt.fit(result.validation, data.train_run.labels[split.validation])
+                scores[series, split.test] = result.test
+                risks[series, split.test] = curve(result.test)
+        fits = [[results[fold, seed] for fold, seed in enumerate(of_fold)] for of_fold in seeds]
         return cls(
             seeds,
             scores,
@@ -76,8 +79,8 @@ class PairTest:
     """Whether two detectors differ in AUROC.
 
     Attributes:
-        one: label of the detector.
-        other: label of what it is compared with.
+        one: label of a row.
+        other: label of the row that it is compared with.
         difference: AUROC of one less that of the other.
         corrected: p, corrected by Holm for the tests of its family.
     """
@@ -89,8 +92,8 @@ class PairTest:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one detector reaches.
+class RowMetrics:
+    """What one row reaches.
 
     Attributes:
         intervals: of each metric, by its name.
@@ -104,71 +107,74 @@ class Figures:
     by_series: list[float]
     by_fold: list[list[float]]
 
+    @classmethod
+    def of(
+        cls, drawn: BootstrapMetrics, risks: Array, labels: NDArray[np.int8], level: float
+    ) -> RowMetrics:
+        """Metrics of a row, from its bootstrap and its risks."""
+        by_fold = drawn.by_fold[:, METRICS.index("auroc")]
+        return cls(
+            intervals={name: drawn.interval(name, level) for name in METRICS},
+            ece=float(np.mean([calibration_error(series, labels) for series in risks])),
+            by_series=by_fold.mean(axis=1).tolist(),
+            by_fold=by_fold.tolist(),
+        )
+
 
 @dataclass(frozen=True)
 class Comparison:
     """All figures of a table.
 
     Attributes:
-        figures: by label of the row.
+        metrics: by label of the row.
         best_control: label of the control with the largest AUROC; None where none was scored.
         against_control: each other row against it, corrected for their number.
-        against_edges: each graph model against its own kind on shuffled edges and on none,
-            corrected for their number.
+        against_edges: each graph model against itself on shuffled edges and on none, corrected for
+            their number.
         pairs: every row against every other, corrected for their number.
     """
 
-    figures: dict[str, Figures]
+    metrics: dict[str, RowMetrics]
     best_control: str | None
     against_control: list[PairTest]
     against_edges: list[PairTest]
     pairs: list[PairTest]
 
 
-def comparison(
-    rows: Sequence[Row], scored: Mapping[str, Scored], material: Material, plan: Plan
+def compare_rows(
+    options: EvaluationOptions, scores: Mapping[str, RowScores], data: EvaluationData
 ) -> Comparison:
     """Computes the figures of a table.
 
     Args:
-        rows: of the table.
-        scored: by label of the row; rows without are left out.
-        material: the traces.
-        plan: gives level, draws and seed.
+        options: rows, level, draws and seed.
+        scores: by label of the row; rows without are left out.
+        data: the traces.
     """
-    labels, level = material.test.labels, plan.level
-    resampling = Resampling(
-        labels, material.test.groups, material.fold_of, plan.draws, plan.split_seed
-    )
-    drawn = draw({label: list(one.scores) for label, one in scored.items()}, resampling)
-    there = [row for row in rows if row.label in scored]
-    controls = [row.label for row in there if row.is_control]
+    labels, level = data.test_run.labels, options.level
+    groups, seed = data.test_run.groups, options.split_seed
+    resampling = Resampling(labels, groups, data.fold_of, options.draws, seed)
+    drawn = bootstrap({label: list(one.scores) for label, one in scores.items()}, resampling)
+    rows = [row for row in options.rows if row.label in scores]
+    controls = [row.label for row in rows if row.is_control]
     best = max(controls, key=lambda label: drawn[label].values[0], default=None)
-    others = [row.label for row in there if row.label != best]
-    edges = [(row.of, row.label) for row in there if row.of in scored]
+    others = [(row.label, best) for row in rows if best and row.label != best]
+    edges = [(row.control_of, row.label) for row in rows if row.control_of in scores]
+    pairs = list(combinations([row.label for row in rows], 2))
     return Comparison(
-        figures={
-            label: _figures(drawn[label], one, labels, level) for label, one in scored.items()
+        metrics={
+            label: RowMetrics.of(drawn[label], one.risks, labels, level)
+            for label, one in scores.items()
         },
         best_control=best,
-        against_control=_tests([(one, best) for one in others if best], drawn, level),
+        against_control=_tests(others, drawn, level),
         against_edges=_tests([(model, one) for model, one in edges if model], drawn, level),
-        pairs=_tests(list(combinations([row.label for row in there], 2)), drawn, level),
-    )
-
-
-def _figures(drawn: Drawn, scored: Scored, labels: NDArray[np.int8], level: float) -> Figures:
-    by_fold = drawn.by_fold[:, METRICS.index("auroc")]
-    return Figures(
-        intervals={name: drawn.interval(name, level) for name in METRICS},
-        ece=float(np.mean([calibration_error(risks, labels) for risks in scored.risks])),
-        by_series=by_fold.mean(axis=1).tolist(),
-        by_fold=by_fold.tolist(),
+        pairs=_tests(pairs, drawn, level),
     )
 
 
 def _tests(
-    pairs: Sequence[tuple[str, str]], drawn: Mapping[str, Drawn], level: float
+    pairs: Sequence[tuple[str, str]], drawn: Mapping[str, BootstrapMetrics], level: float
 ) -> list[PairTest]:
     found = [compare(drawn[one], drawn[other], level) for one, other in pairs]
     corrected = holm([difference.p for difference in found])

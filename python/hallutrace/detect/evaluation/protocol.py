@@ -1,4 +1,4 @@
-"""The evaluation protocol: the same traces, splits and seeds for every detector, controls beside.
+"""The evaluation protocol: the same traces, splits and seeds for every detector and control.
 
 1. Splits by group, stratified: each trace is in one test part; validation is a fifth of the rest.
 2. Everything fitted sees the training part; choices (epochs, layers, penalties, the curve that
@@ -15,26 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from hallutrace.detect.evaluation.bench import Failed
-from hallutrace.detect.evaluation.comparison import Comparison, Scored, comparison
-from hallutrace.detect.evaluation.material import Material
-from hallutrace.detect.evaluation.outcomes import Outcome, Outcomes
-from hallutrace.detect.evaluation.plan import Job, Plan, Row, jobs
-from hallutrace.detect.evaluation.runner import Observer, Unheard, run_all
+from hallutrace.detect.evaluation.comparison import Comparison, RowScores, compare_rows
+from hallutrace.detect.evaluation.data import EvaluationData
+from hallutrace.detect.evaluation.fit_cache import FitCache, FitResult
+from hallutrace.detect.evaluation.fitting import FitFailure
+from hallutrace.detect.evaluation.options import EvaluationOptions, Fit
+from hallutrace.detect.evaluation.processes import EvaluationProgress, FitRunner, SilentProgress
+from hallutrace.detect.evaluation.rows import TableRow
 from hallutrace.detect.registry import make
 from hallutrace.errors import DamagedError, HallutraceError, InputError, StorageError
 from hallutrace.package_versions import versions_of
 
 PACKAGES = ("hallutrace", "numpy", "scikit-learn", "scipy", "torch", "torch_geometric")
-"""Whose versions an outcome depends on."""
+"""The packages on whose versions a result depends."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a row took.
+    """How long the fits of a row took.
 
     Attributes:
-        fits: how many.
+        fits: number of fits.
         fit_seconds: of a fit, mean; features that a fold computed first are in it.
         trace_ms: to score a trace, median over the fits, features included.
     """
@@ -43,15 +44,22 @@ class Timing:
     fit_seconds: float
     trace_ms: float
 
+    @classmethod
+    def of(cls, results: Sequence[FitResult]) -> Timing:
+        """Timing of some fits."""
+        seconds = [one.fit_seconds for one in results]
+        milliseconds = median(one.trace_ms for one in results)
+        return cls(len(results), sum(seconds) / len(seconds), milliseconds)
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        plan: what was asked.
-        material: the traces and their parts.
-        scored: by label of the row.
+        options: what was asked for.
+        data: the traces and their splits.
+        scores: by label of the row.
         missing: why a row cannot be evaluated on these traces, by its label.
         failed: why a row's fit ended, by its label; the others go on.
         comparison: metrics and tests.
@@ -59,26 +67,26 @@ class Evaluation:
         versions: of the packages that the figures depend on.
     """
 
-    plan: Plan
-    material: Material
-    scored: dict[str, Scored]
+    options: EvaluationOptions
+    data: EvaluationData
+    scores: dict[str, RowScores]
     missing: dict[str, str]
-    failed: dict[str, Failed]
+    failed: dict[str, FitFailure]
     comparison: Comparison
     timing: dict[str, Timing]
     versions: dict[str, str | None]
 
 
-def inapplicable(rows: Sequence[Row], material: Material) -> dict[str, str]:
-    """What rows cannot be, by label, and why: found before any work.
+def inapplicable(rows: Sequence[TableRow], data: EvaluationData) -> dict[str, str]:
+    """Why some rows cannot be evaluated, by label; found before any work.
 
     Raises:
-        HallutraceError: the same of a detector that was asked for by name.
+        HallutraceError: the same of a detector that the user named.
         DamagedError: a run that cannot be trusted.
         StorageError: a run that cannot be read.
     """
     missing: dict[str, str] = {}
-    stores = [material.learn.store, *([material.test.store] if material.is_transfer else [])]
+    stores = [data.train_run.store, *([data.test_run.store] if data.is_transfer else [])]
     for row in rows:
         try:
             for store in stores:
@@ -86,9 +94,9 @@ def inapplicable(rows: Sequence[Row], material: Material) -> dict[str, str]:
         except (DamagedError, StorageError):
             raise
         except Exception as error:
-            if row.is_asked and isinstance(error, HallutraceError):
+            if row.is_requested and isinstance(error, HallutraceError):
                 raise
-            missing[row.label] = Failed.of(error).reason
+            missing[row.label] = FitFailure.of(error).reason
     if len(missing) == len(rows):
         raise InputError(
             f"Expected a detector that can be evaluated, got none of {len(rows)}: "
@@ -98,70 +106,59 @@ def inapplicable(rows: Sequence[Row], material: Material) -> dict[str, str]:
 
 
 def evaluate(
-    material: Material,
-    plan: Plan,
+    data: EvaluationData,
+    options: EvaluationOptions,
     folder: Path,
     *,
     processes: int = 1,
-    observer: Observer | None = None,
+    progress: EvaluationProgress | None = None,
 ) -> Evaluation:
     """Fits and scores every detector on every fold, and compares them.
 
     Args:
-        material: the traces and their parts.
-        plan: detectors, seeds and bootstrap; its number of folds is that of the material.
-        folder: where outcomes of fits are kept as they come, and found again after a kill.
+        data: the traces and their splits.
+        options: detectors, seeds and bootstrap; the number of folds is that of the data.
+        folder: where results of fits are kept as they come, and found again after a kill.
         processes: how many fits go on at once. They are processes that import the caller's main
             module again: a script that gives more than 1 needs ``if __name__ == "__main__":``.
-        observer: told how it goes.
+        progress: told of fits.
 
     Returns:
         Everything that a report needs.
 
     Raises:
-        InputError: a detector asked for by name that cannot be evaluated on these traces. One that
+        InputError: a detector that the user named cannot be evaluated on these traces. One that
             fails while it is fitted or scores is a row of its own, in ``failed``.
         DamagedError: a run that cannot be trusted.
-        StorageError: a disk that refuses.
+        StorageError: the disk refused.
     """
-    observer = observer or Unheard()
-    missing = inapplicable(plan.rows, material)
-    rows = [row for row in plan.rows if row.label not in missing]
+    progress = progress or SilentProgress()
+    missing = inapplicable(options.rows, data)
+    rows = [row for row in options.rows if row.label not in missing]
     versions = package_versions()
-    kept = Outcomes(folder, material, versions)
-    wanted = jobs(plan, rows, len(material.parts))
-    outcomes = {
-        (job.row.label, job.fold, job.seed): found
-        for job in wanted
-        if (found := kept.find(job)) is not None
-    }
-    todo = [job for job in wanted if (job.row.label, job.fold, job.seed) not in outcomes]
-    observer.begin(len(wanted), len(wanted) - len(todo))
+    cache = FitCache(folder, data, versions)
+    fits = options.fits(rows, len(data.splits))
+    results = {fit.key: result for fit in fits if (result := cache.find(fit)) is not None}
+    progress.begin(len(fits), len(results))
 
-    def keep(job: Job, outcome: Outcome) -> None:
-        kept.keep(job, outcome)
-        outcomes[job.row.label, job.fold, job.seed] = outcome
+    def keep(fit: Fit, result: FitResult) -> None:
+        cache.keep(fit, result)
+        results[fit.key] = result
 
-    failed = run_all(material, todo, processes, keep, observer)
-    scored: dict[str, Scored] = {}
+    runner = FitRunner(data, keep, progress)
+    runner.run([fit for fit in fits if fit.key not in results], processes)
+    scores: dict[str, RowScores] = {}
     timing: dict[str, Timing] = {}
     for row in rows:
-        if row.label in failed:
+        if row.label in runner.failed:
             continue
-        of_row = {key[1:]: found for key, found in outcomes.items() if key[0] == row.label}
-        scored[row.label] = Scored.of(plan.series(row, len(material.parts)), of_row, material)
-        timing[row.label] = _timing(list(of_row.values()))
-    figures = comparison(plan.rows, scored, material, plan)
-    return Evaluation(plan, material, scored, missing, failed, figures, timing, versions)
+        of_row = {key[1:]: result for key, result in results.items() if key[0] == row.label}
+        scores[row.label] = RowScores.of(options.series(row, len(data.splits)), of_row, data)
+        timing[row.label] = Timing.of(list(of_row.values()))
+    comparison = compare_rows(options, scores, data)
+    return Evaluation(options, data, scores, missing, runner.failed, comparison, timing, versions)
 
 
 def package_versions() -> dict[str, str | None]:
-    """Of the packages that what is learnt depends on, and of Python; None where one is missing."""
+    """Versions of :data:`PACKAGES` and of Python; None where one is missing."""
     return versions_of(*PACKAGES)
-
-
-def _timing(outcomes: Sequence[Outcome]) -> Timing:
-    seconds = [one.fit_seconds for one in outcomes]
-    return Timing(
-        len(outcomes), sum(seconds) / len(seconds), median(one.trace_ms for one in outcomes)
-    )

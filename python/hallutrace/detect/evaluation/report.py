@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a Markdown table, JSON with everything, a CSV of scores by trace."""
+"""The files of an evaluation: a Markdown table, JSON with everything, a CSV of all scores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import to_utf8
 from hallutrace.detect.evaluation.bootstrap import Interval
 from hallutrace.detect.evaluation.comparison import PairTest
-from hallutrace.detect.evaluation.plan import Row
+from hallutrace.detect.evaluation.json_report import to_json
 from hallutrace.detect.evaluation.protocol import Evaluation
-from hallutrace.detect.evaluation.record import to_json
+from hallutrace.detect.evaluation.rows import TableRow
 from hallutrace.detect.metrics import METRICS
 from hallutrace.detect.registry import find
 from hallutrace.escaping import csv_cell
@@ -26,7 +26,7 @@ _HEADINGS = {"auroc": "AUROC", "auprc": "AUPRC", "tpr5": "TPR at 5% FPR", "tpr10
 
 
 def write_report(evaluation: Evaluation, label: str, folder: Path) -> None:
-    """Writes ``scores.csv``, ``table.md`` and, last, ``evaluation.json``: its being there is done.
+    """Writes ``scores.csv``, ``table.md`` and, last, ``evaluation.json``, which marks the end.
 
     Args:
         evaluation: finished.
@@ -52,28 +52,28 @@ def write_report(evaluation: Evaluation, label: str, folder: Path) -> None:
 
 def to_markdown(evaluation: Evaluation, label: str) -> str:
     """The table, and what one must know to read it."""
-    percent = f"{100 * evaluation.plan.level:g}%"
+    percent = f"{100 * evaluation.options.level:g}%"
     heads = [f"{name} [{percent}]" for name in _HEADINGS.values()]
     columns = ["detector", *heads, "ECE", "p", "train s", "ms a trace", "folds x seeds"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in evaluation.plan.rows:
+    for row in evaluation.options.rows:
         lines.append("| " + " | ".join(_cells(evaluation, row, len(columns))) + " |")
     return "\n".join(
         [title(evaluation, label), "", *lines, "", "\n\n".join(remarks(evaluation)), ""]
     )
 
 
-def table_cells(evaluation: Evaluation, row: Row) -> list[str] | None:
+def table_cells(evaluation: Evaluation, row: TableRow) -> list[str] | None:
     """The cells of one row after its name; None where it has no figures."""
     label = row.label
-    if label not in evaluation.scored:
+    if label not in evaluation.scores:
         return None
-    figures, timing = evaluation.comparison.figures[label], evaluation.timing[label]
+    metrics, timing = evaluation.comparison.metrics[label], evaluation.timing[label]
     tests = {test.one: test for test in evaluation.comparison.against_control}
     p = p_text(tests[label].corrected) if label in tests else "-"
     return [
-        *(interval_text(figures.intervals[name]) for name in METRICS),
-        _decimals(figures.ece),
+        *(interval_text(metrics.intervals[name]) for name in METRICS),
+        _decimals(metrics.ece),
         p,
         _number(timing.fit_seconds),
         _number(timing.trace_ms),
@@ -81,7 +81,7 @@ def table_cells(evaluation: Evaluation, row: Row) -> list[str] | None:
     ]
 
 
-def _cells(evaluation: Evaluation, row: Row, count: int) -> list[str]:
+def _cells(evaluation: Evaluation, row: TableRow, count: int) -> list[str]:
     name = f"{row.label} (control)" if row.is_control else row.label
     cells = table_cells(evaluation, row)
     if cells is not None:
@@ -92,35 +92,35 @@ def _cells(evaluation: Evaluation, row: Row, count: int) -> list[str]:
 
 def title(evaluation: Evaluation, label: str) -> str:
     """Which traces, and how many of them are hallucinated."""
-    material = evaluation.material
-    test = material.test
+    data = evaluation.data
+    test = data.test_run
     hallucinated = int(test.labels.sum())
     lines = [
         f"{len(test):,} traces of {len(set(test.groups)):,} groups in {test.store.folder.name}, "
         f"labels `{label}`{_shuffled(evaluation)}: {hallucinated:,} hallucinated (base rate "
         f"{_decimals(hallucinated / len(test))})."
     ]
-    if material.is_transfer:
+    if data.is_transfer:
         lines.append(
-            f"Learnt from {len(material.learn):,} traces in {material.learn.store.folder.name}; "
-            f"{material.shared:,} groups are in both, and were kept apart."
+            f"Learnt from {len(data.train_run):,} traces in {data.train_run.store.folder.name}; "
+            f"{data.shared_groups:,} groups are in both, and were kept apart."
         )
     return " ".join(lines)
 
 
 def _shuffled(evaluation: Evaluation) -> str:
-    seed = evaluation.plan.shuffle_labels
+    seed = evaluation.options.shuffle_labels
     return "" if seed is None else f" shuffled with seed {seed}"
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What one must know to read the table, a paragraph each."""
-    comparison, plan = evaluation.comparison, evaluation.plan
+    comparison, options = evaluation.comparison, evaluation.options
     found = [
-        f"Means over folds (and seeds) of what is reached in each; {100 * plan.level:g}% intervals "
-        f"from {plan.draws:,} bootstrap draws of groups{_seeds(evaluation)}. ECE: after a Platt "
-        "curve fitted on the validation part. Times: one thread; a fit, and a trace with its "
-        "features."
+        "Means over folds (and seeds) of what is reached in each; "
+        f"{100 * options.level:g}% intervals from {options.draws:,} bootstrap draws of "
+        f"groups{_seeds(evaluation)}. ECE: after a Platt curve fitted on the validation part. "
+        "Times: one thread; a fit, and a trace with its features."
     ]
     if comparison.best_control is not None:
         found.append(
@@ -139,10 +139,9 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 def _seeds(evaluation: Evaluation) -> str:
     """Whether intervals hold the chance of the seeds."""
-    scored = evaluation.scored.values()
-    if any(len(one.scores) > 1 for one in scored):
+    if any(len(one.scores) > 1 for one in evaluation.scores.values()):
         return ", and of seeds where a detector has several"
-    is_seeded = any(find(row.name).seeded for row in evaluation.plan.rows)
+    is_seeded = any(find(row.name).seeded for row in evaluation.options.rows)
     return "; seeds are held fixed" if is_seeded else ""
 
 
@@ -156,10 +155,10 @@ def p_text(p: float) -> str:
     return "<.0001" if p < 1e-4 else f"{p:.2g}".removeprefix("0")
 
 
-def fits_text(evaluation: Evaluation, row: Row) -> str:
+def fits_text(evaluation: Evaluation, row: TableRow) -> str:
     """How many folds and seeds a row stands for."""
-    seeds = evaluation.scored[row.label].seeds
-    folds = len(evaluation.material.parts)
+    seeds = evaluation.scores[row.label].seeds
+    folds = len(evaluation.data.splits)
     different = len(set(seeds[0]))
     return f"{folds}, {different} seeds spread" if different > 1 else f"{folds} x {len(seeds)}"
 
@@ -185,17 +184,15 @@ def _decimals(value: float) -> str:
 
 def scores_csv(evaluation: Evaluation) -> str:
     """Id, sample, label and fold of each test trace, and a column for each series of scores."""
-    test = evaluation.material.test
+    test = evaluation.data.test_run
     columns: dict[str, Any] = {}
-    for label, scored in evaluation.scored.items():
-        for series, scores in enumerate(scored.scores):
-            seeds = scored.seeds[series]
-            one = len(scored.scores) > 1
-            columns[f"{label} seed={seeds[0]}" if one else label] = scores
+    for label, row in evaluation.scores.items():
+        for seeds, scores in zip(row.seeds, row.scores, strict=True):
+            columns[f"{label} seed={seeds[0]}" if len(row.scores) > 1 else label] = scores
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["id", "sample", "label", "fold", *columns])
-    folds = evaluation.material.fold_of
+    folds = evaluation.data.fold_of
     for at, (id_, sample) in enumerate(test.keys):
         found = [repr(float(scores[at])) for scores in columns.values()]
         writer.writerow([csv_cell(id_), sample, int(test.labels[at]), int(folds[at]), *found])

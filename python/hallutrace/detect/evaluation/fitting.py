@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from hallutrace.detect.base import Detector
-from hallutrace.detect.evaluation.material import Material
-from hallutrace.detect.evaluation.outcomes import Outcome
-from hallutrace.detect.evaluation.plan import Job
+from hallutrace.detect.evaluation.data import EvaluationData
+from hallutrace.detect.evaluation.fit_cache import FitResult
+from hallutrace.detect.evaluation.options import Fit
 from hallutrace.detect.examples import Examples, FeatureCache
 from hallutrace.detect.registry import find, make
 from hallutrace.errors import DamagedError, HallutraceError, StorageError
@@ -26,11 +26,11 @@ TIMED_TRACES = 64
 
 
 @dataclass(frozen=True)
-class Failed:
+class FitFailure:
     """A fit that ended with an error; its row has no figures.
 
     Attributes:
-        reason: an error of hallutrace as it reads, of any other its type and message.
+        reason: message of an error of hallutrace; type and message of any other.
         traceback: where it was raised; None where its process was killed.
     """
 
@@ -38,8 +38,8 @@ class Failed:
     traceback: str | None = None
 
     @classmethod
-    def of(cls, error: BaseException) -> Failed:
-        """What an error says."""
+    def of(cls, error: BaseException) -> FitFailure:
+        """The failure that an error is."""
         text = "".join(traceback.format_exception(error)).strip()
         if isinstance(error, HallutraceError):
             return cls(str(error), text)
@@ -52,32 +52,38 @@ class Stopped(Exception):  # noqa: N818 - no error: nobody waits for this fit an
 
 
 @dataclass
-class Listener:
-    """What a detector tells while it is fitted; epochs are passed on."""
+class FitProgress:
+    """Counts the epochs and keeps the notes of one fit; passes epochs on."""
 
-    tell: Callable[[int, float, float], None]
+    on_epoch: Callable[[int, float, float], None]
     epochs: int = 0
     notes: list[str] = field(default_factory=list)
 
     def epoch(self, number: int, loss: float, validation_auroc: float, seconds: float) -> None:
         """Counts it, and passes it on."""
         self.epochs += 1
-        self.tell(number, loss, validation_auroc)
+        self.on_epoch(number, loss, validation_auroc)
 
     def note(self, text: str) -> None:
         """Keeps it."""
         self.notes.append(text)
 
 
-class Bench:
-    """Where fits are made; features are cached as long as the detector stays the same."""
+class Fitter:
+    """Fits detectors; features are cached as long as the detector stays the same."""
 
-    def __init__(self, material: Material) -> None:
-        self._material = material
-        self._of: str | None = None
+    def __init__(self, data: EvaluationData) -> None:
+        self._data = data
+        self._cached: str | None = None
 
-    def run(self, job: Job, tell: Callable[[int, float, float], None]) -> Outcome | Failed:
+    def run(
+        self, fit: Fit, on_epoch: Callable[[int, float, float], None]
+    ) -> FitResult | FitFailure:
         """Fits and scores one fold; whatever a detector raises is a failure of its row.
+
+        Args:
+            fit: detector, fold and seed.
+            on_epoch: called after each epoch with its number, loss and validation AUROC.
 
         Raises:
             DamagedError: a run that cannot be trusted.
@@ -85,34 +91,31 @@ class Bench:
             Stopped: nobody waits for this fit any more.
             KeyboardInterrupt: the caller wants it to end.
         """
-        if job.row.name != self._of:
-            self._material, self._of = self._material.with_fresh_caches(), job.row.name
+        if fit.row.name != self._cached:
+            self._data, self._cached = self._data.with_fresh_caches(), fit.row.name
         try:
-            with one_thread(job.row.name):
-                return self._fitted(job, Listener(tell))
+            with one_thread(fit.row.name):
+                return self._result(fit, FitProgress(on_epoch))
         except (DamagedError, StorageError, Stopped, KeyboardInterrupt):
             raise
         # Extensions raise panics that are no `Exception`, and `sys.exit` must not end a table.
         except BaseException as error:
-            return Failed.of(error)
+            return FitFailure.of(error)
 
-    def _fitted(self, job: Job, listener: Listener) -> Outcome:
-        material = self._material
-        part = material.parts[job.fold]
-        validation, test = material.learn.take(part.validation), material.test.take(part.test)
-        detector = make(job.row.name, seed=job.seed, **job.row.options)
-        began = time.perf_counter()
-        detector.fit(material.learn.take(part.train), validation, progress=listener)
-        fitted = time.perf_counter()
-        scores, held = detector.finite_scores(test), detector.finite_scores(validation)
-        taken = _trace_seconds(detector, material.test.take(part.test[:TIMED_TRACES]))
-        return Outcome(
-            test=tuple(scores.tolist()),
-            validation=tuple(held.tolist()),
-            epochs=listener.epochs,
-            notes=tuple(listener.notes),
-            fit_seconds=fitted - began,
-            trace_ms=1000 * taken,
+    def _result(self, fit: Fit, progress: FitProgress) -> FitResult:
+        data, split = self._data, self._data.splits[fit.fold]
+        validation, test = data.train_run.take(split.validation), data.test_run.take(split.test)
+        detector = make(fit.row.name, seed=fit.seed, **fit.row.options)
+        begin = time.perf_counter()
+        detector.fit(data.train_run.take(split.train), validation, progress=progress)
+        end = time.perf_counter()
+        return FitResult(
+            test=tuple(detector.finite_scores(test).tolist()),
+            validation=tuple(detector.finite_scores(validation).tolist()),
+            epochs=progress.epochs,
+            notes=tuple(progress.notes),
+            fit_seconds=end - begin,
+            trace_ms=1000 * _trace_seconds(detector, test[:TIMED_TRACES]),
         )
 
 
@@ -140,7 +143,7 @@ def _trace_seconds(detector: Detector, sample: Examples) -> float:
     taken = 0.0
     for _ in range(2):
         fresh = replace(sample, cache=FeatureCache())
-        began = time.perf_counter()
+        begin = time.perf_counter()
         detector.scores(fresh)
-        taken = time.perf_counter() - began
+        taken = time.perf_counter() - begin
     return taken / len(sample)

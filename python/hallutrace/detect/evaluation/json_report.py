@@ -1,4 +1,4 @@
-"""Everything about an evaluation, as JSON."""
+"""An evaluation as JSON, with everything that is known of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hallutrace.detect.evaluation.comparison import Figures, PairTest
-from hallutrace.detect.evaluation.outcomes import basis_of, digest_of
-from hallutrace.detect.evaluation.plan import Row
+from hallutrace.detect.evaluation.comparison import PairTest
+from hallutrace.detect.evaluation.fit_cache import index_digest, run_digest
 from hallutrace.detect.evaluation.protocol import Evaluation
+from hallutrace.detect.evaluation.rows import TableRow
 from hallutrace.detect.examples import Examples
 from hallutrace.store.label_files import read_parameters
 
@@ -18,36 +18,36 @@ SCHEMA = 1
 
 
 def to_json(evaluation: Evaluation, label: str) -> dict[str, Any]:
-    """Everything, JSON-able; what a second evaluation gives otherwise is under ``timing``."""
-    material, plan = evaluation.material, evaluation.plan
+    """Everything, JSON-able; only ``timing`` differs in a second evaluation."""
+    data, options = evaluation.data, evaluation.options
     comparison = evaluation.comparison
     return {
         "schema": SCHEMA,
-        "run": _run(material.test, label),
-        "learnt_from": _run(material.learn, label) if material.is_transfer else None,
-        "shared_groups": material.shared if material.is_transfer else None,
+        "run": _run(data.test_run, label),
+        "trained_on": _run(data.train_run, label) if data.is_transfer else None,
+        "shared_groups": data.shared_groups if data.is_transfer else None,
         "versions": evaluation.versions,
         "protocol": {
-            "folds": len(material.parts),
-            "seeds": plan.seeds,
-            "seeds_on": plan.seeds_on,
-            "split_seed": plan.split_seed,
-            "shuffle_labels": plan.shuffle_labels,
+            "folds": len(data.splits),
+            "seeds": options.seeds,
+            "seeds_on": options.seeds_on,
+            "split_seed": options.split_seed,
+            "shuffle_labels": options.shuffle_labels,
             "bootstrap": {
-                "draws": plan.draws,
-                "level": plan.level,
-                "seed": plan.split_seed,
+                "draws": options.draws,
+                "level": options.level,
+                "seed": options.split_seed,
                 "over": ["groups", "seeds"],
             },
             "parts": [
-                {name: len(indices) for name, indices in vars(part).items()}
-                | {"digest": digest_of(part.train, part.validation, part.test)}
-                for part in material.parts
+                {name: len(indices) for name, indices in vars(split).items()}
+                | {"digest": index_digest(*vars(split).values())}
+                for split in data.splits
             ],
-            "test_fold": material.fold_of.tolist(),
+            "test_fold": data.fold_of.tolist(),
         },
         "best_control": comparison.best_control,
-        "detectors": [_detector(evaluation, row) for row in plan.rows],
+        "detectors": [_detector(evaluation, row) for row in options.rows],
         "against_control": [_test(test) for test in comparison.against_control],
         "against_edges": [_test(test) for test in comparison.against_edges],
         "pairs": [_test(test) for test in comparison.pairs],
@@ -61,7 +61,7 @@ def _run(examples: Examples, label: str) -> dict[str, Any]:
     return {
         "name": store.folder.resolve().name,
         "model": store.manifest.identity["model"],
-        **basis_of(examples),
+        **run_digest(examples),
         "label": {"name": label, "parameters": read_parameters(store.folder, label)},
         "counts": {
             "traces": len(examples),
@@ -73,36 +73,31 @@ def _run(examples: Examples, label: str) -> dict[str, Any]:
     }
 
 
-def _detector(evaluation: Evaluation, row: Row) -> dict[str, Any]:
+def _detector(evaluation: Evaluation, row: TableRow) -> dict[str, Any]:
     found: dict[str, Any] = {
         "label": row.label,
         "name": row.name,
         "options": row.options,
         "is_control": row.is_control,
-        "edges_control_of": row.of,
+        "edges_control_of": row.control_of,
     }
     if row.label in evaluation.missing:
         return found | {"status": "missing", "reason": evaluation.missing[row.label]}
     if row.label in evaluation.failed:
         return found | {"status": "failed", **asdict(evaluation.failed[row.label])}
-    scored = evaluation.scored[row.label]
-    figures = evaluation.comparison.figures[row.label]
+    scores, metrics = evaluation.scores[row.label], evaluation.comparison.metrics[row.label]
+    has_several = len(metrics.by_series) > 1
     return found | {
         "status": "done",
-        **{name: asdict(interval) for name, interval in figures.intervals.items()},
-        "ece": figures.ece,
-        "auroc_by_series": figures.by_series,
-        "auroc_by_fold": figures.by_fold,
-        "auroc_sd_of_series": _spread(figures),
-        "seeds": scored.seeds,
-        "epochs": scored.epochs,
-        "notes": scored.notes,
+        **{name: asdict(interval) for name, interval in metrics.intervals.items()},
+        "ece": metrics.ece,
+        "auroc_by_series": metrics.by_series,
+        "auroc_by_fold": metrics.by_fold,
+        "auroc_sd_of_series": float(np.std(metrics.by_series, ddof=1)) if has_several else None,
+        "seeds": scores.seeds,
+        "epochs": scores.epochs,
+        "notes": scores.notes,
     }
-
-
-def _spread(figures: Figures) -> float | None:
-    several = len(figures.by_series) > 1
-    return float(np.std(figures.by_series, ddof=1)) if several else None
 
 
 def _test(test: PairTest) -> dict[str, Any]:
