@@ -105,7 +105,9 @@ class ExtractConfig(BaseModel):
     )
 
     model: str = _option(
-        "Model", "demo", "name on the hub, folder, .gguf file, or demo; an adapter of peft too"
+        "Model",
+        "demo",
+        "model: its name on the hub, its folder, a .gguf file, or demo; an adapter of peft too",
     )
     revision: str | None = _option(
         "Model", None, "commit, branch or tag of the model on the hub (default: the newest)"
@@ -125,7 +127,9 @@ class ExtractConfig(BaseModel):
         "quantise the weights with bitsandbytes; none leaves a quantised checkpoint as it is",
     )
     device: str = _option(
-        "Model", "auto", "auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps"
+        "Model",
+        "auto",
+        "device of the model: auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps",
     )
     device_map: str | None = _option(
         "Model", None, "spread the model over devices with accelerate: auto, balanced or sequential"
@@ -171,7 +175,10 @@ class ExtractConfig(BaseModel):
         "Prompt and decoding", 1, "number of beams; 1 is greedy decoding or sampling"
     )
     temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = _option(
-        "Prompt and decoding", 0.0, "above 0 samples, from all tokens unless one of these is given"
+        "Prompt and decoding",
+        0.0,
+        "temperature of sampling, from all tokens unless one of the three below is given; 0 does "
+        "not sample",
     )
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = _option(
         "Prompt and decoding", None, "sample from the likeliest tokens that hold this probability"

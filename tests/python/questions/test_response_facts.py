@@ -1,4 +1,4 @@
-"""What sources know beside questions and right answers: choices, wrong answers, who answered, spans."""
+"""Choices, wrong answers, generators and spans, where sources have them."""
 
 from __future__ import annotations
 
