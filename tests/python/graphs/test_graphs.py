@@ -155,13 +155,13 @@ def test_edges_can_be_pruned_further(opened: Open) -> None:
 
 def test_ties_go_to_the_lower_key(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = opened()[3]
-    read = Trace._array
+    read = Trace.stored
 
     def equal(self: Trace, name: str) -> Any:
         array = read(self, name)
         return np.full_like(array, 0.25) if name == "edges.weight" else array
 
-    monkeypatch.setattr(Trace, "_array", equal)
+    monkeypatch.setattr(Trace, "stored", equal)
     graph = graph_of(trace, 0, top_k=2)
     edges = trace.layer(0)
     expected = [keys[:2] for keys in np.split(edges.keys, edges.indptr[1:-1])]
