@@ -42,7 +42,9 @@ def arrays_of(trace: Trace) -> dict[str, Any]:
     """Every tensor of a trace as it is stored, by name."""
     names = [
         *("edges.offset", "logprob", "token_entropy", "tokens", "edges.indptr", "edges.weight"),
-        *("edges.key", "hidden", "hidden.scale", "meta"),
+        *("edges.key", "hidden", "hidden.scale", "meta", "logsumexp"),
+        *("alternatives.token", "alternatives.logprob", "marginals.square"),
+        *("marginals.log_square", "marginals.rough"),
         *(f"marginals.{name}" for name in ("log_diagonal", "diagonal", "received_mean")),
         *(f"marginals.{name}" for name in ("previous", "entropy", "mass", "value_norm")),
     ]
@@ -291,7 +293,7 @@ def test_other_objects_are_refused(model: Any, tokenizer: Any) -> None:
 
 def test_options_are_fields_of_the_configuration() -> None:
     hints = get_type_hints(TraceOptions)
-    panels = {"Prompt and decoding", "Attention", "Hidden states"}
+    panels = {"Prompt and decoding", "Attention", "Hidden states and tokens"}
     fields = {
         name
         for name, field in ExtractConfig.model_fields.items()
