@@ -20,6 +20,7 @@ from hallutrace import ExtractConfig, Trace
 from hallutrace.detect import make
 from hallutrace.errors import HallutraceError, InputError, ModelError
 from hallutrace.extraction.in_memory import TraceOptions
+from hallutrace.extraction.trace_arrays import MARGINALS
 from hallutrace.graphs import graph_of
 from hallutrace.questions.in_memory import PromptList
 from tiny_models import save_tiny, tiny_model, tiny_tokenizer
@@ -43,10 +44,8 @@ def arrays_of(trace: Trace) -> dict[str, Any]:
     names = [
         *("edges.offset", "logprob", "token_entropy", "tokens", "edges.indptr", "edges.weight"),
         *("edges.key", "hidden", "hidden.scale", "meta", "logsumexp"),
-        *("alternatives.token", "alternatives.logprob", "marginals.square"),
-        *("marginals.log_square", "marginals.rough"),
-        *(f"marginals.{name}" for name in ("log_diagonal", "diagonal", "received_mean")),
-        *(f"marginals.{name}" for name in ("previous", "entropy", "mass", "value_norm")),
+        *("alternatives.token", "alternatives.logprob", "marginals.value_norm"),
+        *(f"marginals.{name}" for name in MARGINALS),
     ]
     found = {name: trace.shard.tensor(trace.position, name) for name in names}
     return {name: stored for name, stored in found.items() if stored is not None}
