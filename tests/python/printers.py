@@ -133,6 +133,7 @@ def planning(patch: Patch, texts: list[str]) -> list[str]:
     config = Made(
         model=texts[0],
         revision=None,
+        adapter=None,
         trust_remote_code=False,
         limit=3,
         batch_size=1,

@@ -45,6 +45,7 @@ class TraceOptions(TypedDict, total=False):
     edge_rows: Rows
     edge_dtype: EdgeDtype
     marginal_rows: Rows
+    alternatives: int
     hidden_states: HiddenStates
     hidden_layers: str | Sequence[int]
     hidden_dtype: HiddenDtype

@@ -20,6 +20,7 @@ from hallutrace import ExtractConfig, Trace
 from hallutrace.detect import make
 from hallutrace.errors import HallutraceError, InputError, ModelError
 from hallutrace.extraction.in_memory import TraceOptions
+from hallutrace.extraction.trace_arrays import MARGINALS
 from hallutrace.graphs import graph_of
 from hallutrace.questions.in_memory import PromptList
 from tiny_models import save_tiny, tiny_model, tiny_tokenizer
@@ -42,9 +43,9 @@ def arrays_of(trace: Trace) -> dict[str, Any]:
     """Every tensor of a trace as it is stored, by name."""
     names = [
         *("edges.offset", "logprob", "token_entropy", "tokens", "edges.indptr", "edges.weight"),
-        *("edges.key", "hidden", "hidden.scale", "meta"),
-        *(f"marginals.{name}" for name in ("log_diagonal", "diagonal", "received_mean")),
-        *(f"marginals.{name}" for name in ("previous", "entropy", "mass", "value_norm")),
+        *("edges.key", "hidden", "hidden.scale", "meta", "logsumexp"),
+        *("alternatives.token", "alternatives.logprob", "marginals.value_norm"),
+        *(f"marginals.{name}" for name in MARGINALS),
     ]
     found = {name: trace.shard.tensor(trace.position, name) for name in names}
     return {name: stored for name, stored in found.items() if stored is not None}
@@ -291,7 +292,7 @@ def test_other_objects_are_refused(model: Any, tokenizer: Any) -> None:
 
 def test_options_are_fields_of_the_configuration() -> None:
     hints = get_type_hints(TraceOptions)
-    panels = {"Prompt and decoding", "Attention", "Hidden states"}
+    panels = {"Prompt and decoding", "Attention", "Hidden states and tokens"}
     fields = {
         name
         for name, field in ExtractConfig.model_fields.items()
