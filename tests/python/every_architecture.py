@@ -131,7 +131,7 @@ def differences(
             worst[0] = max(worst[0], float(np.abs(dense(layer) - weights.numpy()).max()))
         rows = torch.arange(text.prompt_tokens, len(text.tokens))
         due = logits[rows - 1, torch.tensor(text.tokens)[rows]]
-        worst[1] = max(worst[1], float(np.abs(result.logprob - due.numpy()).max()))
+        worst[1] = max(worst[1], float(np.abs(result.scores.logprob - due.numpy()).max()))
         if not hidden:
             continue
         states = torch.stack([state[0] for state in eager.hidden_states[1:]])
