@@ -1,8 +1,8 @@
 """Labelled spans of an answer: from characters, as sources give them, to the tokens they cover.
 
-A token is covered by a span if they share a character other than white space: tokenizers disagree on
-whether ``" Paris"`` has its space, and the space before a span or after it states nothing. A token
-that is a part of a character has all of that character.
+A token is covered by a span if they share a character other than white space: tokenizers disagree
+on whether ``" Paris"`` has its space, and the space before a span or after it states nothing. A
+token that is a part of a character has all of that character.
 """
 
 from __future__ import annotations

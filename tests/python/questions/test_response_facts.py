@@ -1,4 +1,4 @@
-"""What sources know beside questions and right answers: choices, wrong answers, who answered, spans."""
+"""What sources know beside questions: choices, wrong answers, who answered, labelled spans."""
 
 from __future__ import annotations
 
