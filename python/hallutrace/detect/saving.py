@@ -26,7 +26,7 @@ from hallutrace.errors import DamagedError, InputError
 
 SCHEMA = 1
 FACTS, ARRAYS = "detector.json", "detector.safetensors"
-_KINDS = {"name": str, "seed": int, "options": dict, "facts": dict, "checksum": str}
+_KINDS = {"name": str, "seed": int, "options": dict, "facts": dict, "origin": dict, "checksum": str}
 
 
 def write(
@@ -36,7 +36,7 @@ def write(
 
     Args:
         folder: made if it is not there.
-        content: name, seed, options and facts, JSON-able.
+        content: name, seed, options, facts and origin of the class, JSON-able.
         arrays: what was learnt, of any dtype and shape that safetensors has.
 
     Raises:
