@@ -17,7 +17,7 @@ from hallutrace.detect.examples import Examples
 from hallutrace.detect.needs import Needs, Suitability, shortfalls
 from hallutrace.detect.options import Options as BaseOptions
 from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
-from hallutrace.plugins import origin_of
+from hallutrace.registry import origin_of
 from hallutrace.store.finite import NON_FINITE_FIX
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
@@ -167,9 +167,8 @@ class Detector(ABC):
         """Learns from labelled traces; nothing where :attr:`trained` is False.
 
         Args:
-            train: what is learnt from.
-            validation: what choices are made on, where the detector's docstring says that it makes
-                any; no trace of it is learnt from.
+            train: the training part.
+            validation: the part that choices are made on, if the detector makes any.
             progress: told how it goes.
             workspace: folder of its own for checkpoints and the history of a training in epochs,
                 which goes on from there after a kill; other detectors leave it empty.
@@ -210,7 +209,7 @@ class Detector(ABC):
         return None
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What was learnt: arrays by name, and JSON-able facts."""
+        """What was fitted: arrays by name, and JSON-able facts."""
         return {}, {}
 
     def restore(self, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
@@ -234,7 +233,7 @@ class Detector(ABC):
         if self.trained and is_silent:
             raise InputError(
                 f"Expected `state` and `restore` of `{self.name}`, which is trained, got none of "
-                "its own - write both, so that what it learnt can be saved"
+                "its own - write both, so that what was fitted can be saved"
             )
 
     def save(self, folder: str | PathLike[str]) -> None:
@@ -244,7 +243,7 @@ class Detector(ABC):
             folder: made if it is not there; a detector in it is replaced.
 
         Raises:
-            InputError: it does not say what it learnt.
+            InputError: it is trained and has no state of its own.
             StorageError: the folder cannot be written.
         """
         self.check_can_be_saved()

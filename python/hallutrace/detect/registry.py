@@ -10,7 +10,7 @@ from hallutrace.detect import saving
 from hallutrace.detect.base import Detector
 from hallutrace.detect.options import parse
 from hallutrace.errors import InputError
-from hallutrace.plugins import Registry
+from hallutrace.registry import Registry
 
 ENTRY_POINTS = "hallutrace.detectors"
 """The group of entry points by which a package adds detectors: ``name = "module:Class"``."""

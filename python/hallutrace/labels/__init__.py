@@ -10,7 +10,8 @@ the files may be damaged or hostile.
 
 Modules: ``labelling`` (labels of a run), ``from_file`` (labels of a person or a judge),
 ``thresholds`` (when a score means right), ``registry`` (protocols of your own), ``agreement``
-(comparison of protocols). The files themselves are read and written by ``hallutrace.store.label_files``.
+(comparison of protocols). The files themselves are read and written by
+``hallutrace.store.label_files``.
 """
 
 from hallutrace.labels.agreement import Agreement, agreement

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hallutrace.errors import InputError
-from hallutrace.plugins import Registry
+from hallutrace.registry import Registry
 from hallutrace.store.trace import Trace
 from hallutrace.text_measures import JUDGES
 from hallutrace.third_party import refusing

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from hallutrace.errors import InputError
-from hallutrace.plugins import Registry
 from hallutrace.questions.rows import MismatchError, Question, RawRow
+from hallutrace.registry import Registry
 from hallutrace.third_party import refusing
 
 ENTRY_POINTS = "hallutrace.question_sources"

@@ -15,7 +15,7 @@ from pydantic import Field
 import hallutrace
 from conftest import Command
 from detect_runs import Made, causal_attention, write_run
-from hallutrace import plugins
+from hallutrace import plugins, registry
 from hallutrace.detect import (
     Detector,
     Examples,
@@ -198,7 +198,7 @@ class OfPackage(Scorer):
 def test_entry_points_are_names_and_a_broken_one_is_a_row(
     examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
-    monkeypatch.setattr(plugins, "entry_points", Broken.points)
+    monkeypatch.setattr(registry, "entry_points", Broken.points)
     assert names()[-3:] == ["broken", "no-class", "of-package"]
     assert find("of-package") is OfPackage and str(REGISTRY.origin("of-package")) == (
         "package a package"
