@@ -67,6 +67,15 @@ def load_plugin(file: str | Path) -> list[str]:
     return found
 
 
+def forget_plugins() -> None:
+    """Takes away all that files of the user's have registered."""
+    for registry in REGISTRIES:
+        for name, origin in registry.added().items():
+            if origin.kind == "file":
+                registry.remove(name)
+    _files.clear()
+
+
 @dataclass(frozen=True)
 class Registered:
     """What code that ran has registered, for other processes to run it too.
