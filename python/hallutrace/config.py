@@ -55,7 +55,8 @@ class ExtractConfig(BaseModel):
         "Questions",
         "demo",
         "source of the questions: demo (400 questions of the small model), demo:all, "
-        "demo:N, a .jsonl, .json, .csv, .tsv or .parquet file, or hf:REPO/CONFIG/SPLIT",
+        "demo:N, a .jsonl, .json, .csv, .tsv or .parquet file, hf:REPO/CONFIG/SPLIT, or "
+        "NAME:ARGUMENT of a source that --plugin registers",
     )
     responses: Path | None = _option(
         "Questions",

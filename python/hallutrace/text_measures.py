@@ -275,7 +275,10 @@ def find_judge(name: str, normalization: str = DEFAULT) -> WordJudge:
         1.0
     """
     if name not in JUDGES:
-        raise InputError(f"Expected one of {', '.join(JUDGES)}, got {name!r} - change --by")
+        raise InputError(
+            f"Expected one of {', '.join(JUDGES)}, got {name!r} - change --by, or name the file "
+            "that registers it with --plugin FILE"
+        )
     _rule(normalization)
     return replace(JUDGES[name], normalization=normalization)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from hallutrace import ExtractConfig, extract
 from hallutrace.commands.app import main
 from hallutrace.model.loading import Loaded, describe
+from hallutrace.plugins import forget_plugins
 from hallutrace.progress import Silent
 from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
@@ -173,3 +174,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return int(str(code or 0)), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_stays() -> Iterator[None]:
+    """What files registered in a test is gone after it."""
+    yield
+    forget_plugins()

@@ -63,7 +63,7 @@ def evaluation_stopped(patch: Patch, texts: list[str]) -> list[str]:
 
 def _trained(patch: Patch, texts: list[str], fit: Callable[..., None]) -> None:
     written = Made(write=lambda _: None, validation_auroc=0.5)
-    detector = Made(check=lambda _: None, save=lambda _: None)
+    detector = Made(check=lambda _: None, check_can_be_saved=lambda: None, save=lambda _: None)
     examples = Mock(take=lambda part: part, __len__=lambda _: 3)
     patch.setattr("hallutrace.detect.evaluation.parse_options", lambda *_: {})
     patch.setattr("hallutrace.detect.make", lambda *_, **__: detector)

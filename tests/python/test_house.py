@@ -27,6 +27,7 @@ ORDER = (
         "package_versions",
     ),
     ("normalization", "text_measures", "third_party", "chat_arguments", "transformers_compat"),
+    ("registry", "plugins"),
     ("presets",),
     ("config_file",),
     ("config",),

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from hallutrace.commands import (
     ask,
+    detectors,
     evaluate,
     extract,
     inspect,
@@ -118,6 +119,14 @@ add_to(
     subset.run_subset,
     "hallutrace subset runs/demo --label contains=1 --out runs/hallucinated",
     "hallutrace subset runs/demo --where 'prompt_length < 30' --sample 50 --out runs/short",
+)
+add_to(
+    app,
+    "detectors",
+    detectors.run_detectors,
+    "hallutrace detectors",
+    "hallutrace detectors lapeigvals",
+    "hallutrace detectors --run runs/demo --plugin my_detector.py",
 )
 add_to(
     app,

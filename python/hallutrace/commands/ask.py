@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hallutrace.commands.common_options import AsJson, DetectorFolder, completes
+from hallutrace.commands.common_options import AsJson, DetectorFolder, Plugins, completes
 from hallutrace.commands.console import ERR, OUT, plain, print_json, styled
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import IdentityError, InputError
@@ -53,6 +53,7 @@ def run_ask(
             "--trust-remote-code", help="Run code that comes with the model; read it first."
         ),
     ] = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the model one question, and score its answer with a trained detector.

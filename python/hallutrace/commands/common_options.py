@@ -55,6 +55,19 @@ def detector_names() -> list[str]:
     return names()
 
 
+def load_plugins(files: list[Path] | None) -> list[Path] | None:
+    """Runs the files that the user names, before anything is looked up by name.
+
+    Raises:
+        InputError: one that fails, or that registers nothing.
+    """
+    from hallutrace.plugins import load_plugin
+
+    for file in files or []:
+        load_plugin(file)
+    return files
+
+
 def add_to(app: typer.Typer, name: str, command: Command, *examples: str) -> None:
     """Adds a command whose help is its docstring and ends with examples.
 
@@ -99,6 +112,18 @@ Limit = Annotated[
     int | None,
     typer.Option(
         "--limit", help="Use only the first N labelled traces (default: all).", metavar="N", min=1
+    ),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        help="Python file that registers detectors, labelling protocols or sources of questions "
+        "of your own. The command runs it. May be given several times (default: none).",
+        metavar="FILE",
+        parser=expanded,
+        callback=load_plugins,
+        is_eager=True,
     ),
 ]
 DetectorFolder = Annotated[

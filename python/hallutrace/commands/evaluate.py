@@ -15,6 +15,7 @@ from hallutrace.commands.common_options import (
     AsJson,
     LabelName,
     Limit,
+    Plugins,
     choices,
     completes,
     detector_names,
@@ -126,6 +127,7 @@ def run_evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the evaluation in --out first.")
     ] = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare detectors on the same traces, splits and seeds, with controls beside them.

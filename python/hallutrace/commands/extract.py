@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from hallutrace.commands.common_options import AsJson
+from hallutrace.commands.common_options import AsJson, Plugins
 from hallutrace.commands.config_options import ConfigFile, Preset, config_of, config_options
 from hallutrace.commands.console import (
     ERR,
@@ -33,7 +33,11 @@ SHOWN = 20  # failures in the table of what still fails
 
 @config_options
 def run_extract(
-    preset: Preset = None, config_file: ConfigFile = None, as_json: AsJson = False, **options: Any
+    preset: Preset = None,
+    config_file: ConfigFile = None,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Ask a model questions and keep a trace of each answer.
 

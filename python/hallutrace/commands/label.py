@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from hallutrace.commands.common_options import AsJson, RunFolder, choices, completes
+from hallutrace.commands.common_options import AsJson, Plugins, RunFolder, choices, completes
 from hallutrace.commands.console import (
     ERR,
     OUT,
@@ -24,6 +24,7 @@ from hallutrace.commands.console import (
     styled,
 )
 from hallutrace.errors import InputError
+from hallutrace.labels.registry import PROTOCOLS
 from hallutrace.normalization import DEFAULT, NORMALIZATIONS
 from hallutrace.paths import expanded
 from hallutrace.text_measures import JUDGES
@@ -49,9 +50,9 @@ def run_label(
         typer.Option(
             help="Compare answers with their references, and take the best score of them: exact, "
             "contains (as whole words), f1 (of words), rouge-l (longest common subsequence of "
-            "words).",
+            "words); or the name of a protocol that --plugin registers.",
             metavar="PROTOCOL",
-            autocompletion=completes(lambda: JUDGES),
+            autocompletion=completes(lambda: [*JUDGES, *PROTOCOLS.names()]),
         ),
     ] = None,
     given: Annotated[
@@ -101,6 +102,7 @@ def run_label(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace other labels of the same name.")
     ] = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Label answers as hallucinated (1) or right (0), or compare labels with --agreement.

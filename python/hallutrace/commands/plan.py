@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from hallutrace.commands.common_options import AsJson
+from hallutrace.commands.common_options import AsJson, Plugins
 from hallutrace.commands.config_options import ConfigFile, Preset, config_of, config_options
 from hallutrace.commands.console import OUT, bytes_text, duration, plain, print_json
 
@@ -31,6 +31,7 @@ def run_plan(
         bool,
         typer.Option("--measure", help="Load the model, time one batch, and estimate the time."),
     ] = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:

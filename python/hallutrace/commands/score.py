@@ -16,7 +16,7 @@ from rich.text import Text
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import to_utf8
-from hallutrace.commands.common_options import DetectorFolder, RunFolder
+from hallutrace.commands.common_options import DetectorFolder, Plugins, RunFolder
 from hallutrace.commands.console import (
     ERR,
     OUT,
@@ -58,6 +58,7 @@ def run_score(
             metavar="NAME",
         ),
     ] = None,
+    plugins: Plugins = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file given by --out.")
     ] = False,

@@ -15,6 +15,7 @@ from hallutrace.commands.common_options import (
     AsJson,
     LabelName,
     Limit,
+    Plugins,
     RunFolder,
     completes,
     detector_names,
@@ -31,6 +32,7 @@ from hallutrace.commands.console import (
 )
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded
+from hallutrace.plugins import Registered
 
 if TYPE_CHECKING:
     from hallutrace.detect import Detector, Examples
@@ -102,6 +104,7 @@ def run_train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the detector in --out first.")
     ] = False,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a detector on the training and validation parts of the first fold of an evaluation.
@@ -120,6 +123,7 @@ def run_train(
     untrained = make(detector, seed=seed, **options)
     examples = load_examples(open_run(run), label, limit=limit)
     untrained.check(examples.store)
+    untrained.check_can_be_saved()
     train, validation = (examples.take(part) for part in _parts(examples, seed, all_traces))
     provenance = _provenance(run, label, seed, limit, untrained, train, validation)
     _check_out(out, overwrite, Provenance.read, provenance)
@@ -177,6 +181,7 @@ def _provenance(
     from hallutrace.canonical_json import digest
     from hallutrace.detect.evaluation.protocol import package_versions
     from hallutrace.detect.provenance import Provenance, label_parameters
+    from hallutrace.detect.registry import REGISTRY
 
     parts = [[part.keys, part.groups, part.labels.tolist()] for part in (train, validation)]
     manifest = train.store.manifest
@@ -187,7 +192,12 @@ def _provenance(
         facts=manifest.facts,
         label=label,
         label_parameters=label_parameters(train, label),
-        detector={"name": detector.name, "options": detector.options.to_json(), "seed": seed},
+        detector={
+            "name": detector.name,
+            "options": detector.options.to_json(),
+            "seed": seed,
+            "code": REGISTRY.code_digest(detector.name),
+        },
         limit=limit,
         split=digest(parts).hex()[:16],
         versions=package_versions(),
@@ -259,8 +269,10 @@ def _finish(detector: Detector, validation: Examples, provenance: Provenance) ->
 def _print_summary(
     run: Path, detector: str, label: str, out: Path, validation_auroc: float | None, seconds: float
 ) -> None:
-    measure = command("hallutrace", "evaluate", run, "--detectors", detector, "--label", label)
-    score = command("hallutrace", "score", run, "--detector", out, "--out", "scores.csv")
+    plugins = [part for file in Registered.here().files for part in ("--plugin", file)]
+    evaluate = ("evaluate", run, "--detectors", detector, "--label", label, *plugins)
+    measure = command("hallutrace", *evaluate)
+    score = command("hallutrace", "score", run, "--detector", out, "--out", "scores.csv", *plugins)
     OUT.print(
         styled(
             (plain(str(out)), "bold"),

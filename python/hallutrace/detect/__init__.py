@@ -1,24 +1,33 @@
 """Detectors: anything that scores a trace for hallucination, by name, fitted, saved and loaded.
 
 ``make("lapeigvals")`` gives one, ``load_examples`` the labelled traces that it is fitted on, and
-``load(folder)`` one that was saved. Importing this package needs numpy alone; what a
-detector learns with (extra ``detect``) loads when it is used.
+``load(folder)`` one that was saved. ``@register`` adds one of your own. Importing this package
+needs numpy and pydantic alone; what a detector learns with (extra ``detect``) loads when it is
+used.
 """
 
 from __future__ import annotations
 
-from hallutrace.detect.base import Detector, Progress, Silent
+from hallutrace.detect.base import Detector, Progress, Scorer, Silent, Source
 from hallutrace.detect.examples import Examples, FeatureCache, load_examples
-from hallutrace.detect.registry import load, make, names
+from hallutrace.detect.linear import LinearDetector
+from hallutrace.detect.needs import Needs
+from hallutrace.detect.registry import find, load, make, names, register
 
 __all__ = [
     "Detector",
     "Examples",
     "FeatureCache",
+    "LinearDetector",
+    "Needs",
     "Progress",
+    "Scorer",
     "Silent",
+    "Source",
+    "find",
     "load",
     "load_examples",
     "make",
     "names",
+    "register",
 ]

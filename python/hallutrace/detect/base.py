@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from hallutrace.detect import saving
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.needs import Needs, shortfalls
+from hallutrace.detect.needs import Needs, Suitability, shortfalls
 from hallutrace.detect.options import Options as BaseOptions
 from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
+from hallutrace.registry import origin_of
 from hallutrace.store.finite import NON_FINITE_FIX
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
@@ -140,6 +141,20 @@ class Detector(ABC):
                     f"- {one.fix}"
                 )
 
+    def suitability(self, store: TraceStore) -> Suitability:
+        """Whether what it reads is in a run exactly, nearly or not, and why.
+
+        Args:
+            store: the run.
+        """
+        try:
+            self.check(store)
+        except (InputError, MissingExtraError) as error:
+            return Suitability("refused", (str(error),))
+        found = shortfalls(self.needs, store.manifest)
+        reasons = tuple(f"wants {one.expected}, gets {one.got} - {one.fix}" for one in found)
+        return Suitability("near" if reasons else "exact", reasons)
+
     @abstractmethod
     def fit(
         self,
@@ -152,9 +167,8 @@ class Detector(ABC):
         """Learns from labelled traces; nothing where :attr:`trained` is False.
 
         Args:
-            train: what is learnt from.
-            validation: what choices are made on, where the detector's docstring says that it makes
-                any; no trace of it is learnt from.
+            train: the training part.
+            validation: the part that choices are made on, if the detector makes any.
             progress: told how it goes.
             workspace: folder of its own for checkpoints and the history of a training in epochs,
                 which goes on from there after a kill; other detectors leave it empty.
@@ -195,7 +209,7 @@ class Detector(ABC):
         return None
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What was learnt: arrays by name, and JSON-able facts."""
+        """What was fitted: arrays by name, and JSON-able facts."""
         return {}, {}
 
     def restore(self, arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> None:
@@ -208,6 +222,20 @@ class Detector(ABC):
         if arrays or facts:
             raise ValueError(f"arrays and facts that `{self.name}` does not have")
 
+    def check_can_be_saved(self) -> None:
+        """Refuses a detector that learns and does not say what.
+
+        Raises:
+            InputError: no :meth:`state` of its own, or no :meth:`restore`.
+        """
+        kind = type(self)
+        is_silent = kind.state is Detector.state or kind.restore is Detector.restore
+        if self.trained and is_silent:
+            raise InputError(
+                f"Expected `state` and `restore` of `{self.name}`, which is trained, got none of "
+                "its own - write both, so that what was fitted can be saved"
+            )
+
     def save(self, folder: str | PathLike[str]) -> None:
         """Writes ``detector.json`` and ``detector.safetensors``, whole or not at all.
 
@@ -215,11 +243,20 @@ class Detector(ABC):
             folder: made if it is not there; a detector in it is replaced.
 
         Raises:
+            InputError: it is trained and has no state of its own.
             StorageError: the folder cannot be written.
         """
+        self.check_can_be_saved()
         arrays, facts = self.state()
-        options = self.options.to_json()
-        content = {"name": self.name, "seed": self.seed, "options": options, "facts": facts}
+        kind = type(self)
+        origin = origin_of(self.name, kind).to_json()
+        content = {
+            "name": self.name,
+            "seed": self.seed,
+            "options": self.options.to_json(),
+            "facts": facts,
+            "origin": {**origin, "class": kind.__qualname__},
+        }
         saving.write(folder, content, arrays)
 
 

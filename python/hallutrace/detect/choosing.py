@@ -47,7 +47,7 @@ def inner_aurocs(
     """What each recipe reaches on traces that it was not fitted on.
 
     Args:
-        features: float32 [examples, width], of the training and the validation part.
+        features: float32 [examples, features], of the training and the validation part.
         labels: int8 [examples].
         groups: of each; no group is in two folds.
         recipes: how a regression may be fitted.
@@ -62,8 +62,8 @@ def inner_aurocs(
         return None
     reached = np.zeros(len(recipes))
     for part in parts:
-        learnt = np.concatenate([part.train, part.validation])
-        for at, recipe in enumerate(recipes):
-            made = fit_logistic(features[learnt], labels[learnt], recipe)
-            reached[at] += auroc(made(features[part.test]), labels[part.test])
+        training = np.concatenate([part.train, part.validation])
+        for index, recipe in enumerate(recipes):
+            made = fit_logistic(features[training], labels[training], recipe)
+            reached[index] += auroc(made(features[part.test]), labels[part.test])
     return reached / len(parts)

@@ -19,7 +19,7 @@ FeatureFunction = Callable[[Trace], NDArray[np.float32]]
 
 
 class FeatureCache:
-    """Features by name and by place of the trace in its store, each computed once.
+    """Features by name and by index of the trace in its store, each computed once.
 
     It holds features that need no fitting, and so may be shared by selections that learn from
     different traces. Memory: 4 bytes a number.
@@ -30,30 +30,30 @@ class FeatureCache:
         self.groups: dict[int, str] = {}
 
     def features(
-        self, name: str, store: TraceStore, places: NDArray[np.int64], function: FeatureFunction
+        self, name: str, store: TraceStore, indices: NDArray[np.int64], function: FeatureFunction
     ) -> NDArray[np.float32]:
-        """Features of some traces, float32 [places, width]; those not known are computed.
+        """Features of some traces, float32 [traces, features]; those not known are computed.
 
         Raises:
-            InputError: traces that give features of different widths.
+            InputError: traces that give different numbers of features.
             NonFiniteError: features that are not finite; detector and trace are named.
         """
         known = self._rows.setdefault(name, {})
-        for place in places.tolist():
-            if place not in known:
-                trace = store[place]
+        for index in indices.tolist():
+            if index not in known:
+                trace = store[index]
                 found = require_finite(function(trace), f"features `{name}`", trace)
                 # A copy, for a view would keep the shard's file mapped.
-                known[place] = np.array(found, np.float32)
-        widths = {len(known[place]) for place in places.tolist()}
-        if len(widths) > 1:
+                known[index] = np.array(found, np.float32)
+        counts = {len(known[index]) for index in indices.tolist()}
+        if len(counts) > 1:
             raise InputError(
-                f"Expected as many features `{name}` of every trace, got {sorted(widths)} in "
+                f"Expected as many features `{name}` of every trace, got {sorted(counts)} in "
                 f"{store.folder} - take traces of one model and one choice of layers"
             )
-        if not widths:
+        if not counts:
             return np.zeros((0, 0), np.float32)
-        return np.stack([known[place] for place in places.tolist()])
+        return np.stack([known[index] for index in indices.tolist()])
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,22 @@ class Examples(Sequence[Trace]):
 
     Attributes:
         store: the run.
-        places: int64 [examples], into the store.
+        indices: int64 [examples], of the traces in the store.
         labels: int8 [examples], 1 hallucinated, 0 right.
         cache: of features, shared by all selections of the run.
     """
 
     store: TraceStore
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     labels: NDArray[np.int8]
     cache: FeatureCache = field(default_factory=FeatureCache, repr=False)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[Trace]:
-        for place in self.places.tolist():
-            yield self.store[place]
+        for index in self.indices.tolist():
+            yield self.store[index]
 
     @overload
     def __getitem__(self, which: int) -> Trace: ...
@@ -86,45 +86,45 @@ class Examples(Sequence[Trace]):
     def __getitem__(self, which: int | slice) -> Trace | Examples:
         if isinstance(which, slice):
             return self.take(np.arange(len(self))[which])
-        return self.store[int(self.places[which])]
+        return self.store[int(self.indices[which])]
 
     @property
     def keys(self) -> list[tuple[str, int]]:
         """Question id and sample of each."""
         keys = self.store.keys()
-        return [keys[place] for place in self.places.tolist()]
+        return [keys[index] for index in self.indices.tolist()]
 
     @property
     def groups(self) -> list[str]:
         """What splits into train and test go by, of each; read once."""
         known = self.cache.groups
-        for place in self.places.tolist():
-            if place not in known:
-                known[place] = self.store[place].group
-        return [known[place] for place in self.places.tolist()]
+        for index in self.indices.tolist():
+            if index not in known:
+                known[index] = self.store[index].group
+        return [known[index] for index in self.indices.tolist()]
 
-    def take(self, indices: ArrayLike) -> Examples:
-        """Some of them, in the order of the indices; the cache is shared.
+    def take(self, chosen: ArrayLike) -> Examples:
+        """Some of them, in the order chosen; the cache is shared.
 
         Args:
-            indices: into this selection, or a mask of bools.
+            chosen: indices into this selection, or a mask of bools.
         """
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            chosen = chosen.astype(np.int64)
-        return Examples(self.store, self.places[chosen], self.labels[chosen], self.cache)
+        selected = np.asarray(chosen)
+        if selected.size == 0:
+            selected = selected.astype(np.int64)
+        return Examples(self.store, self.indices[selected], self.labels[selected], self.cache)
 
     def features(self, name: str, function: FeatureFunction) -> NDArray[np.float32]:
-        """Features of each, float32 [examples, width], computed once for each trace of the run.
+        """Features of each, float32 [examples, features], computed once for each trace of the run.
 
         Args:
             name: of the features, and of all choices that change them.
-            function: gives those of one trace, float32 [width]; nothing in it may be fitted.
+            function: gives those of one trace, float32 [features]; nothing in it may be fitted.
 
         Raises:
-            InputError: traces that give features of different widths.
+            InputError: traces that give different numbers of features.
         """
-        return self.cache.features(name, self.store, self.places, function)
+        return self.cache.features(name, self.store, self.indices, function)
 
 
 def load_examples(store: TraceStore, label: str, *, limit: int | None = None) -> Examples:
@@ -142,11 +142,11 @@ def load_examples(store: TraceStore, label: str, *, limit: int | None = None) ->
         raise InputError(f"Expected `limit` >= 1 or None, got {limit}")
     known = protocols.read(store.folder, label)
     found = [
-        (place, decision)
-        for place, key in enumerate(store.keys())
+        (index, decision)
+        for index, key in enumerate(store.keys())
         if (decision := known.get(key)) is not None
     ][:limit]
-    places = np.array([place for place, _ in found], np.int64)
+    indices = np.array([index for index, _ in found], np.int64)
     labels = np.array([decision for _, decision in found], np.int8)
     hallucinated = int(labels.sum())
     if hallucinated in (0, len(labels)):
@@ -155,4 +155,4 @@ def load_examples(store: TraceStore, label: str, *, limit: int | None = None) ->
             f"{store.folder}, got {hallucinated} hallucinated and {len(labels) - hallucinated} "
             "right - take another protocol or more traces"
         )
-    return Examples(store, places, labels)
+    return Examples(store, indices, labels)

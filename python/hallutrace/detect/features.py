@@ -57,7 +57,7 @@ def hidden_vector(trace: Trace, layer: int, token: HiddenVector) -> NDArray[np.f
             ``mean_answer`` the mean over the answer without end-of-sequence.
 
     Returns:
-        float32 [width].
+        float32 [hidden size].
 
     Raises:
         InputError: another token, or one whose state the run did not keep.
@@ -103,7 +103,7 @@ def answer_states(trace: Trace, layer: int) -> NDArray[np.float32] | None:
         layer: number in the model, from 0.
 
     Returns:
-        float32 [A, width]; None where the run kept pooled states, or none.
+        float32 [A, hidden size]; None where the run kept pooled states, or none.
     """
     kept = trace.hidden_tokens
     if not isinstance(kept, range):

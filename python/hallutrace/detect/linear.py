@@ -70,7 +70,7 @@ class LinearDetector(Detector):
 
     @abstractmethod
     def feature(self, trace: Trace) -> NDArray[np.float32]:
-        """Features of one trace, float32 [width]."""
+        """Features of one trace, float32 [features]."""
 
     def feature_name(self) -> str:
         """Name of the features in a cache: the detector's, and the options that change them."""
@@ -91,20 +91,23 @@ class LinearDetector(Detector):
         Where that has few answers of a class, see :mod:`hallutrace.detect.choosing`.
         """
         name, recipes = self.feature_name(), self.recipes()
-        learnt = (train.features(name, self.feature), train.labels)
+        training = (train.features(name, self.feature), train.labels)
         if len(recipes) == 1:
-            self._linear, self._chosen_recipe = fit_best(learnt, learnt, recipes, progress)
+            self._linear, self._chosen_recipe = fit_best(training, training, recipes, progress)
             return
-        held = (validation.features(name, self.feature), validation.labels)
+        validating = (validation.features(name, self.feature), validation.labels)
         reached = None
         if is_few(validation.labels):
-            pooled = [np.concatenate([one, other]) for one, other in zip(learnt, held, strict=True)]
+            pooled = [
+                np.concatenate([one, other])
+                for one, other in zip(training, validating, strict=True)
+            ]
             groups = [*train.groups, *validation.groups]
             reached = inner_aurocs(pooled[0], pooled[1], groups, recipes)
         if reached is not None:
             recipes = [recipes[int(reached.argmax())]]
             note_choice(recipes[0], float(reached.max()), "inner folds", progress)
-        self._linear, self._chosen_recipe = fit_best(learnt, held, recipes, progress)
+        self._linear, self._chosen_recipe = fit_best(training, validating, recipes, progress)
 
     def recipes(self) -> list[Recipe]:
         """What is chosen among: :data:`CHOICES`, as far as options leave them open."""

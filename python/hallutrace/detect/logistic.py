@@ -49,7 +49,7 @@ class Linear:
     """A fitted linear score: ``features @ weight + bias``.
 
     Attributes:
-        weight: float64 [width], of the raw features: scaling and projection are folded in.
+        weight: float64 [features], of the raw features: scaling and projection are folded in.
         bias: float.
     """
 
@@ -60,10 +60,10 @@ class Linear:
         """Log odds of each row, float64 [rows]; a row's does not depend on the others.
 
         Args:
-            features: [rows, width], an array or a sparse matrix.
+            features: [rows, features], an array or a sparse matrix.
 
         Raises:
-            InputError: another width than it was fitted on.
+            InputError: another number of features than it was fitted on.
         """
         if not features.shape[0]:
             return np.zeros(0)
@@ -140,7 +140,7 @@ def fit_logistic(
     """Fits scaler, principal components and logistic regression of scikit-learn, in that order.
 
     Args:
-        features: float [examples, width]; a sparse matrix unless standardised or projected.
+        features: float [examples, features]; a sparse matrix unless standardised or projected.
         labels: int8 [examples], 1 hallucinated, 0 right.
         recipe: how.
         progress: told if the solver stops before it converges.

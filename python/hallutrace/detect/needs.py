@@ -94,6 +94,20 @@ class Shortfall:
     is_refused: bool = False
 
 
+@dataclass(frozen=True)
+class Suitability:
+    """How far a detector can be used on a run.
+
+    Attributes:
+        status: ``exact`` where the run has all that the detector reads as it was computed, ``near``
+            where some of it is rounded, fewer or combined, ``refused`` where something is missing.
+        reasons: what is not as the detector needs it, and how to have it so.
+    """
+
+    status: Literal["exact", "near", "refused"]
+    reasons: tuple[str, ...] = ()
+
+
 def shortfalls(needs: Needs, manifest: Manifest) -> list[Shortfall]:
     """What a run does not have as a detector needs it, what refuses it first.
 

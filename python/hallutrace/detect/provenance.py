@@ -2,7 +2,7 @@
 
 ``training.json`` has the run's identity (so that a question can be asked in the same way), labels,
 seed and, once it is trained, the curve that makes its scores probabilities. ``split.json`` has the
-keys and groups of the traces that it learnt from and of those that choices were made on.
+keys and groups of the traces that it was trained and validated on.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Provenance:
         """What :meth:`write` wrote; None where there is nothing.
 
         Raises:
-            DamagedError: something else in its place.
+            DamagedError: another file under that name.
         """
         content = _read(folder / TRAINING)
         if content is None:
@@ -118,8 +118,8 @@ class TrainingTraces:
     """Which traces a detector has seen in training.
 
     Attributes:
-        train: keys of those it learnt from.
-        validation: keys of those that choices were made on.
+        train: keys of its training part.
+        validation: keys of its validation part.
         groups: of both.
     """
 
@@ -150,7 +150,7 @@ class TrainingTraces:
         """What :meth:`write` wrote; None where there is nothing.
 
         Raises:
-            DamagedError: something else in its place.
+            DamagedError: another file under that name.
         """
         content = _read(folder / SPLIT)
         if content is None:

@@ -1,7 +1,7 @@
 """A detector on the disk: JSON and safetensors, whole or not at all, never pickle.
 
 ``detector.json`` names the checksum of the ``detector.safetensors`` beside it. Both are written
-under other names first, then take their places one after the other. A kill between the two leaves
+under other names first, then renamed one after the other. A kill between the two leaves
 new tensors beside the old JSON, and the new JSON under its other name: reading takes whichever
 belongs to the tensors.
 """
@@ -26,7 +26,7 @@ from hallutrace.errors import DamagedError, InputError
 
 SCHEMA = 1
 FACTS, ARRAYS = "detector.json", "detector.safetensors"
-_KINDS = {"name": str, "seed": int, "options": dict, "facts": dict, "checksum": str}
+_KINDS = {"name": str, "seed": int, "options": dict, "facts": dict, "origin": dict, "checksum": str}
 
 
 def write(
@@ -36,8 +36,8 @@ def write(
 
     Args:
         folder: made if it is not there.
-        content: name, seed, options and facts, JSON-able.
-        arrays: what was learnt, of any dtype and shape that safetensors has.
+        content: name, seed, options, facts and origin of the class, JSON-able.
+        arrays: what was fitted, of any dtype and shape that safetensors has.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -47,13 +47,13 @@ def write(
     tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     checksum = hashlib.sha256(tensors).hexdigest()
     facts = canonical({**content, "schema": SCHEMA, "checksum": checksum}) + b"\n"
-    place = Path(folder)
-    with storage_errors(f"write a detector to {place}", "choose another folder"):
+    path = Path(folder)
+    with storage_errors(f"write a detector to {path}", "choose another folder"):
         for name, data in ((ARRAYS, tensors), (FACTS, facts)):
-            atomic_files.write(place / f"{name}.new", data)
+            atomic_files.write(path / f"{name}.new", data)
         for name in (ARRAYS, FACTS):
-            atomic_files.replace(place / f"{name}.new", place / name)
-        atomic_files.sync_folder(place)
+            atomic_files.replace(path / f"{name}.new", path / name)
+        atomic_files.sync_folder(path)
 
 
 def read(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -72,18 +72,18 @@ def read(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    place = Path(folder)
-    if not (place / FACTS).is_file() or not (place / ARRAYS).is_file():
+    path = Path(folder)
+    if not (path / FACTS).is_file() or not (path / ARRAYS).is_file():
         raise InputError(
-            f"Expected a detector in {place} ({FACTS} and {ARRAYS}), got none - "
+            f"Expected a detector in {path} ({FACTS} and {ARRAYS}), got none - "
             "give the folder that `hallutrace train` wrote"
         )
-    tensors = (place / ARRAYS).read_bytes()
-    content = _content(place, hashlib.sha256(tensors).hexdigest())
+    tensors = (path / ARRAYS).read_bytes()
+    content = _content(path, hashlib.sha256(tensors).hexdigest())
     try:
         return content, load(tensors)
     except SafetensorError as error:
-        raise _damaged(place, str(error)) from None
+        raise _damaged(path, str(error)) from None
 
 
 @contextmanager
@@ -95,37 +95,38 @@ def damage(folder: str | PathLike[str]) -> Iterator[None]:
         raise _damaged(Path(folder), f"{type(error).__name__} {error}") from None
 
 
-def _content(place: Path, checksum: str) -> dict[str, Any]:
+def _content(path: Path, checksum: str) -> dict[str, Any]:
     """The JSON that belongs to tensors of this checksum."""
-    content = _read_json(place / FACTS, place)
-    left = place / f"{FACTS}.new"
+    content = _read_json(path / FACTS)
+    left = path / f"{FACTS}.new"
     if content["checksum"] != checksum and left.is_file():
-        content = _read_json(left, place)
+        content = _read_json(left)
     if content["checksum"] != checksum:
-        raise _damaged(place, f"{ARRAYS} with another checksum")
+        raise _damaged(path, f"{ARRAYS} with another checksum")
     return content
 
 
-def _read_json(path: Path, place: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _damaged(place, f"{error} in {path.name}") from None
+        raise _damaged(path.parent, f"{error} in {path.name}") from None
     if not isinstance(content, dict) or "schema" not in content:
-        raise _damaged(place, f"another kind of file as {path.name}")
+        raise _damaged(path.parent, f"another kind of file as {path.name}")
     if content["schema"] != SCHEMA:
         raise InputError(
-            f"Expected a detector of schema {SCHEMA}, got schema {content['schema']} in {place} - "
-            "read it with the version of hallutrace that wrote it, or train it again"
+            f"Expected a detector of schema {SCHEMA}, got schema {content['schema']} in "
+            f"{path.parent} - read it with the version of hallutrace that wrote it, or train it "
+            "again"
         )
     for name, kind in _KINDS.items():
         if not isinstance(content.get(name), kind):
-            raise _damaged(place, f"no {name} in {path.name}")
+            raise _damaged(path.parent, f"no {name} in {path.name}")
     return content
 
 
-def _damaged(place: Path, what: str) -> DamagedError:
+def _damaged(path: Path, what: str) -> DamagedError:
     return DamagedError(
-        f"Expected a detector as it was written, got {what} in {place} - "
+        f"Expected a detector as it was written, got {what} in {path} - "
         "restore it from a copy, or train it again"
     )

@@ -9,12 +9,14 @@ could not be judged. ``labels/NAME.json`` says how the labels were made. Both ar
 the files may be damaged or hostile.
 
 Modules: ``labelling`` (labels of a run), ``from_file`` (labels of a person or a judge),
-``thresholds`` (when a score means right), ``agreement`` (comparison of protocols). The files
-themselves are read and written by ``hallutrace.store.label_files``.
+``thresholds`` (when a score means right), ``registry`` (protocols of your own), ``agreement``
+(comparison of protocols). The files themselves are read and written by
+``hallutrace.store.label_files``.
 """
 
 from hallutrace.labels.agreement import Agreement, agreement
 from hallutrace.labels.labelling import LabelSummary, label, label_from
+from hallutrace.labels.registry import register
 from hallutrace.store.label_files import Key, TraceLabel, read, read_rows
 
 __all__ = [
@@ -27,4 +29,5 @@ __all__ = [
     "label_from",
     "read",
     "read_rows",
+    "register",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.labels.from_file import digest_of, read_label_file
+from hallutrace.labels.registry import TraceProtocol
 from hallutrace.labels.thresholds import check_threshold, judge_of
 from hallutrace.normalization import DEFAULT
 from hallutrace.store.label_files import (
@@ -82,7 +83,8 @@ def label(
 
     Args:
         run: its folder.
-        by: ``exact``, ``contains``, ``f1``, ``rouge-l``, or a judge of your own.
+        by: ``exact``, ``contains``, ``f1``, ``rouge-l``, the name of a registered protocol (see
+            :func:`hallutrace.labels.register`), or a judge of your own.
         normalize: how answers and references are made comparable: ``unicode``, for all scripts and
             their typography, or ``triviaqa``, the rule of its evaluation script; see
             :mod:`hallutrace.normalization`. It cannot be given with a judge of your own.
@@ -128,8 +130,7 @@ def label(
         ):
             references = _texts(trace, "references")
             without_references += not references
-            question, answer = _text(trace, "question"), _text(trace, "answer")
-            rows[key] = _label_of(judge.score(question, answer, references), limit, drop)
+            rows[key] = _label_of(_score(judge, trace, references), limit, drop)
         _check_judged(store, judge, rows, without_references)
         return _save(store, name, rows, parameters, None, overwrite, without_references)
 
@@ -207,11 +208,19 @@ def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overw
 
 
 def _check_judged(
-    store: TraceStore, judge: Judge, rows: dict[Key, TraceLabel], without_references: int
+    store: TraceStore,
+    judge: Judge | TraceProtocol,
+    rows: dict[Key, TraceLabel],
+    without_references: int,
 ) -> None:
     """Refuses labels that would all be null: the run has no right answers."""
     if any(row.score is not None for row in rows.values()):
         return
+    if isinstance(judge, TraceProtocol):
+        raise InputError(
+            f"Expected `{judge.name}` to score some trace of {store.folder}, got None for all "
+            f"{len(rows):,} - fix the protocol"
+        )
     got = f"{without_references:,} of {len(rows):,} traces without any"
     if without_references < len(rows):
         got += f", and none of the others that `{judge.name}` can judge"
@@ -241,6 +250,12 @@ def _other(trace: Trace, field: str, expected: str) -> DamagedError:
         f"Expected {expected} as `{field}`, got something else in the trace {trace.id!r}, sample "
         f"{trace.sample} - restore its shard from a copy"
     )
+
+
+def _score(judge: Judge | TraceProtocol, trace: Trace, references: list[str]) -> float | None:
+    if isinstance(judge, TraceProtocol):
+        return judge(trace)
+    return judge.score(_text(trace, "question"), _text(trace, "answer"), references)
 
 
 def _label_of(score: float | None, limit: float, drop: tuple[float, float] | None) -> TraceLabel:

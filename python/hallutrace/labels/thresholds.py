@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from hallutrace.errors import InputError
+from hallutrace.labels.registry import PROTOCOLS, TraceProtocol
 from hallutrace.normalization import DEFAULT
 from hallutrace.text_measures import JUDGES, Judge, find_judge
 
 
-def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:
+def judge_of(by: str | Judge, normalize: str) -> tuple[Judge | TraceProtocol, str]:
     """The judge, and the default name of its labels.
 
     Raises:
@@ -20,19 +21,20 @@ def judge_of(by: str | Judge, normalize: str) -> tuple[Judge, str]:
         >>> judge.name, name
         ('f1', 'f1-triviaqa')
     """
-    if isinstance(by, str):
+    if isinstance(by, str) and by not in PROTOCOLS.names():
         found = find_judge(by, normalize)
         return found, found.label_name
+    judge = PROTOCOLS.find(by) if isinstance(by, str) else by
     if normalize != DEFAULT:
         raise InputError(
             f"Expected `normalize` with a protocol of hallutrace, got {normalize!r} with the judge "
-            f"`{by.name}` - let the judge normalise"
+            f"`{judge.name}` - let the judge normalise"
         )
-    return by, by.name
+    return judge, judge.name
 
 
 def check_threshold(
-    judge: Judge, threshold: float | None, drop: tuple[float, float] | None
+    judge: Judge | TraceProtocol, threshold: float | None, drop: tuple[float, float] | None
 ) -> float:
     """The threshold, that of the judge unless one is given.
 

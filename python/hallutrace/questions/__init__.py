@@ -36,13 +36,15 @@ digits. Cells of CSV stay as they are written, but for columns in which every nu
 Modules, from the file to the question:
 
 - ``file_formats`` chooses a reader: ``csv_files``, ``json_files``, ``parquet_files`` or
-  ``hub_datasets`` (with ``class_labels``). A reader yields the rows of ``rows``.
+  ``hub_datasets`` (with ``class_labels``); ``registry`` has readers of your own. A reader yields
+  the rows of ``rows``.
 - ``schema_detection`` finds in the first rows, with ``columns``, which column holds what.
 - ``row_parsing`` makes a question of a row, with ``right_answers``, ``context_paragraphs``,
   ``lists_in_text``, ``cell_values``, and ``response_facts`` for what is known of a response.
 - ``sample_rows`` joins rows that are samples of one question; ``source`` puts all of it together.
 """
 
+from hallutrace.questions.registry import register
 from hallutrace.questions.rows import (
     BadRow,
     Columns,
@@ -65,4 +67,5 @@ __all__ = [
     "digest_of",
     "open_questions",
     "open_responses",
+    "register",
 ]

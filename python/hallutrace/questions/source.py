@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hallutrace.questions.file_formats import open_file
 from hallutrace.questions.hub_datasets import HUB_PREFIX, HubReader
+from hallutrace.questions.registry import RegisteredRows, folder_name, is_registered
 from hallutrace.questions.row_parsing import ParsedRow
 from hallutrace.questions.rows import (
     BY_SCHEMA,
@@ -198,9 +199,11 @@ def open_questions(
     """Open a source of questions and look at its first rows.
 
     Args:
-        spec: `demo` (400 questions), `demo:all`, `demo:N`, a `.jsonl`, `.json`, `.csv`, `.tsv`
-            or `.parquet` file, or `hf:OWNER/NAME/CONFIG/SPLIT` (`hf:OWNER/NAME/SPLIT` where there
-            is one configuration, `hf:/FOLDER/CONFIG/SPLIT` for a local copy).
+        spec: `demo` (400 questions), `demo:all`, `demo:N`, `NAME` or `NAME:ARGUMENT` of a source
+            that was registered (:func:`hallutrace.questions.register`), a `.jsonl`, `.json`,
+            `.csv`, `.tsv` or `.parquet` file, or `hf:OWNER/NAME/CONFIG/SPLIT`
+            (`hf:OWNER/NAME/SPLIT` where there is one configuration, `hf:/FOLDER/CONFIG/SPLIT` for
+            a local copy).
         columns: names of columns; those left out are found by schema.
         retry: of what fails for a moment, as when the hub is busy.
 
@@ -230,6 +233,8 @@ def open_questions(
         reader = HubReader(spec, retry)
         name = reader.repository.rstrip("/").rpartition("/")[2]
         return QuestionSource(name, "hub", spec, reader, columns)
+    if is_registered(spec):
+        return QuestionSource(folder_name(spec), "registered", spec, RegisteredRows(spec), columns)
     path = Path(spec)
     return QuestionSource(path.stem, "file", path.name, open_file(spec, "--questions"), columns)
 

@@ -130,7 +130,7 @@ def test_nothing_else_sees_a_hidden_direction(name: str, hidden: Examples) -> No
 def test_shuffled_labels_teach_nothing(name: str, hidden: Examples, received: Examples) -> None:
     for examples in (hidden, received):
         labels = np.random.default_rng(3).permutation(examples.labels)
-        shuffled = Examples(examples.store, examples.places, labels)
+        shuffled = Examples(examples.store, examples.indices, labels)
         assert holds_half(reached(name, shuffled), parts(shuffled)[2])
 
 
@@ -228,7 +228,7 @@ def test_the_same_fit_gives_the_same_scores_alone_or_together(
     train, validation, test = parts(received)
     first, second = make(name), make(name, seed=5)
     first.fit(train, validation)
-    second.fit(Examples(train.store, train.places, train.labels), validation)
+    second.fit(Examples(train.store, train.indices, train.labels), validation)
     together = first.scores(test)
     assert together.dtype == np.float64 and together.shape == (len(test),)
     assert together.tobytes() == second.scores(test).tobytes()
@@ -347,7 +347,7 @@ def test_too_few_groups_for_inner_folds_are_told() -> None:
 
 def test_one_class_is_refused(hidden: Examples) -> None:
     train, validation, _ = parts(hidden)
-    one = Examples(train.store, train.places, np.zeros(len(train), np.int8))
+    one = Examples(train.store, train.indices, np.zeros(len(train), np.int8))
     for name in ("scalars", "question-only", "linear-probe"):
         with pytest.raises(InputError) as caught:
             make(name).fit(one, validation)
@@ -355,7 +355,7 @@ def test_one_class_is_refused(hidden: Examples) -> None:
             "Expected hallucinated and right answers to learn from, got 120 of one class - "
             "take more traces or another labelling protocol"
         )
-    few = Examples(validation.store, validation.places, np.ones(len(validation), np.int8))
+    few = Examples(validation.store, validation.indices, np.ones(len(validation), np.int8))
     with pytest.raises(InputError, match="to choose on, got 60 of one class in the validation"):
         make("linear-probe").fit(train, few)
 

@@ -7,11 +7,9 @@ import io
 import json
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +18,7 @@ import pytest
 import hallutrace
 from conftest import posix_only
 from detect_runs import Made, causal_attention, plain_auroc, write_run
-from hallutrace.detect import Detector, Examples, load_examples, make, registry
+from hallutrace.detect import Detector, Examples, load_examples, make, register, registry
 from hallutrace.detect.evaluation import (
     Evaluation,
     EvaluationData,
@@ -116,14 +114,12 @@ class Toy(Detector):
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> type[Toy]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Toy]]:
     """The registry with one detector more."""
-    module: Any = ModuleType("hallutrace.detect.detectors.toy")
-    module.Toy = Toy
-    monkeypatch.setitem(sys.modules, "hallutrace.detect.detectors.toy", module)
-    monkeypatch.setitem(registry._HOMES, "toy", ("toy", "Toy"))
+    register(Toy)
     monkeypatch.setattr(Toy, "seen", [])
-    return Toy
+    yield Toy
+    registry.REGISTRY.remove("toy")
 
 
 class Counted(SilentProgress):
@@ -335,18 +331,18 @@ def test_lists_keep_their_commas() -> None:
 def test_all_and_quick_take_them_from_the_registry(
     toy: type[Toy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    homes = {name: registry._HOMES[name] for name in ("length", "scalars", "linear-probe", "toy",
-                                                     "question-only", "perplexity")}  # fmt: skip
-    monkeypatch.setattr(registry, "_HOMES", homes)
+    few = ("length", "scalars", "linear-probe", "question-only", "perplexity")
+    built_in = registry.REGISTRY._built_in
+    monkeypatch.setattr(registry.REGISTRY, "_built_in", {name: built_in[name] for name in few})
     labels = [row.label for row in table_rows("all")]
     assert labels == [
-        "length", "scalars", "linear-probe", "toy", "toy edges=shuffled", "toy edges=none",
-        "question-only", "perplexity",
+        "length", "scalars", "linear-probe", "question-only", "perplexity",
+        "toy", "toy edges=shuffled", "toy edges=none",
     ]  # fmt: skip
     quick = [row.label for row in table_rows("all", quick=True)]
     assert quick == [label for label in labels if not label.startswith("toy")]
     assert [row.label for row in table_rows("all,toy:edges=none:breaks=true", quick=True)] == [
-        *quick[:3], "toy edges=none breaks=true", *quick[3:],
+        *quick, "toy edges=none breaks=true",
     ]  # fmt: skip
     monkeypatch.setattr("hallutrace.detect.evaluation.rows.QUICK_GRAPH_MODEL", "toy")
     assert [row.label for row in table_rows("all", quick=True)] == labels
@@ -632,7 +628,7 @@ def test_a_control_without_hidden_states_is_told_in_the_table(
 ) -> None:
     found = evaluate(EvaluationData.of(bare, 3, 0), options_of("scalars"), tmp_path / "fits")
     why = (
-        f"Expected a run with hidden states for `linear-probe`, got {bare.store.folder} without - "
+        f"Expected hidden states for `linear-probe`, got none in {bare.store.folder} - "
         "extract it again with --hidden-states answer"
     )
     assert found.missing == {"linear-probe": why}
@@ -653,9 +649,7 @@ def test_a_detector_named_by_the_caller_must_apply(bare: Examples, tmp_path: Pat
             EvaluationData.of(bare, 3, 0), chosen, tmp_path / "fits", progress=counted
         ),
     ):
-        with pytest.raises(
-            InputError, match="Expected a run with hidden states for `linear-probe`"
-        ):
+        with pytest.raises(InputError, match="Expected hidden states for `linear-probe`"):
             work()
     assert not counted.ended
     assert not (tmp_path / "fits").exists()

@@ -200,7 +200,11 @@ def test_a_judge_of_ones_own(run: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"by": "bleu"}, "Expected one of exact, contains, f1, rouge-l, got 'bleu' - change --by"),
+        (
+            {"by": "bleu"},
+            "Expected one of exact, contains, f1, rouge-l, got 'bleu' - change --by, or name the "
+            "file that registers it with --plugin FILE",
+        ),
         (
             {"by": "exact", "threshold": 0.5},
             "Expected --threshold and --drop with graded scores (f1, rouge-l), got `exact`, whose "

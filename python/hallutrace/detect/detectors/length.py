@@ -9,8 +9,8 @@ from hallutrace.store.trace import Trace
 class Length(Scorer):
     """The number of answer tokens, end-of-sequence included if it came.
 
-    Formula: A. A detector that does no better than this has learnt that long answers are wrong, or
-    short ones.
+    Formula: A. A detector that does no better than this has only found that long answers are wrong,
+    or short ones.
 
     Source: ours, a control.
     """

@@ -141,7 +141,7 @@ class LinearProbe(LinearDetector):
                 best, self.layer = reached, layer
 
     def feature(self, trace: Trace) -> NDArray[np.float32]:
-        """The vector in the layer that was chosen, float32 [width]."""
+        """The vector in the layer that was chosen, float32 [hidden size]."""
         return hidden_vector(trace, self._chosen(), self.options.token)
 
     def scores(self, examples: Examples) -> NDArray[np.float64]:

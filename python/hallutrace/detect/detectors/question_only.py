@@ -61,11 +61,11 @@ class QuestionOnly(Detector):
         """Takes vocabulary and weights from the training part, the penalty from validation."""
         bags = [words_of(trace.question) for trace in train]
         known = vocabulary(bags, self.options.min_questions)
-        held = [words_of(trace.question) for trace in validation]
+        validation_bags = [words_of(trace.question) for trace in validation]
         penalties = (1.0, 0.1, 0.01) if self.options.C is None else (self.options.C,)
         self._linear, _ = fit_best(
             (counts(bags, known), train.labels),
-            (counts(held, known), validation.labels),
+            (counts(validation_bags, known), validation.labels),
             [Recipe(standardize=False, C=C) for C in penalties],
             progress,
         )

@@ -22,6 +22,7 @@ from hallutrace.canonical_json import canonical, digest
 from hallutrace.detect.evaluation.data import EvaluationData
 from hallutrace.detect.evaluation.options import Fit
 from hallutrace.detect.examples import Examples
+from hallutrace.detect.registry import REGISTRY
 
 SCHEMA = 2
 
@@ -97,6 +98,9 @@ class FitCache:
             "options": fit.row.options,
             "seed": fit.seed,
         }
+        # The version of the package stands for the code of built-in detectors.
+        if (code := REGISTRY.code_digest(fit.row.name)) is not None:
+            basis["code"] = code
         return digest(basis).hex()
 
     def _path(self, fit: Fit) -> Path:

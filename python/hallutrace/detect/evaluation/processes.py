@@ -20,6 +20,8 @@ from hallutrace.detect.evaluation.data import EvaluationData
 from hallutrace.detect.evaluation.fit_cache import FitResult
 from hallutrace.detect.evaluation.fitting import FitFailure, Fitter, Stopped
 from hallutrace.detect.evaluation.options import Fit
+from hallutrace.detect.registry import REGISTRY
+from hallutrace.plugins import Registered
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _POLL_SECONDS = 0.2  # between two looks at the messages of workers
@@ -76,7 +78,7 @@ class FitRunner:
         self.failed: dict[str, FitFailure] = {}
 
     def run(self, fits: Sequence[Fit], processes: int) -> None:
-        """Runs fits, in this process if ``processes`` is 1.
+        """Runs fits, in this process if ``processes`` is 1 and all detectors are built in.
 
         A pool does not tell which of its processes was killed. So each fit that was in progress is
         tried again in a process of its own, one after the other: one whose process is killed again
@@ -90,7 +92,7 @@ class FitRunner:
             DamagedError: a run that cannot be trusted.
             StorageError: the disk refused.
         """
-        if processes == 1:
+        if processes == 1 and not any(map(_is_foreign, fits)):
             self._run_here(fits)
             return
         waiting = list(reversed(fits))
@@ -118,7 +120,7 @@ class FitRunner:
         epochs, stop = context.Queue(), context.Event()
         running: dict[Future[tuple[FitResult | FitFailure, float]], Fit] = {}
         with _single_threaded_children():
-            arguments = (self._data.with_fresh_caches(), epochs, stop)
+            arguments = (self._data.with_fresh_caches(), epochs, stop, Registered.here())
             count = min(processes, len(waiting))
             pool = ProcessPoolExecutor(count, context, _begin_worker, arguments)
             try:
@@ -153,6 +155,11 @@ class FitRunner:
             self._keep(fit, result)
 
 
+def _is_foreign(fit: Fit) -> bool:
+    """Whether a fit runs code of a file or a package, which may end its process."""
+    return REGISTRY.origin(fit.row.name).kind in ("file", "package")
+
+
 @dataclass(frozen=True)
 class _Worker:
     fitter: Fitter
@@ -171,10 +178,11 @@ class _Worker:
 _worker: _Worker
 
 
-def _begin_worker(data: EvaluationData, epochs: Any, stop: Any) -> None:
+def _begin_worker(data: EvaluationData, epochs: Any, stop: Any, registered: Registered) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles it
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    registered.restore()
     _worker = _Worker(Fitter(data), epochs, stop)
 
 

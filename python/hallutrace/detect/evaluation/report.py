@@ -141,7 +141,8 @@ def _seeds(evaluation: Evaluation) -> str:
     """Whether intervals hold the chance of the seeds."""
     if any(len(one.scores) > 1 for one in evaluation.scores.values()):
         return ", and of seeds where a detector has several"
-    is_seeded = any(find(row.name).seeded for row in evaluation.options.rows)
+    rows = [row for row in evaluation.options.rows if row.label in evaluation.scores]
+    is_seeded = any(find(row.name).seeded for row in rows)
     return "; seeds are held fixed" if is_seeded else ""
 
 

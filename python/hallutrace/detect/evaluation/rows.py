@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hallutrace.detect.options import read_texts
-from hallutrace.detect.registry import find, make, names
-from hallutrace.errors import InputError
+from hallutrace.detect.base import Detector
+from hallutrace.detect.options import parse, read_texts
+from hallutrace.detect.registry import find, names
+from hallutrace.errors import HallutraceError, InputError
 
 CONTROLS = ("length", "question-only", "perplexity", "linear-probe")
 """Always in the table: a detector that does not beat them has shown nothing."""
@@ -118,13 +119,15 @@ def parse_options(name: str, pairs: Sequence[str], where: str) -> dict[str, Any]
 def _parsed(text: str) -> TableRow:
     name, *pairs = text.split(":")
     row = TableRow(name, parse_options(name, pairs, "--detectors"), is_requested=True)
-    make(name, **row.options)  # refuses what its options cannot be
+    parse(find(name).Options, row.options, name)  # refuses what they cannot be
     return row
 
 
 def _edge_controls(row: TableRow) -> list[TableRow]:
-    kind = find(row.name)
-    if not kind.is_graph or "edges" in row.options or "edges" not in kind.Options.model_fields:
+    kind = _found(row.name)
+    if kind is None or not kind.is_graph:
+        return []
+    if "edges" in row.options or "edges" not in kind.Options.model_fields:
         return []
     return [
         TableRow(row.name, {**row.options, "edges": edges}, row.is_requested, row.label)
@@ -133,7 +136,16 @@ def _edge_controls(row: TableRow) -> list[TableRow]:
 
 
 def _is_quick(name: str) -> bool:
-    return name == QUICK_GRAPH_MODEL or not find(name).seeded
+    kind = _found(name)
+    return name == QUICK_GRAPH_MODEL or kind is None or not kind.seeded
+
+
+def _found(name: str) -> type[Detector] | None:
+    """The class of a detector; None of one that cannot be imported, whose row then says why."""
+    try:
+        return find(name)
+    except HallutraceError:
+        return None
 
 
 def _text(value: Any) -> str:
