@@ -48,7 +48,7 @@ pub(crate) fn exact_roughs(weights: &[f64], segments: &Segments, roughs: &mut [f
 
 /// The largest mass of a segment that is one of a row after softmax: those of bfloat16 reach 1.004. What a
 /// smaller weight loses of its entropy and roughness is within tolerance.
-pub(crate) const LARGE: f64 = 1.05;
+pub(crate) const LARGE: f32 = 1.05;
 
 /// Where the values of each segment of a few rows go, one row after the other.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(crate) struct SegmentSums<S: Simd, const ROWS: usize> {
     /// The current segment.
     segment: usize,
     /// The largest mass so far.
-    pub largest: f64,
+    pub largest: f32,
 }
 
 impl<S: Simd, const ROWS: usize> SegmentSums<S, ROWS> {
@@ -148,7 +148,7 @@ impl<S: Simd, const ROWS: usize> SegmentSums<S, ROWS> {
             // Adding 0.0 turns -0.0 into 0.0.
             masses[self.segment] = mass as f32 + 0.0;
             roughs[self.segment] = squares.sqrt() as f32;
-            self.largest = if mass > self.largest { mass } else { self.largest };
+            self.largest = self.largest.max(masses[self.segment]);
         }
         self.segment += 1;
     }

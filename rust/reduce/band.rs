@@ -269,7 +269,8 @@ impl<'a, T: Stored> Pass<'a, T> {
         Ok(())
     }
 
-    /// Entropies of rows where weights exceed 1, and roughness of rows whose mass does.
+    /// Entropies and roughness of rows with a large mass, each row for itself: which rows share a tile must not
+    /// matter.
     #[cold]
     fn redo_large<const ROWS: usize>(
         &mut self,
@@ -280,8 +281,12 @@ impl<'a, T: Stored> Pass<'a, T> {
     ) {
         let segments = &self.block.plan.marginals.segments;
         let (_, values) = self.band.marginals.sums(head, numbers, segments.count());
-        let roughs = values.roughs.chunks_exact_mut(segments.count());
-        for ((row, entropy), roughs) in rows.iter().zip(entropies).zip(roughs) {
+        let masses = values.masses.chunks_exact(segments.count());
+        let values = masses.zip(values.roughs.chunks_exact_mut(segments.count()));
+        for ((row, entropy), (masses, roughs)) in rows.iter().zip(entropies).zip(values) {
+            if masses.iter().all(|&mass| mass <= LARGE) {
+                continue;
+            }
             let weights = || row.elements().iter().map(|weight| weight.widen());
             if weights().any(|weight| weight > 1.0) {
                 *entropy = exact_entropy(weights());

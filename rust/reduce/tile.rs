@@ -11,8 +11,8 @@
 //! 1. The rows share one running maximum of the bits, which tells whether all are sound; which of them is
 //!    not is looked for afterwards.
 //! 2. A chunk stays in the cache while three loops read it. One loop for everything needs more registers than
-//!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 they
-//!    suffice for the logarithms, and it takes a tenth less, because what is asked for has their time to come.
+//!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 one loop
+//!    takes up to a tenth less, because what is asked for has more time to come.
 //! 3. A block in which a segment ends is taken as one that is left, and cut into its segments.
 
 use std::ops::Range;
@@ -53,7 +53,7 @@ pub(super) struct Passed<const ROWS: usize> {
     /// Entropies, where there is detail.
     pub entropies: [f32; ROWS],
     /// The largest mass of a segment, where there is detail.
-    pub largest: f64,
+    pub largest: f32,
 }
 
 /// The pass over rows that stand at `position` and after. Rows with detail give squares too.
@@ -95,15 +95,7 @@ impl<T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> Kern
 }
 
 /// A tile on its way.
-struct Tile<
-    'a,
-    'b,
-    S: Simd,
-    T,
-    const ROWS: usize,
-    const SQUARES: bool,
-    const DETAIL: bool,
-> {
+struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> {
     simd: S,
     rows: &'a [Row<'a, T>; ROWS],
     position: usize,
@@ -135,22 +127,22 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     #[inline(always)]
     fn add_blocks(&mut self, numbers: Range<usize>) {
         self.add_columns(numbers.clone());
-        if DETAIL {
-            self.add_to_segments(numbers.clone());
-        }
         if DETAIL && !S::ONE_LOOP {
+            self.add_to_segments(numbers.clone());
             self.add_entropies(numbers);
         }
     }
 
-    /// Adds blocks to the columns and to the heads combined; without detail to the squares, in one loop to the
-    /// entropies.
+    /// Adds blocks to the columns and to the heads combined; without detail to the squares, and in one loop to
+    /// everything.
     #[inline(always)]
     fn add_columns(&mut self, numbers: Range<usize>) {
         let simd = self.simd;
         let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
         let mut squares = self.squares.lanes;
         let mut entropies = self.entropies.lanes;
+        let SegmentSums { masses, roughs, last, .. } = &self.of_segments;
+        let (mut masses, mut roughs, mut last) = (masses.lanes, roughs.lanes, *last);
         for (blocks, row) in blocks.iter_mut().zip(self.rows) {
             *blocks = &row.blocks()[numbers.clone()];
         }
@@ -166,11 +158,15 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
                 bits = simd.or_bits(bits, weights);
                 columns = simd.add(columns, weights);
                 combine(simd, how, weights, &mut combined[row * stride + number]);
-                if SQUARES && !DETAIL {
+                if SQUARES && (S::ONE_LOOP || !DETAIL) {
                     squares[row] = add_square(simd, squares[row], weights);
                 }
                 if DETAIL && S::ONE_LOOP {
                     entropies[row] = add_w_log_w(simd, entropies[row], weights);
+                    masses[row] = simd.add(masses[row], weights);
+                    let three = shifted(simd, last[row], weights);
+                    roughs[row] = add_squared_differences(simd, roughs[row], three);
+                    last[row] = weights;
                 }
                 if S::ONE_LOOP || !DETAIL {
                     self.rows[row].prefetch(simd, 1, number);
@@ -181,6 +177,9 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
         self.bits = bits;
         self.squares.lanes = squares;
         self.entropies.lanes = entropies;
+        self.of_segments.masses.lanes = masses;
+        self.of_segments.roughs.lanes = roughs;
+        self.of_segments.last = last;
     }
 
     /// Adds blocks to the masses, squares and squared differences, one row after the other.
@@ -257,12 +256,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
 
     /// Adds a block of each row; `before` are the weights before its position.
     #[inline(always)]
-    fn add_block(
-        &mut self,
-        number: usize,
-        blocks: [S::Floats; ROWS],
-        before: [S::Floats; ROWS],
-    ) {
+    fn add_block(&mut self, number: usize, blocks: [S::Floats; ROWS], before: [S::Floats; ROWS]) {
         let simd = self.simd;
         let Sums { received, combined, combine: how, segments, values } = &mut *self.sums;
         let received = &mut received.as_chunks_mut().0[number];
