@@ -246,7 +246,7 @@ class Marginals:
 
     @property
     def log_square(self) -> npt.NDArray[np.float32]:
-        """ln(max(square, 2^-126)), [heads, queries]; its mean over rows is Head Entropy's, negated."""
+        """ln(max(square, 2^-126)), [heads, queries]; Head Entropy is minus its mean over rows."""
         logs: npt.NDArray[np.float32] = np.log(np.maximum(self.square, LEAST_LOGGED))
         return logs
 
