@@ -4,22 +4,31 @@
 //!
 //! ```text
 //! diagonal[i] = A[i, p]                 entropy[i] = - Σ_j A[i, j] · ln A[i, j]
-//! previous[i] = A[i, p - 1]             mass[i, s] = Σ A[i, j] over the keys j of segment s
-//!                                       received[j] = Σ A[i, j] over the rows i with p > j
+//! previous[i] = A[i, p - 1]             received[j] = Σ A[i, j] over the rows i with p > j
+//! square[i] = Σ_j A[i, j]²              mass[i, s] = Σ A[i, j] over the keys j of segment s
+//! rough[i, s] = √ Σ_j (a[j - 1] - 2 a[j] + a[j + 1])² over all j, where a[j] = A[i, j] at the keys j of
+//!     segment s up to p, and 0 at all others, so that the sum has a term for the key before the first and
+//!     one for the key after the last
 //! ```
+//!
+//! `square` is the Rényi entropy of order 2 before its logarithm (Head Entropy, arXiv 2602.13699). `rough`
+//! is the norm of the row after the filter [1, -2, 1] (frequency-aware detection, arXiv 2602.18145).
 //!
 //! How sums along a row run is told in [`sums`]. `received` is a float32 sum over the at most 64 rows of
 //! a band, then float64 in the order of bands.
 
+mod segments;
 mod sums;
 
 use std::ops::Range;
 
-use crate::error::InputError;
 use crate::reused::Reused;
 use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
+pub use segments::Segments;
+pub(crate) use segments::{LARGE, SegmentSums, SegmentValues, exact_roughs};
 pub(crate) use sums::{
-    LARGE, Masses, MeanLog, PIECE, RowSums, add_w_log_w, entropies, exact_entropy,
+    MeanLog, PIECE, RowSums, add_square, add_squared_differences, add_w_log_w, entropies,
+    exact_entropy, shifted,
 };
 
 /// The marginals of one matrix, row-major, one row of everything per head.
@@ -33,58 +42,33 @@ pub struct Marginals {
     pub received: Vec<f32>,
     /// `[heads, queries]`, in nats.
     pub entropy: Vec<f32>,
+    /// `[heads, queries]`.
+    pub square: Vec<f32>,
     /// `[heads, queries, segments]`.
     pub mass: Vec<f32>,
-}
-
-/// Key positions where each segment after the first begins; k of them make k + 1 segments.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Segments(Vec<usize>);
-
-impl Segments {
-    /// Checks that boundaries increase and lie within the keys; equal ones make an empty segment.
-    ///
-    /// # Errors
-    /// [`InputError::Segments`].
-    pub fn new(boundaries: Vec<usize>, keys: usize) -> Result<Self, InputError> {
-        if boundaries.is_sorted() && boundaries.last().is_none_or(|&last| last <= keys) {
-            Ok(Self(boundaries))
-        } else {
-            Err(InputError::Segments { segments: boundaries, keys })
-        }
-    }
-
-    /// How many segments there are.
-    pub fn count(&self) -> usize {
-        self.0.len() + 1
-    }
-
-    /// The key before which a segment ends; none for the last.
-    #[inline(always)]
-    fn end(&self, segment: usize) -> usize {
-        self.0.get(segment).copied().unwrap_or(usize::MAX)
-    }
+    /// `[heads, queries, segments]`.
+    pub rough: Vec<f32>,
 }
 
 /// Which rows of a matrix give what.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MarginalRows {
-    /// Rows that give their diagonal.
+    /// Rows that give `diagonal` and `square`.
     pub diagonal: Range<usize>,
-    /// Rows that give `previous`, `entropy` and `mass`.
+    /// Rows of these that give `previous`, `entropy`, `mass` and `rough` too.
     pub detail: Range<usize>,
     /// Rows that are summed into `received`.
     pub received: Range<usize>,
-    /// Segments of `mass`.
+    /// Segments of `mass` and `rough`.
     pub segments: Segments,
 }
 
 /// Which marginals a row gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Given {
-    /// Its diagonal.
+    /// `diagonal` and `square`.
     pub diagonal: bool,
-    /// `previous`, `entropy` and `mass`.
+    /// `previous`, `entropy`, `mass` and `rough`.
     pub detail: bool,
     /// Its part of `received`.
     pub received: bool,
@@ -117,7 +101,9 @@ impl MarginalBand {
             previous: vec![0.0; details],
             received: Vec::new(),
             entropy: vec![0.0; details],
+            square: vec![0.0; heads * diagonal_rows.len()],
             mass: vec![0.0; details * wanted.segments.count()],
+            rough: vec![0.0; details * wanted.segments.count()],
         };
         Self {
             diagonal_rows,
@@ -145,18 +131,21 @@ impl MarginalBand {
         }
     }
 
-    /// The sums of a head's columns, in whole blocks of 16 keys, and the masses of some of its rows, of
-    /// `segments` each; no masses where the rows have no detail.
+    /// The sums of a head's columns, in whole blocks of 16 keys, and the values of some of its rows for
+    /// each of so many segments; none of these where the rows have no detail.
     #[inline(always)]
     pub fn sums(
         &mut self,
         head: usize,
         rows: &Range<usize>,
         segments: usize,
-    ) -> (&mut [f32], &mut [f32]) {
+    ) -> (&mut [f32], SegmentValues<'_>) {
         let begin = head * self.received_keys;
         let received = &mut self.received[begin..begin + self.received_keys];
-        (received, values_of(&mut self.values.mass, segments, &self.detail_rows, head, rows))
+        let kept = &self.detail_rows;
+        let masses = values_of(&mut self.values.mass, segments, kept, head, rows);
+        let roughs = values_of(&mut self.values.rough, segments, kept, head, rows);
+        (received, SegmentValues { masses, roughs })
     }
 
     /// Takes what single weights of some rows give; the first row stands at `position`.
@@ -175,6 +164,15 @@ impl MarginalBand {
         let previous = values_of(&mut self.values.previous, 1, &self.detail_rows, head, rows);
         for (at, (value, weights)) in previous.iter_mut().zip(weights).enumerate() {
             *value = (position + at).checked_sub(1).map_or(0.0, |key| weights.get(key));
+        }
+    }
+
+    /// Takes the squares of some rows, if they give them.
+    #[inline(always)]
+    pub fn take_squares(&mut self, head: usize, rows: &Range<usize>, squares: &[f32]) {
+        let kept = values_of(&mut self.values.square, 1, &self.diagonal_rows, head, rows);
+        for (kept, &square) in kept.iter_mut().zip(squares) {
+            *kept = square;
         }
     }
 
@@ -218,26 +216,26 @@ impl MarginalSums {
         self.values.push(band.values);
     }
 
-    /// The marginals, `received` divided by `count(key)`; or head and key of a sum that float32 does not
-    /// hold.
-    pub fn finish(mut self, count: impl Fn(usize) -> f64) -> Result<Marginals, (usize, usize)> {
+    /// The marginals, `received` divided by `count(key)`.
+    ///
+    /// Columns of fewer than 2^31 rows stay finite: the square of each weight is.
+    pub fn finish(mut self, count: impl Fn(usize) -> f64) -> Marginals {
         self.received.resize(self.heads * self.keys, 0.0);
         let counts: Vec<f64> = (0..self.keys).map(count).collect();
         let mut received = Vec::with_capacity(self.received.len());
         for sums in self.received.chunks_exact(self.keys.max(1)) {
             received.extend(sums.iter().zip(&counts).map(|(sum, count)| (sum / count) as f32));
         }
-        if let Some(at) = received.iter().position(|sum| !sum.is_finite()) {
-            return Err((at / self.keys, at % self.keys));
-        }
         let join = |of: fn(&Marginals) -> &[f32]| join(self.heads, &self.values, of);
-        Ok(Marginals {
+        Marginals {
             diagonal: join(|values| &values.diagonal),
             previous: join(|values| &values.previous),
             received,
             entropy: join(|values| &values.entropy),
+            square: join(|values| &values.square),
             mass: join(|values| &values.mass),
-        })
+            rough: join(|values| &values.rough),
+        }
     }
 }
 

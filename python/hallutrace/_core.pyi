@@ -66,8 +66,10 @@ def marginals(
     npt.NDArray[np.float32],
     npt.NDArray[np.float32],
     npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
 ]:
-    """diagonal, previous, received, entropy, mass; see ``hallutrace.marginals``."""
+    """diagonal, previous, received, entropy, square, mass, rough; see ``hallutrace.marginals``."""
 
 def set_threads(count: int | None) -> None:
     """Sets how many threads a call works on at most; results do not depend on it.
@@ -135,8 +137,8 @@ class LayerReducer:
             top_mass: as for ``sparsify``.
             combine: "mean", "max" or "each".
             answer_edges: edges of rows P - 1 .. N - 1 alone; other rows are empty.
-            all_marginal_rows: previous, entropy and mass of all N rows, not of P - 1 .. N - 1
-                alone.
+            all_marginal_rows: previous, entropy, square, mass and rough of all N rows, not of
+                P - 1 .. N - 1 alone.
         """
 
     def push(self, attention: npt.NDArray[Any], bfloat16: bool, first_query: int) -> None:
@@ -187,11 +189,20 @@ class LayerReduction:
     def entropy(self) -> npt.NDArray[np.float32]:
         """[heads, R], in nats."""
     @property
+    def square(self) -> npt.NDArray[np.float32]:
+        """[heads, R], sum of the row's squared weights."""
+    @property
     def mass(self) -> npt.NDArray[np.float32]:
         """[heads, R, segments]."""
     @property
+    def rough(self) -> npt.NDArray[np.float32]:
+        """[heads, R, segments], norm of the second differences along the keys of a segment."""
+    @property
     def log_diagonal(self) -> npt.NDArray[np.float32]:
-        """[heads, 2], mean ln(max(diagonal, 2^-126)) over the prompt and over the answer."""
+        """[heads, 2], mean ln(max(diagonal, 2^-126)) over rows 0 .. P - 1 and P .. N - 1."""
+    @property
+    def log_square(self) -> npt.NDArray[np.float32]:
+        """[heads, 2], the same of the sums of squared weights, of all N rows."""
 
 @final
 class ShardWriter:

@@ -6,7 +6,6 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
-use super::Segments;
 use crate::simd::{Kernel, LANES, MANTISSA, Simd};
 
 /// Blocks of 16 keys that are summed in float32 before float64 takes over.
@@ -83,76 +82,36 @@ pub(crate) fn entropies<const ROWS: usize>(sums: [f64; ROWS]) -> [f32; ROWS] {
     sums.map(|sum| (-sum * (LN_2 / SCALE)) as f32 + 0.0)
 }
 
+/// The sum, and the squares of weights.
+#[inline(always)]
+pub(crate) fn add_square<S: Simd>(simd: S, sum: S::Floats, weights: S::Floats) -> S::Floats {
+    simd.mul_add(weights, weights, sum)
+}
+
+/// The sum, and the squared second differences w[j - 2] - 2 w[j - 1] + w[j] of 16 keys j.
+#[inline(always)]
+pub(crate) fn add_squared_differences<S: Simd>(
+    simd: S,
+    sum: S::Floats,
+    [two_before, one_before, weights]: [S::Floats; 3],
+) -> S::Floats {
+    let ends = simd.add(two_before, weights);
+    let differences = simd.mul_add(simd.splat(-2.0), one_before, ends);
+    simd.mul_add(differences, differences, sum)
+}
+
+/// A block, and the same moved up by two lanes and by one, with the last lanes of the block before in front.
+#[inline(always)]
+pub(crate) fn shifted<S: Simd>(simd: S, before: S::Floats, weights: S::Floats) -> [S::Floats; 3] {
+    [simd.shift_two(before, weights), simd.shift_one(before, weights), weights]
+}
+
 /// The entropy of weights of which some exceed 1: their terms are negative, and what is left of a sum with
 /// terms of both signs has the errors of them all, so these are float64.
 #[cold]
 pub(crate) fn exact_entropy(weights: impl Iterator<Item = f32>) -> f32 {
     let term = |weight: f64| if weight > 0.0 { -weight * ln(weight) } else { 0.0 };
     weights.map(|weight| term(weight.into())).sum::<f64>() as f32 + 0.0
-}
-
-/// The largest mass of a segment that is one of a row after softmax: those of bfloat16 reach 1.004. What a
-/// smaller weight loses of its entropy is within tolerance.
-pub(crate) const LARGE: f64 = 1.05;
-
-/// The masses of a few rows on their way, from the first block of 16 keys to the last.
-pub(crate) struct Masses<S: Simd, const ROWS: usize> {
-    pub sums: RowSums<S, ROWS>,
-    /// The segment on its way.
-    segment: usize,
-    /// The largest mass so far.
-    pub largest: f64,
-}
-
-impl<S: Simd, const ROWS: usize> Masses<S, ROWS> {
-    /// No key yet.
-    #[inline(always)]
-    pub fn new(simd: S) -> Self {
-        Self { sums: RowSums::new(simd), segment: 0, largest: 0.0 }
-    }
-
-    /// The block in which the segment on its way ends, maybe before its first key. All blocks before it may
-    /// be added to the sums.
-    #[inline(always)]
-    pub fn cut(&self, segments: &Segments) -> usize {
-        segments.end(self.segment) / LANES
-    }
-
-    /// Takes a block of each row; segments may end in it.
-    #[inline(always)]
-    pub fn add(
-        &mut self,
-        simd: S,
-        number: usize,
-        mut weights: [S::Floats; ROWS],
-        segments: &Segments,
-        masses: &mut [f32],
-    ) {
-        while number == self.cut(segments) {
-            let keys = segments.end(self.segment) % LANES;
-            for (sum, weights) in self.sums.lanes.iter_mut().zip(&mut weights) {
-                let before = simd.keep_first(*weights, keys);
-                *sum = simd.add(*sum, before);
-                *weights = simd.sub(*weights, before);
-            }
-            self.end_segment(simd, segments, masses);
-        }
-        for (sum, weights) in self.sums.lanes.iter_mut().zip(weights) {
-            *sum = simd.add(*sum, weights);
-        }
-    }
-
-    /// Ends a segment; those that never begin have no mass. `masses` are those of all rows.
-    #[inline(always)]
-    pub fn end_segment(&mut self, simd: S, segments: &Segments, masses: &mut [f32]) {
-        let rows = masses.chunks_exact_mut(segments.count());
-        for (masses, sum) in rows.zip(self.sums.finish(simd)) {
-            // Adding 0.0 turns -0.0 into 0.0.
-            masses[self.segment] = sum as f32 + 0.0;
-            self.largest = if sum > self.largest { sum } else { self.largest };
-        }
-        self.segment += 1;
-    }
 }
 
 /// What logarithms are multiplied by, so that exponents need not be shifted.

@@ -90,8 +90,11 @@ struct LayerReduction {
     received_mean: Py<PyArray2<f32>>,
     previous: Py<PyArray2<f32>>,
     entropy: Py<PyArray2<f32>>,
+    square: Py<PyArray2<f32>>,
     mass: Py<PyArray3<f32>>,
+    rough: Py<PyArray3<f32>>,
     log_diagonal: Py<PyArray2<f32>>,
+    log_square: Py<PyArray2<f32>>,
 }
 
 impl LayerReduction {
@@ -105,8 +108,11 @@ impl LayerReduction {
             received_mean: array(py, reduction.received_mean, (heads, tokens))?.unbind(),
             previous: array(py, reduction.previous, (heads, details))?.unbind(),
             entropy: array(py, reduction.entropy, (heads, details))?.unbind(),
+            square: array(py, reduction.square, (heads, details))?.unbind(),
             mass: array(py, reduction.mass, (heads, details, segments))?.unbind(),
+            rough: array(py, reduction.rough, (heads, details, segments))?.unbind(),
             log_diagonal: array(py, reduction.log_diagonal, (heads, 2))?.unbind(),
+            log_square: array(py, reduction.log_square, (heads, 2))?.unbind(),
         })
     }
 }

@@ -26,6 +26,8 @@ type Marginals<'py> = (
     Bound<'py, PyArray2<f32>>,
     Bound<'py, PyArray2<f32>>,
     Bound<'py, PyArray2<f32>>,
+    Bound<'py, PyArray2<f32>>,
+    Bound<'py, PyArray3<f32>>,
     Bound<'py, PyArray3<f32>>,
 );
 
@@ -66,7 +68,7 @@ pub(super) fn edges_to_python(py: Python<'_>, edges: EdgeList) -> PyResult<Edges
     ))
 }
 
-/// `(diagonal, previous, received, entropy, mass)`.
+/// `(diagonal, previous, received, entropy, square, mass, rough)`.
 #[pyfunction]
 #[pyo3(signature = (attention, bfloat16, *, segments, causal, first_query))]
 fn marginals<'py>(
@@ -88,7 +90,9 @@ fn marginals<'py>(
             array(py, marginals.previous, (heads, queries))?,
             array(py, marginals.received, (heads, keys))?,
             array(py, marginals.entropy, (heads, queries))?,
+            array(py, marginals.square, (heads, queries))?,
             array(py, marginals.mass, (heads, queries, count))?,
+            array(py, marginals.rough, (heads, queries, count))?,
         ))
     })
 }

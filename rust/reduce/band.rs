@@ -8,7 +8,7 @@ use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
 use crate::error::{InputError, Place};
-use crate::marginals::{Given, LARGE, MarginalBand, exact_entropy};
+use crate::marginals::{Given, LARGE, MarginalBand, exact_entropy, exact_roughs};
 use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::{Selector, Unsound};
@@ -184,8 +184,8 @@ impl<'a, T: Stored> Pass<'a, T> {
         let several = self.rows(head, &(query..query + ROWS));
         let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| several.get(at));
         let selects = plan.combine == Combine::Each;
-        let Given { received, detail, .. } = run.parts.marginals;
-        if received || detail || !selects {
+        let Given { diagonal, received, .. } = run.parts.marginals;
+        if diagonal || received || !selects {
             self.sum_rows(simd, head, query, run, &rows)?;
         }
         let number = first_row + query;
@@ -226,61 +226,73 @@ impl<'a, T: Stored> Pass<'a, T> {
         rows: &[Row<'_, T>; ROWS],
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
-        let Parts { edges, marginals: Given { received, detail, .. } } = run.parts;
+        let Parts { edges, marginals: Given { diagonal, received, detail } } = run.parts;
         let combine = if edges { plan.combine } else { Combine::Each };
         // Without a tile nothing is combined.
         let begin =
             if combine == Combine::Each { 0 } else { (query - run.rows.start) * self.stride };
         let number = first_row + query;
         let (numbers, segments) = (number..number + ROWS, &plan.marginals.segments);
-        let (columns, masses) = self.band.marginals.sums(head, &numbers, segments.count());
+        let (columns, values) = self.band.marginals.sums(head, &numbers, segments.count());
         let sums = Sums {
             received: if received { columns } else { &mut self.unused },
             combined: &mut self.combined[begin..begin + ROWS * self.stride],
             combine,
-            masses,
             segments,
+            values,
         };
         let position = view.position(query);
-        let passed = if detail {
-            simd.run_fused(tile::Pass::<T, ROWS, true> { rows, position, sums })
-        } else {
-            simd.run(tile::Pass::<T, ROWS, false> { rows, position, sums })
+        let passed = match (diagonal, detail) {
+            (_, true) => simd.run_fused(tile::Pass::<T, ROWS, true, true> { rows, position, sums }),
+            (true, false) => {
+                simd.run_fused(tile::Pass::<T, ROWS, true, false> { rows, position, sums })
+            }
+            (false, false) => {
+                simd.run(tile::Pass::<T, ROWS, false, false> { rows, position, sums })
+            }
         };
         if passed.bits > LARGEST {
             self.refuse_unsound(head, query, rows)?;
         }
+        if let Some(at) = passed.squares.iter().position(|square| !square.is_finite()) {
+            let place = self.block.place(head, query + at, rows[at].keys() - 1);
+            return Err(InputError::SumOverflow { place });
+        }
+        self.band.marginals.take_squares(head, &numbers, &passed.squares);
         if detail {
             let mut entropies = passed.entropies;
             if passed.largest > LARGE {
-                self.redo_large(head, query, rows, &mut entropies)?;
+                self.redo_large(head, &numbers, rows, &mut entropies);
             }
             self.band.marginals.take_entropies(head, &numbers, &entropies);
         }
         Ok(())
     }
 
-    /// Entropies of rows whose mass exceeds 1, where weights do.
+    /// Entropies and roughness of rows with a large mass, each row for itself: which rows share a tile must not
+    /// matter.
     #[cold]
     fn redo_large<const ROWS: usize>(
-        &self,
+        &mut self,
         head: usize,
-        query: usize,
+        numbers: &Range<usize>,
         rows: &[Row<'_, T>; ROWS],
         entropies: &mut [f32; ROWS],
-    ) -> Result<(), InputError> {
-        for at in 0..ROWS {
-            let weights = || rows[at].elements().iter().map(|weight| weight.widen());
+    ) {
+        let segments = &self.block.plan.marginals.segments;
+        let (_, values) = self.band.marginals.sums(head, numbers, segments.count());
+        let masses = values.masses.chunks_exact(segments.count());
+        let values = masses.zip(values.roughs.chunks_exact_mut(segments.count()));
+        for ((row, entropy), (masses, roughs)) in rows.iter().zip(entropies).zip(values) {
+            if masses.iter().all(|&mass| mass <= LARGE) {
+                continue;
+            }
+            let weights = || row.elements().iter().map(|weight| weight.widen());
             if weights().any(|weight| weight > 1.0) {
-                entropies[at] = exact_entropy(weights());
+                *entropy = exact_entropy(weights());
             }
-            let sum: f64 = weights().map(f64::from).sum();
-            if !entropies[at].is_finite() || !(sum as f32).is_finite() {
-                let place = self.block.place(head, query + at, rows[at].keys() - 1);
-                return Err(InputError::SumOverflow { place });
-            }
+            exact_roughs(&weights().map(f64::from).collect::<Vec<_>>(), segments, roughs);
         }
-        Ok(())
     }
 
     /// The error of the first bad weight; none where rows only held -0.0.

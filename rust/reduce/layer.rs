@@ -4,7 +4,7 @@ use super::band::Block;
 use super::sweep::sweep;
 use super::{Plan, Reduction};
 use crate::attention::BatchView;
-use crate::error::{InputError, Place};
+use crate::error::InputError;
 use crate::float_environment::with_ours;
 use crate::marginals::{MarginalRows, MeanLog, Segments};
 use crate::simd::InstructionSet;
@@ -40,10 +40,16 @@ pub struct LayerReduction {
     pub previous: Vec<f32>,
     /// Entropy of the row in nats, `[H, R]`.
     pub entropy: Vec<f32>,
+    /// Sum of the row's squared weights, `[H, R]`.
+    pub square: Vec<f32>,
     /// Mass of each segment, `[H, R, S]`.
     pub mass: Vec<f32>,
+    /// Norm of the second differences along the keys of each segment, `[H, R, S]`.
+    pub rough: Vec<f32>,
     /// Mean ln(max(diagonal, 2^-126)) over the prompt and over the answer, `[H, 2]`.
     pub log_diagonal: Vec<f32>,
+    /// Mean ln(max(square, 2^-126)) over the prompt and over the answer, `[H, 2]`.
+    pub log_square: Vec<f32>,
 }
 
 /// Reduces one layer of a batch; made anew for each batch and layer.
@@ -131,8 +137,7 @@ impl LayerReducer {
     /// One reduction per sequence.
     ///
     /// # Errors
-    /// [`InputError::MissingRows`] where rows are still to come, [`InputError::TooManyEdges`],
-    /// [`InputError::SumOverflow`].
+    /// [`InputError::MissingRows`] where rows are still to come, [`InputError::TooManyEdges`].
     pub fn finish(self) -> Result<Vec<LayerReduction>, InputError> {
         let sequences = self.shapes.iter().zip(self.reductions).enumerate();
         let reductions = sequences.map(|(sequence, (shape, reduction))| {
@@ -154,22 +159,24 @@ fn finish(
 ) -> Result<LayerReduction, InputError> {
     let SequenceShape { tokens, prompt, .. } = *shape;
     let wanted = reduction.marginals.rows();
-    let (details, segments) = (wanted.detail.len(), wanted.segments.count());
+    let (detail, segments) = (wanted.detail.clone(), wanted.segments.count());
     // Row i stands at position i, and the last row produced nothing.
     let later_rows = |key: usize| tokens.saturating_sub(2 + key).max(1) as f64;
-    let marginals = reduction.marginals.finish(later_rows).map_err(|(head, key)| {
-        let place = Place { sequence: Some(sequence), head, query: tokens - 1, key };
-        InputError::SumOverflow { place }
-    })?;
-    let mean_log = |values| set.run(MeanLog(values));
-    let parts = marginals.diagonal.chunks_exact(tokens).map(|row| row.split_at(prompt));
-    let log_diagonal =
-        parts.flat_map(|(prompt, answer)| [mean_log(prompt), mean_log(answer)]).collect();
+    let marginals = reduction.marginals.finish(later_rows);
+    let mean_log = |values: &[f32]| set.run(MeanLog(values));
+    let mean_logs = |values: &[f32]| {
+        let parts = values.chunks_exact(tokens).map(|head| head.split_at(prompt));
+        parts.flat_map(|(prompt, answer)| [mean_log(prompt), mean_log(answer)]).collect()
+    };
+    let log_diagonal = mean_logs(&marginals.diagonal);
+    let log_square = mean_logs(&marginals.square);
+    let of_detail = |head: &[f32]| head[detail.clone()].to_vec();
+    let square = marginals.square.chunks_exact(tokens).flat_map(of_detail).collect();
     let list = reduction.edges.into_list(tokens, 0);
     let [graphs, ..] = list.shape();
     let arrays = list.into_arrays();
     Ok(LayerReduction {
-        shape: [graphs, heads, tokens, details, segments],
+        shape: [graphs, heads, tokens, detail.len(), segments],
         indptr: indptr_of_each_graph(&arrays.indptr, tokens, sequence)?,
         keys: arrays.keys,
         weights: arrays.weights,
@@ -177,8 +184,11 @@ fn finish(
         received_mean: marginals.received,
         previous: marginals.previous,
         entropy: marginals.entropy,
+        square,
         mass: marginals.mass,
+        rough: marginals.rough,
         log_diagonal,
+        log_square,
     })
 }
 

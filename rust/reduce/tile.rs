@@ -2,22 +2,25 @@
 //!
 //! ```text
 //! for each chunk of keys that lies before all the rows' positions:
-//!     for each block of 16 keys: add the weights of each row to the columns, to the row's mass
-//!                                   and to the heads combined
+//!     for each block of 16 keys: add the weights of each row to the columns and to the heads combined
+//!     for each row: add its weights to its mass, and squares of them and of their second differences
 //!     for each row: add w · log2 w of its weights to its entropy
 //! the same with the keys that are left, one block or two, of which a row may have none
 //! ```
 //!
 //! 1. The rows share one running maximum of the bits, which tells whether all are sound; which of them is
 //!    not is looked for afterwards.
-//! 2. A chunk stays in the cache while two loops read it. One loop for everything needs more registers than
-//!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 they
-//!    suffice, and it takes a tenth less, because what is asked for has the logarithms' time to come.
+//! 2. A chunk stays in the cache while three loops read it. One loop for everything needs more registers than
+//!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 one loop
+//!    takes up to a tenth less, because what is asked for has more time to come.
 //! 3. A block in which a segment ends is taken as one that is left, and cut into its segments.
 
 use std::ops::Range;
 
-use crate::marginals::{Masses, PIECE, RowSums, Segments, add_w_log_w, entropies};
+use crate::marginals::{
+    PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square, add_squared_differences,
+    add_w_log_w, entropies, shifted,
+};
 use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 use crate::sparsify::Combine;
 
@@ -33,10 +36,10 @@ pub(super) struct Sums<'a> {
     pub combined: &'a mut [f32],
     /// How heads combine.
     pub combine: Combine,
-    /// Masses of the rows, one row after the other; none where there is no detail.
-    pub masses: &'a mut [f32],
-    /// The segments of masses.
+    /// The segments of the rows.
     pub segments: &'a Segments,
+    /// What each segment of the rows comes to; none where there is no detail.
+    pub values: SegmentValues<'a>,
 }
 
 /// What a tile gives.
@@ -45,33 +48,38 @@ pub(super) struct Passed<const ROWS: usize> {
     /// The bits that the weights of a lane have, largest of all lanes: above [`LARGEST`](crate::simd::LARGEST)
     /// where a weight is unsound, and never where all are below 2.0.
     pub bits: u32,
+    /// Sums of squares, where they are asked for.
+    pub squares: [f32; ROWS],
     /// Entropies, where there is detail.
     pub entropies: [f32; ROWS],
     /// The largest mass of a segment, where there is detail.
-    pub largest: f64,
+    pub largest: f32,
 }
 
-/// The pass over rows that stand at `position` and after.
+/// The pass over rows that stand at `position` and after. Rows with detail give squares too.
 #[derive(Debug)]
-pub(super) struct Pass<'a, T, const ROWS: usize, const DETAIL: bool> {
+pub(super) struct Pass<'a, T, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> {
     /// Where they lie: copies of what was just written wait until it has reached the cache.
     pub rows: &'a [Row<'a, T>; ROWS],
     pub position: usize,
     pub sums: Sums<'a>,
 }
 
-impl<T: Stored, const ROWS: usize, const DETAIL: bool> Kernel for Pass<'_, T, ROWS, DETAIL> {
+impl<T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> Kernel
+    for Pass<'_, T, ROWS, SQUARES, DETAIL>
+{
     type Output = Passed<ROWS>;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) -> Passed<ROWS> {
-        let mut tile = Tile::<S, T, ROWS, DETAIL> {
+        let mut tile = Tile::<S, T, ROWS, SQUARES, DETAIL> {
             simd,
             rows: self.rows,
             position: self.position,
             sums: &mut self.sums,
             bits: simd.splat(0.0),
-            masses: Masses::new(simd),
+            squares: RowSums::new(simd),
+            of_segments: SegmentSums::new(simd),
             entropies: RowSums::new(simd),
         };
         let common = self.position.min(self.rows[0].keys()) / LANES;
@@ -87,41 +95,54 @@ impl<T: Stored, const ROWS: usize, const DETAIL: bool> Kernel for Pass<'_, T, RO
 }
 
 /// A tile on its way.
-struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const DETAIL: bool> {
+struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> {
     simd: S,
     rows: &'a [Row<'a, T>; ROWS],
     position: usize,
     sums: &'a mut Sums<'b>,
     bits: S::Floats,
-    masses: Masses<S, ROWS>,
+    squares: RowSums<S, ROWS>,
+    of_segments: SegmentSums<S, ROWS>,
     entropies: RowSums<S, ROWS>,
 }
 
-impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, T, ROWS, DETAIL> {
+impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool>
+    Tile<'_, '_, S, T, ROWS, SQUARES, DETAIL>
+{
     /// Adds blocks that lie before all positions, within a piece.
     #[inline(always)]
     fn add_chunk(&mut self, chunk: Range<usize>) {
         let mut begin = chunk.start;
-        while DETAIL && self.masses.cut(self.sums.segments) < chunk.end {
-            let cut = self.masses.cut(self.sums.segments);
-            self.add_columns(begin..cut);
+        while DETAIL && self.of_segments.cut(self.sums.segments) < chunk.end {
+            let cut = self.of_segments.cut(self.sums.segments);
+            self.add_blocks(begin..cut);
             self.add_cut(cut);
             begin = cut + 1;
         }
-        self.add_columns(begin..chunk.end);
-        if DETAIL && !S::ONE_LOOP {
-            self.add_entropies(chunk.clone());
-        }
+        self.add_blocks(begin..chunk.end);
         self.end_piece(chunk.end);
     }
 
-    /// Adds blocks in which no segment ends to the columns and masses; in one loop, to the entropies too.
+    /// Adds blocks in which no segment ends.
+    #[inline(always)]
+    fn add_blocks(&mut self, numbers: Range<usize>) {
+        self.add_columns(numbers.clone());
+        if DETAIL && !S::ONE_LOOP {
+            self.add_to_segments(numbers.clone());
+            self.add_entropies(numbers);
+        }
+    }
+
+    /// Adds blocks to the columns and to the heads combined; without detail to the squares, and in one loop to
+    /// everything.
     #[inline(always)]
     fn add_columns(&mut self, numbers: Range<usize>) {
         let simd = self.simd;
         let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
-        let mut masses = self.masses.sums.lanes;
+        let mut squares = self.squares.lanes;
         let mut entropies = self.entropies.lanes;
+        let SegmentSums { masses, roughs, last, .. } = &self.of_segments;
+        let (mut masses, mut roughs, mut last) = (masses.lanes, roughs.lanes, *last);
         for (blocks, row) in blocks.iter_mut().zip(self.rows) {
             *blocks = &row.blocks()[numbers.clone()];
         }
@@ -137,11 +158,15 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
                 bits = simd.or_bits(bits, weights);
                 columns = simd.add(columns, weights);
                 combine(simd, how, weights, &mut combined[row * stride + number]);
-                if DETAIL {
-                    masses[row] = simd.add(masses[row], weights);
+                if SQUARES && (S::ONE_LOOP || !DETAIL) {
+                    squares[row] = add_square(simd, squares[row], weights);
                 }
                 if DETAIL && S::ONE_LOOP {
                     entropies[row] = add_w_log_w(simd, entropies[row], weights);
+                    masses[row] = simd.add(masses[row], weights);
+                    let three = shifted(simd, last[row], weights);
+                    roughs[row] = add_squared_differences(simd, roughs[row], three);
+                    last[row] = weights;
                 }
                 if S::ONE_LOOP || !DETAIL {
                     self.rows[row].prefetch(simd, 1, number);
@@ -150,8 +175,43 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
             simd.store(columns, received);
         }
         self.bits = bits;
-        self.masses.sums.lanes = masses;
+        self.squares.lanes = squares;
         self.entropies.lanes = entropies;
+        self.of_segments.masses.lanes = masses;
+        self.of_segments.roughs.lanes = roughs;
+        self.of_segments.last = last;
+    }
+
+    /// Adds blocks to the masses, squares and squared differences, one row after the other.
+    ///
+    /// What stands one and two keys before is loaded again, but for the first block, where it may belong to
+    /// another segment.
+    #[inline(always)]
+    fn add_to_segments(&mut self, numbers: Range<usize>) {
+        let simd = self.simd;
+        for (at, row) in self.rows.iter().enumerate() {
+            let Some((first, blocks)) = row.blocks()[numbers.clone()].split_first() else { return };
+            let elements = &row.elements()[numbers.start * LANES..numbers.end * LANES];
+            let one_before = elements[LANES - 1..].as_chunks().0;
+            let two_before = elements[LANES - 2..].as_chunks().0;
+            let mut last = T::load(simd, first);
+            let three = shifted(simd, self.of_segments.last[at], last);
+            let mut masses = simd.add(self.of_segments.masses.lanes[at], last);
+            let mut squares = add_square(simd, self.squares.lanes[at], last);
+            let mut roughs =
+                add_squared_differences(simd, self.of_segments.roughs.lanes[at], three);
+            for ((two, one), block) in two_before.iter().zip(one_before).zip(blocks) {
+                last = T::load(simd, block);
+                masses = simd.add(masses, last);
+                squares = add_square(simd, squares, last);
+                let three = [T::load(simd, two), T::load(simd, one), last];
+                roughs = add_squared_differences(simd, roughs, three);
+            }
+            self.of_segments.masses.lanes[at] = masses;
+            self.squares.lanes[at] = squares;
+            self.of_segments.roughs.lanes[at] = roughs;
+            self.of_segments.last[at] = last;
+        }
     }
 
     /// Adds blocks to the entropies, one row after the other.
@@ -174,7 +234,7 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         for (row, block) in self.rows.iter().zip(&mut blocks) {
             *block = T::load(self.simd, &row.blocks()[number]);
         }
-        self.add_block(number, blocks, blocks, S::ONE_LOOP);
+        self.add_block(number, blocks, blocks);
     }
 
     /// Adds a block in which rows and segments may end.
@@ -191,20 +251,14 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
             before[row] = self.simd.keep_first(blocks[row], earlier);
         }
         self.end_piece(number);
-        self.add_block(number, blocks, before, true);
+        self.add_block(number, blocks, before);
     }
 
     /// Adds a block of each row; `before` are the weights before its position.
     #[inline(always)]
-    fn add_block(
-        &mut self,
-        number: usize,
-        blocks: [S::Floats; ROWS],
-        before: [S::Floats; ROWS],
-        to_entropies: bool,
-    ) {
+    fn add_block(&mut self, number: usize, blocks: [S::Floats; ROWS], before: [S::Floats; ROWS]) {
         let simd = self.simd;
-        let Sums { received, combined, combine: how, masses, segments } = &mut *self.sums;
+        let Sums { received, combined, combine: how, segments, values } = &mut *self.sums;
         let received = &mut received.as_chunks_mut().0[number];
         let (combined, _) = combined.as_chunks_mut::<LANES>();
         let stride = combined.len() / ROWS;
@@ -217,34 +271,52 @@ impl<S: Simd, T: Stored, const ROWS: usize, const DETAIL: bool> Tile<'_, '_, S, 
         }
         simd.store(columns, received);
         self.bits = bits;
-        if DETAIL && to_entropies {
-            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&blocks) {
-                *sum = add_w_log_w(simd, *sum, weights);
+        if SQUARES {
+            for (sum, &weights) in self.squares.lanes.iter_mut().zip(&blocks) {
+                *sum = add_square(simd, *sum, weights);
             }
         }
         if DETAIL {
-            self.masses.add(simd, number, blocks, segments, masses);
+            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&blocks) {
+                *sum = add_w_log_w(simd, *sum, weights);
+            }
+            self.of_segments.add(simd, number, blocks, segments, values);
         }
     }
 
     /// Ends a piece where one ends before a block.
     #[inline(always)]
     fn end_piece(&mut self, number: usize) {
-        if DETAIL && number.is_multiple_of(PIECE) {
-            self.masses.sums.end_piece(self.simd);
+        if !number.is_multiple_of(PIECE) {
+            return;
+        }
+        if SQUARES {
+            self.squares.end_piece(self.simd);
+        }
+        if DETAIL {
+            self.of_segments.end_piece(self.simd);
             self.entropies.end_piece(self.simd);
         }
     }
 
     #[inline(always)]
     fn finish(mut self) -> Passed<ROWS> {
-        let mut found = [0.0; ROWS];
-        if DETAIL {
-            self.masses.end_segment(self.simd, self.sums.segments, self.sums.masses);
-            found = entropies(self.entropies.finish(self.simd));
+        let simd = self.simd;
+        let mut passed = Passed {
+            bits: simd.largest_bits(self.bits),
+            squares: [0.0; ROWS],
+            entropies: [0.0; ROWS],
+            largest: 0.0,
+        };
+        if SQUARES {
+            passed.squares = self.squares.finish(simd).map(|sum| sum as f32);
         }
-        let bits = self.simd.largest_bits(self.bits);
-        Passed { bits, entropies: found, largest: self.masses.largest }
+        if DETAIL {
+            self.of_segments.end_segment(simd, self.sums.segments, &mut self.sums.values);
+            passed.entropies = entropies(self.entropies.finish(simd));
+            passed.largest = self.of_segments.largest;
+        }
+        passed
     }
 }
 

@@ -5,7 +5,7 @@ use super::sweep::sweep;
 use super::{Plan, Reduction};
 use crate::attention::AttentionView;
 use crate::edges::EdgeList;
-use crate::error::{InputError, Place};
+use crate::error::InputError;
 use crate::float_environment::with_ours;
 use crate::marginals::{MarginalRows, Marginals, Segments};
 use crate::simd::InstructionSet;
@@ -50,11 +50,7 @@ pub fn marginals(view: &AttentionView<'_>, segments: Segments) -> Result<Margina
         MarginalRows { diagonal: rows.clone(), detail: rows.clone(), received: rows, segments };
     let rules = Rules::new(None, 0.0, None)?;
     let plan = Plan { combine: Combine::Each, rules, edge_rows: 0..0, marginals };
-    let place = |(head, key)| {
-        let place = Place { sequence: None, head, query: view.queries() - 1, key };
-        InputError::SumOverflow { place }
-    };
-    with_ours(|| reduce(view, plan)?.marginals.finish(|_| 1.0).map_err(place))
+    with_ours(|| Ok(reduce(view, plan)?.marginals.finish(|_| 1.0)))
 }
 
 fn reduce(view: &AttentionView<'_>, plan: Plan) -> Result<Reduction, InputError> {

@@ -97,6 +97,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
         mask
     }
+    /// The lanes one before: `values` moved up by one lane, with the last lane of `before` in front.
+    fn shift_one(self, before: Self::Floats, values: Self::Floats) -> Self::Floats;
+    /// The same by two lanes.
+    fn shift_two(self, before: Self::Floats, values: Self::Floats) -> Self::Floats;
     /// The first `count` lanes, 0.0 in the others.
     fn keep_first(self, values: Self::Floats, count: usize) -> Self::Floats;
     /// The first `count` lanes of four, 0.0 in the others.

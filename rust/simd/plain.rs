@@ -60,6 +60,12 @@ fn tree_sum<T: Copy + std::ops::AddAssign>(mut lanes: [T; LANES]) -> T {
     lanes[0]
 }
 
+/// Lanes moved up, with the last of those before in front.
+#[inline(always)]
+fn shift<const BY: usize>(before: [f32; LANES], values: [f32; LANES]) -> [f32; LANES] {
+    from_fn(|lane| if lane < BY { before[LANES + lane - BY] } else { values[lane - BY] })
+}
+
 /// A number in whose order weights are.
 #[inline(always)]
 fn order_of(weight: f32) -> i32 {
@@ -152,6 +158,16 @@ impl Simd for Plain {
         let below: [u32; LANES] =
             from_fn(|lane| if order_of(b[lane]) > order_of(a[lane]) { 1 << lane } else { 0 });
         0xffff ^ below.iter().fold(0, |mask, bit| mask | bit)
+    }
+
+    #[inline(always)]
+    fn shift_one(self, before: Self::Floats, values: Self::Floats) -> Self::Floats {
+        shift::<1>(before, values)
+    }
+
+    #[inline(always)]
+    fn shift_two(self, before: Self::Floats, values: Self::Floats) -> Self::Floats {
+        shift::<2>(before, values)
     }
 
     #[inline(always)]

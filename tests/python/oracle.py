@@ -59,7 +59,7 @@ def edges(attention, *, top_k, min_weight, top_mass, heads, causal, first_query)
 
 
 def marginals(attention, *, segments, causal, first_query):
-    """diagonal, previous, received, entropy, mass in float64."""
+    """diagonal, previous, received, entropy, square, mass, rough in float64."""
     _, queries, keys = attention.shape
     weights = attention.astype(np.float64)
     positions = first_query + np.arange(queries)[:, None]
@@ -68,14 +68,23 @@ def marginals(attention, *, segments, causal, first_query):
     at = np.arange(keys) == positions
     before = np.arange(keys) == positions - 1
     logs = np.log(np.where(weights > 0, weights, 1.0))
-    bounds = [0, *segments, keys]
+    bounds = itertools.pairwise([0, *segments, keys])
+    parts = [weights[..., begin:end] for begin, end in bounds]
     return (
         (weights * at).sum(-1),
         (weights * before).sum(-1),
         (weights * (np.arange(keys) < positions)).sum(1),
         -(weights * logs).sum(-1),
-        np.stack([weights[..., a:b].sum(-1) for a, b in itertools.pairwise(bounds)], axis=-1),
+        (weights**2).sum(-1),
+        np.stack([part.sum(-1) for part in parts], axis=-1),
+        np.stack([rough(part) for part in parts], axis=-1),
     )
+
+
+def rough(weights):
+    """Norm of the second differences along the last axis, zeros before and after."""
+    padded = np.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(2, 2)])
+    return np.sqrt((np.diff(padded, n=2) ** 2).sum(-1))
 
 
 def assert_close(actual, wanted):

@@ -23,6 +23,14 @@ fn is_close(actual: f32, wanted: f64) -> bool {
     (f64::from(actual) - wanted).abs() <= 1e-6 + 1e-5 * wanted.abs()
 }
 
+/// Norm of the second differences, zeros before and after.
+fn rough(weights: &[f64]) -> f64 {
+    let at = |key: usize| key.checked_sub(1).and_then(|key| weights.get(key)).unwrap_or(&0.0);
+    let before = |key: usize| key.checked_sub(1).map_or(0.0, |key| *at(key));
+    let terms = (0..weights.len() + 2).map(|key| before(key) - 2.0 * at(key) + at(key + 1));
+    terms.map(|term| term * term).sum::<f64>().sqrt()
+}
+
 fn check(matrix: &Matrix, segments: &[usize], made: &Marginals) {
     let keys = matrix.keys;
     let bounds = [&[0], segments, &[keys]].concat();
@@ -36,10 +44,14 @@ fn check(matrix: &Matrix, segments: &[usize], made: &Marginals) {
             assert!(is_close(made.diagonal[slot], at(position)));
             assert!(is_close(made.previous[slot], position.checked_sub(1).map_or(0.0, at)));
             assert!(is_close(made.entropy[slot], entropy));
-            let masses = made.mass[slot * (bounds.len() - 1)..].iter();
-            for (&mass, bounds) in masses.zip(bounds.windows(2)) {
-                let keys = row.iter().take(bounds[1]).skip(bounds[0]);
-                assert!(is_close(mass, keys.sum()));
+            assert!(is_close(made.square[slot], row.iter().map(|w| w * w).sum()));
+            for (segment, bounds) in bounds.windows(2).enumerate() {
+                let weights: Vec<f64> =
+                    row.iter().take(bounds[1]).skip(bounds[0]).copied().collect();
+                let at = slot * (segments.len() + 1) + segment;
+                assert!(is_close(made.mass[at], weights.iter().sum()));
+                let (found, wanted) = (made.rough[at], rough(&weights));
+                assert!(is_close(found, wanted), "{found} {wanted}, keys {bounds:?}");
             }
             for (sum, weight) in received.iter_mut().zip(&row).take(position) {
                 *sum += weight;
@@ -111,18 +123,42 @@ fn sums_that_float32_does_not_hold_are_refused() {
     let end = "- pass attention after softmax";
     let begin =
         "Expected sums of rows and columns that float32 holds, got more than 3.4028235e38 at";
-    // A row, the entropy alone of one, and a column.
+    // Every weight of a row, and one whose square alone is too large.
     let row = refused(&[vec![0.1; 20], vec![3e38; 20]]);
     assert_eq!(row, format!("{begin} head 0, query 1, key 19 {end}"));
-    let entropy = refused(&[vec![1e38, 0.0], vec![0.0, 1.0]]);
-    assert_eq!(entropy, format!("{begin} head 0, query 0, key 1 {end}"));
-    let mut column = vec![vec![0.0; 3]; 6];
-    for row in &mut column {
-        row[1] = 3e36;
+    let one = refused(&[vec![0.0, 1.0], vec![1.9e19, 0.0]]);
+    assert_eq!(one, format!("{begin} head 0, query 1, key 1 {end}"));
+    // What is not refused has finite sums, those of columns too.
+    let matrix = rows(&vec![vec![0.0, 1.8e19, 0.0]; 200]);
+    check(&matrix, &[2], &run(&matrix, &[2]));
+}
+
+#[test]
+fn smooth_rows_have_the_roughness_of_float64() {
+    // Differences of which next to nothing is left, of weights of any size.
+    for keys in [60, 1500] {
+        let bump = |scale: f32| -> Vec<f32> {
+            let at = |key: usize| 12.0 * key as f32 / keys as f32 - 6.0;
+            (0..keys).map(|key| scale * (-at(key) * at(key)).exp() / keys as f32).collect()
+        };
+        let matrix = rows(&[1e-3, 1.0, 4.0, 1e3, 1e12].map(bump));
+        for segments in [vec![], vec![keys / 2], vec![1, 15, keys - 2]] {
+            check(&matrix, &segments, &run(&matrix, &segments));
+        }
     }
-    column.resize(200, column[0].clone());
-    let column = refused(&column);
-    assert_eq!(column, format!("{begin} head 0, query 199, key 1 {end}"));
+}
+
+#[test]
+fn segments_may_end_at_every_key_of_a_block() {
+    let mut random = Random(8);
+    for keys in [31, 32, 33, 70] {
+        let matrix = rows(&(0..5).map(|_| random.row(keys)).collect::<Vec<_>>());
+        for end in 0..=keys {
+            for next in end..=(end + 2).min(keys) {
+                check(&matrix, &[end, next], &run(&matrix, &[end, next]));
+            }
+        }
+    }
 }
 
 #[test]

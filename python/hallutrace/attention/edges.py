@@ -208,27 +208,46 @@ class Marginals:
         previous: [heads, queries], weight on the position before, 0 where there is none.
         received: [heads, keys], sum of each column over the rows whose own position is later.
         entropy: [heads, queries], in nats.
+        square: [heads, queries], sum of the squared weights of the row. Its negative logarithm is
+            the Rényi entropy of order 2.
         mass: [heads, queries, segments], sum of the weights on each segment of the keys.
+        rough: [heads, queries, segments], how much the weights of a segment vary from key to key:
+            sqrt(sum over j = -1..n of (w[j-1] - 2 w[j] + w[j+1])**2), where w[0..n) are the
+            weights on the keys of the segment that the row sees, and w is 0 outside them. A
+            segment of one such key with weight w has sqrt(6) * w, one of none has 0.
 
-    Source: ours; what published detectors read from each is told in the documentation of those.
+    Source: ours, but for ``square``: Head Entropy (arXiv 2602.13699), and ``rough``: the norm of
+    the row after the filter [1, -2, 1], frequency-aware detection (arXiv 2602.18145). That paper
+    takes the norm over the context and over the new tokens, padded with zeros; here it is taken
+    over each segment. What published detectors read from the others is told in their documentation.
 
     Example:
         >>> import numpy as np
         >>> found = hallutrace.marginals(np.float32([[1, 0], [0.25, 0.75]]))
         >>> found.diagonal.tolist(), found.received.tolist()
         ([[1.0, 0.75]], [[0.25, 0.0]])
+        >>> found.square.tolist()
+        [[1.0, 0.625]]
     """
 
     diagonal: npt.NDArray[np.float32]
     previous: npt.NDArray[np.float32]
     received: npt.NDArray[np.float32]
     entropy: npt.NDArray[np.float32]
+    square: npt.NDArray[np.float32]
     mass: npt.NDArray[np.float32]
+    rough: npt.NDArray[np.float32]
 
     @property
     def log_diagonal(self) -> npt.NDArray[np.float32]:
         """ln(max(diagonal, 2^-126)), [heads, queries]; its mean over rows is LLM-Check's score."""
         logs: npt.NDArray[np.float32] = np.log(np.maximum(self.diagonal, LEAST_LOGGED))
+        return logs
+
+    @property
+    def log_square(self) -> npt.NDArray[np.float32]:
+        """ln(max(square, 2^-126)), [heads, queries]; Head Entropy is minus its mean over rows."""
+        logs: npt.NDArray[np.float32] = np.log(np.maximum(self.square, LEAST_LOGGED))
         return logs
 
 

@@ -116,14 +116,14 @@ def marginals(
         array([[0.   , 0.693]], dtype=float32)
     """
     array, bfloat16 = borrow(attention)
-    diagonal, previous, received, entropy, mass = _core.marginals(
+    arrays = _core.marginals(
         array,
         bfloat16,
         segments=_segments(segments, array.shape[-1] if array.ndim else 0),
         causal=_causal(causal),
         first_query=_first_query(first_query),
     )
-    return Marginals(diagonal, previous, received, entropy, mass)
+    return Marginals(*arrays)
 
 
 def borrow(attention: object) -> tuple[npt.NDArray[Any], bool]:

@@ -52,8 +52,11 @@ class DeviceReduction:
     received_mean: NDArray[np.float32]
     previous: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    square: NDArray[np.float32]
     mass: NDArray[np.float32]
+    rough: NDArray[np.float32]
     log_diagonal: NDArray[np.float32]
+    log_square: NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -66,7 +69,9 @@ class _Parts:
     diagonal: list[torch.Tensor] = field(default_factory=list)
     previous: list[torch.Tensor] = field(default_factory=list)
     entropy: list[torch.Tensor] = field(default_factory=list)
+    square: list[torch.Tensor] = field(default_factory=list)  # of all rows
     mass: list[torch.Tensor] = field(default_factory=list)
+    rough: list[torch.Tensor] = field(default_factory=list)
 
 
 class DeviceReducer:
@@ -96,7 +101,7 @@ class DeviceReducer:
             first_query: the token of row 0.
 
         Raises:
-            InputError: a weight that is negative or not finite.
+            InputError: a weight that is negative or not finite, or whose square is not.
         """
         for at, (tokens, _, _) in enumerate(self._sequences):
             rows = min(attention.shape[2], tokens - first_query)
@@ -124,15 +129,11 @@ class DeviceReducer:
         """Edges and marginals of a block [heads, rows, keys] of one sequence."""
         tokens, prompt, boundaries = self._sequences[at]
         parts, rows = self._parts[at], block.shape[1]
+        parts.square.append(self._squares(block, at, first_query))
         answer = max(prompt - 1 - first_query, 0)  # first row of the block that is an answer row
         first = answer if self._rules.answer_edges else 0
         if first < rows:
             combined = _combine(block[:, first:], self._rules.combine)
-            if not bool(combined.isfinite().all()):
-                raise InputError(
-                    f"Expected a mean over heads that is finite in float32, got infinity in "
-                    f"sequence {at} - pass attention after softmax"
-                )
             keep = _kept(combined, self._rules)
             graph, row, key = keep.nonzero(as_tuple=True)
             parts.edges.append((graph, row + first_query + first, key, combined[keep]))
@@ -147,13 +148,24 @@ class DeviceReducer:
             parts.previous.append(previous[:, first:rows])
             detail = block[:, first:]
             parts.entropy.append(torch.special.entr(detail).sum(-1))
-            bounds = [0, *boundaries, tokens]
-            parts.mass.append(
-                torch.stack(
-                    [detail[..., begin:end].sum(-1) for begin, end in itertools.pairwise(bounds)],
-                    dim=-1,
-                )
+            bounds = itertools.pairwise([0, *boundaries, tokens])
+            segments = [detail[..., begin:end] for begin, end in bounds]
+            parts.mass.append(torch.stack([weights.sum(-1) for weights in segments], dim=-1))
+            parts.rough.append(torch.stack([_rough(weights) for weights in segments], dim=-1))
+
+    def _squares(self, block: torch.Tensor, sequence: int, first_query: int) -> torch.Tensor:
+        """Sums of the squared weights of each row, [heads, rows]."""
+        squares = block.square().sum(-1)
+        bad = squares.isinf()
+        if bool(bad.any()):
+            head, row = (int(place) for place in bad.nonzero()[0])
+            query = first_query + row
+            raise InputError(
+                "Expected sums of rows and columns that float32 holds, got more than "
+                f"3.4028235e38 at sequence {sequence}, head {head}, query {query}, key {query} - "
+                "pass attention after softmax"
             )
+        return squares
 
     def _receive(self, at: int, block: torch.Tensor, first_query: int, rows: int) -> None:
         """Adds what rows up to N - 2 give to the tokens before them."""
@@ -177,8 +189,8 @@ class DeviceReducer:
         counts = np.bincount(graph * tokens + query, minlength=graphs * tokens)
         indptr = np.zeros((graphs, tokens + 1), np.int32)
         np.cumsum(counts.reshape(graphs, tokens), axis=1, out=indptr[:, 1:])
-        diagonal = _joined(parts.diagonal, 1)
-        logs = np.log(np.maximum(diagonal.astype(np.float64), LEAST_NORMAL))
+        diagonal, square = _joined(parts.diagonal, 1), _joined(parts.square, 1)
+        detail = slice(0 if self._rules.all_marginal_rows else prompt - 1, None)
         givers = np.maximum(tokens - 2 - np.arange(tokens), 1)
         received = self._received[at].cpu().numpy() / givers
         return DeviceReduction(
@@ -189,11 +201,26 @@ class DeviceReducer:
             received_mean=received.astype(np.float32),
             previous=_joined(parts.previous, 1),
             entropy=_joined(parts.entropy, 1),
+            square=square[:, detail],
             mass=_joined(parts.mass, 1),
-            log_diagonal=np.stack(
-                [logs[:, :prompt].mean(1), logs[:, prompt:].mean(1)], axis=1
-            ).astype(np.float32),
+            rough=_joined(parts.rough, 1),
+            log_diagonal=_mean_logs(diagonal, prompt),
+            log_square=_mean_logs(square, prompt),
         )
+
+
+def _mean_logs(values: NDArray[np.float32], prompt: int) -> NDArray[np.float32]:
+    """Mean ln(max(x, 2^-126)) of values [heads, N] over the prompt and over the answer."""
+    logs = np.log(np.maximum(values.astype(np.float64), LEAST_NORMAL))
+    means = np.stack([logs[:, :prompt].mean(1), logs[:, prompt:].mean(1)], axis=1)
+    return means.astype(np.float32)
+
+
+def _rough(weights: torch.Tensor) -> torch.Tensor:
+    """Norm of the second differences of [heads, rows, keys] along the keys, zeros around them."""
+    padded = torch.nn.functional.pad(weights, (2, 2))
+    differences = (padded[..., :-2] + padded[..., 2:]) - 2 * padded[..., 1:-1]
+    return differences.square().sum(-1).sqrt()
 
 
 def _lower(block: torch.Tensor, first_query: int) -> torch.Tensor:

@@ -73,6 +73,10 @@ impl Simd for Avx2 {
             let high = at_least_of_two([four[2], four[3]], least);
             u64::from(low) | u64::from(high) << 32
         };
+        shift_one(before: Pair, values: Pair) -> Pair =
+            [shift_half::<12>(before[1], values[0]), shift_half::<12>(values[0], values[1])];
+        shift_two(before: Pair, values: Pair) -> Pair =
+            [shift_half::<8>(before[1], values[0]), shift_half::<8>(values[0], values[1])];
         keep_first(values: Pair, count: usize) -> Pair = {
             let count = _mm256_set1_epi32((count as u32).cast_signed());
             let low = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -294,6 +298,14 @@ impl Simd for Avx2 {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(memory.as_ptr().wrapping_add(index).cast()) }
     }
+}
+
+/// Eight lanes moved up by one (12 bytes stay) or two (8 stay), with the last of those before in front.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift_half<const STAY: i32>(before: __m256, values: __m256) -> __m256 {
+    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(before, values));
+    _mm256_castsi256_ps(_mm256_alignr_epi8::<STAY>(_mm256_castps_si256(values), middle))
 }
 
 /// Where a >= b, of weights: where a exceeds what is just below b, which in loops is made once.

@@ -44,6 +44,12 @@ impl Simd for Avx512 {
         first(column: __m512) -> f32 = _mm512_cvtss_f32(column);
         at_least(a: __m512, b: __m512) -> u32 =
             u32::from(at_least(a, b));
+        shift_one(before: __m512, values: __m512) -> __m512 = _mm512_castsi512_ps(
+            _mm512_alignr_epi32::<15>(_mm512_castps_si512(values), _mm512_castps_si512(before)),
+        );
+        shift_two(before: __m512, values: __m512) -> __m512 = _mm512_castsi512_ps(
+            _mm512_alignr_epi32::<14>(_mm512_castps_si512(values), _mm512_castps_si512(before)),
+        );
         keep_first(values: __m512, count: usize) -> __m512 =
             _mm512_maskz_mov_ps(((1_u32 << count.min(LANES)) - 1) as u16, values);
         keep_first_of_four(four: [__m512; 4], count: usize) -> [__m512; 4] = {

@@ -75,9 +75,10 @@ def test_flushed_subnormals_change_no_marginal_and_no_reduction(request) -> None
         )
         reducer.push(attention[None], False, 0)
         [layer] = reducer.finish()
-        names = ("diagonal", "previous", "received", "entropy", "mass")
+        names = ("diagonal", "previous", "received", "entropy", "square", "mass", "rough")
         arrays = [getattr(marginals, name) for name in names]
-        names = ("keys", "weights", "diagonal", "received_mean", "entropy", "mass", "log_diagonal")
+        names = ("keys", "weights", "diagonal", "received_mean", "entropy", "square", "mass")
+        names += ("rough", "log_diagonal", "log_square")
         arrays += [getattr(layer, name) for name in names]
         return [array.tobytes() for array in arrays]
 

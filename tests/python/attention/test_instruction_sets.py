@@ -70,7 +70,8 @@ def test_all_sets_give_the_same_bytes(dtype, causal):
         edges = sparsify(weights, top_k=20, heads="each", causal=causal)
         sums = marginals(weights, segments=[1, 70], causal=causal)
         arrays = [edges.indptr, edges.keys, edges.weights, edges.retained]
-        arrays += [sums.diagonal, sums.previous, sums.received, sums.entropy, sums.mass]
+        arrays += [sums.diagonal, sums.previous, sums.received, sums.entropy, sums.square]
+        arrays += [sums.mass, sums.rough]
         made.append([array.tobytes() for array in arrays])
     assert all(one == made[0] for one in made)
 
@@ -87,7 +88,7 @@ def test_all_sets_reduce_a_layer_to_the_same_bytes():
         reducer.push(*borrow(weights[None]), 0)
         (layer,) = reducer.finish()
         names = ("indptr", "keys", "weights", "diagonal", "received_mean", "previous", "entropy",
-                 "mass", "log_diagonal")  # fmt: skip
+                 "square", "mass", "rough", "log_diagonal", "log_square")  # fmt: skip
         made.append([getattr(layer, array).tobytes() for array in names])
     assert all(one == made[0] for one in made)
 

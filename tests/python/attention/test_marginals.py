@@ -12,7 +12,7 @@ import oracle
 from hallutrace.attention.sparsify import marginals
 from hallutrace.errors import InputError
 
-NAMES = ("diagonal", "previous", "received", "entropy", "mass")
+NAMES = ("diagonal", "previous", "received", "entropy", "square", "mass", "rough")
 
 
 def assert_marginals(made, wanted):
@@ -62,6 +62,40 @@ def test_a_few_known_values():
 def test_log_diagonal_of_zero_is_that_of_the_least_normal_number():
     made = marginals(np.zeros((1, 2, 2), np.float32))
     np.testing.assert_allclose(made.log_diagonal, -126 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(made.log_square, -126 * np.log(2), rtol=1e-6)
+
+
+def test_known_squares_and_roughness():
+    weights = np.array([[[1, 0, 0], [0.5, 0.5, 0], [0.25, 0.25, 0.5]]], np.float32)
+    made = marginals(weights, segments=[1, 1])
+    assert made.square.tolist() == [[1, 0.5, 0.375]]
+    np.testing.assert_allclose(made.log_square, np.log([[1, 0.5, 0.375]]), atol=1e-7)
+    # One key of weight w gives the differences w, -2w, w; two equal ones w, -w, -w, w.
+    first = np.sqrt(6) * np.array([1, 0.5, 0.25])
+    last = [0, np.sqrt(6) / 2, np.sqrt(0.25**2 + 0 + 0.75**2 + 0.5**2)]
+    np.testing.assert_allclose(made.rough, [np.stack([first, [0, 0, 0], last], axis=1)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 700.0])
+@pytest.mark.parametrize("keys", [300, 5000])
+def test_smooth_rows_have_little_roughness_and_it_is_exact(scale, keys):
+    bump = np.exp(-(np.linspace(-6, 6, keys) ** 2))
+    weights = (scale * bump / bump.sum()).astype(np.float32)[None, None]
+    segments = [7, keys // 2, keys - 1]
+    made = marginals(weights, segments=segments)
+    wanted = oracle.marginals(weights, segments=segments, causal=True, first_query=keys - 1)
+    assert_marginals(made, wanted)
+
+
+def test_weights_whose_squares_overflow_are_refused():
+    weights = np.full((2, 3, 3), 0.25, np.float32)
+    weights[1, 1, 0] = 2e19
+    with pytest.raises(InputError) as caught:
+        marginals(weights)
+    assert str(caught.value) == (
+        "Expected sums of rows and columns that float32 holds, got more than 3.4028235e38 at "
+        "head 1, query 1, key 1 - pass attention after softmax"
+    )
 
 
 def test_negative_zero_is_zero():
@@ -83,7 +117,8 @@ def test_small_shapes(shape):
     made = marginals(np.ones(shape, np.float32), segments=[keys])
     assert made.diagonal.shape == made.previous.shape == made.entropy.shape == (heads, queries)
     assert made.received.shape == (heads, keys)
-    assert made.mass.shape == (heads, queries, 2)
+    assert made.square.shape == (heads, queries)
+    assert made.mass.shape == made.rough.shape == (heads, queries, 2)
     assert not made.received.any()
 
 

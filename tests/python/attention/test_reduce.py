@@ -16,7 +16,10 @@ from hallutrace.attention.sparsify import borrow, marginals, sparsify
 from hallutrace.errors import InputError
 
 EDGES = ("indptr", "keys", "weights")
-MARGINALS = ("diagonal", "received_mean", "previous", "entropy", "mass", "log_diagonal")
+MARGINALS = (
+    "diagonal", "received_mean", "previous", "entropy", "square", "mass", "rough",
+    "log_diagonal", "log_square",
+)  # fmt: skip
 OPTIONS = {
     "top_k": 4, "min_weight": 0.0, "top_mass": None, "combine": "mean",
     "answer_edges": False, "all_marginal_rows": False,
@@ -111,14 +114,15 @@ def test_a_layer_is_what_sparsify_and_marginals_give(drawn, options):
     whole = marginals(matrix, segments=segments)
     detail = slice(0 if options["all_marginal_rows"] else prompt - 1, None)
     assert made.diagonal.tobytes() == whole.diagonal.tobytes()
-    for name in ("previous", "entropy", "mass"):
+    for name in ("previous", "entropy", "square", "mass", "rough"):
         assert np.array_equal(getattr(made, name), getattr(whole, name)[:, detail])
     below = np.tril(matrix.astype(np.float64), -1)[:, :-1]
     rows = np.maximum(tokens - 2 - np.arange(tokens), 1)
     oracle.assert_close(made.received_mean, below.sum(1) / rows)
-    logs = np.log(np.maximum(made.diagonal.astype(np.float64), 2.0**-126))
-    means = [logs[:, :prompt].mean(1), logs[:, prompt:].mean(1)]
-    oracle.assert_close(made.log_diagonal, np.stack(means, axis=1))
+    for name in ("diagonal", "square"):  # of all rows, whichever are kept
+        logs = np.log(np.maximum(getattr(whole, name).astype(np.float64), 2.0**-126))
+        means = [logs[:, :prompt].mean(1), logs[:, prompt:].mean(1)]
+        oracle.assert_close(getattr(made, f"log_{name}"), np.stack(means, axis=1))
 
 
 def test_shapes_and_dtypes():
@@ -126,9 +130,11 @@ def test_shapes_and_dtypes():
     first, second = made
     assert (first.indptr.shape, first.indptr.dtype) == ((1, 10), np.int32)
     assert first.diagonal.shape == first.received_mean.shape == (3, 9)
-    assert first.previous.shape == first.entropy.shape == (3, 5)
-    assert (first.mass.shape, second.mass.shape) == ((3, 5, 3), (3, 5, 1))
-    assert first.log_diagonal.shape == (3, 2)
+    assert first.previous.shape == first.entropy.shape == first.square.shape == (3, 5)
+    for name in ("mass", "rough"):
+        shapes = getattr(first, name).shape, getattr(second, name).shape
+        assert shapes == ((3, 5, 3), (3, 5, 1))
+    assert first.log_diagonal.shape == first.log_square.shape == (3, 2)
 
 
 def test_the_least_trace_has_a_token_of_prompt_and_one_of_answer():

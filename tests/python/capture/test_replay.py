@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import oracle
 from conftest import eager_attention, eager_forward, load_tiny
 from hallutrace.capture import attention_hook
 from hallutrace.capture.check import probe
@@ -180,16 +181,24 @@ def expected_marginals(weights: np.ndarray, text: Text) -> dict[str, np.ndarray]
     for key in range(tokens):
         rows = full[:, key + 1 : tokens - 1, key]
         received[:, key] = rows.mean(axis=1) if rows.size else 0
-    logs = np.log(np.maximum(diagonal, 2.0**-126))
-    bounds = [0, *text.boundaries, tokens]
+    square = (full**2).sum(axis=2)
+    bounds = list(pairwise([0, *text.boundaries, tokens]))
     prompt = text.prompt_tokens
+
+    def mean_logs(values: np.ndarray) -> np.ndarray:
+        logs = np.log(np.maximum(values, 2.0**-126))
+        return np.stack([logs[:, :prompt].mean(1), logs[:, prompt:].mean(1)], axis=1)
+
     return {
         "diagonal": diagonal,
         "received_mean": received,
         "previous": np.pad(np.einsum("hii->hi", full[:, 1:, :-1]), ((0, 0), (1, 0))),
         "entropy": -(full * np.log(np.where(full > 0, full, 1))).sum(axis=2),
-        "mass": np.stack([full[:, :, a:b].sum(axis=2) for a, b in pairwise(bounds)], axis=2),
-        "log_diagonal": np.stack([logs[:, :prompt].mean(1), logs[:, prompt:].mean(1)], axis=1),
+        "square": square,
+        "mass": np.stack([full[:, :, a:b].sum(axis=2) for a, b in bounds], axis=2),
+        "rough": np.stack([oracle.rough(full[:, :, a:b]) for a, b in bounds], axis=2),
+        "log_diagonal": mean_logs(diagonal),
+        "log_square": mean_logs(square),
     }
 
 
@@ -204,7 +213,7 @@ def test_marginals_are_those_of_eager(architecture: str, temper: str) -> None:
                 assert got.dtype == np.float32
                 slack = 1e-6 + 20 * TOLERANCES[temper]
                 # ln magnifies what is small: a weight of 1e-3 has a relative error of 1e-3.
-                if name == "log_diagonal":
+                if name.startswith("log_"):
                     slack *= 100
                 np.testing.assert_allclose(got, expected, rtol=1e-5, atol=slack, err_msg=name)
 

@@ -20,7 +20,10 @@ from hallutrace.errors import InputError
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 EDGES = ("indptr", "keys", "weights")
-MARGINALS = ("diagonal", "received_mean", "previous", "entropy", "mass", "log_diagonal")
+MARGINALS = (
+    "diagonal", "received_mean", "previous", "entropy", "square", "mass", "rough",
+    "log_diagonal", "log_square",
+)  # fmt: skip
 OPTIONS = {
     "top_k": 4, "min_weight": 0.0, "top_mass": None, "combine": "mean",
     "answer_edges": False, "all_marginal_rows": False,
@@ -99,11 +102,16 @@ def test_a_bad_weight_is_named_as_the_core_names_it(device, value):
     assert str(caught.value).lower() == str(wanted.value).lower()
 
 
-def test_a_mean_that_overflows_is_refused():
-    weights = torch.full((1, 2, 2, 2), 3e38).tril()
-    reducer = DeviceReducer(2, [(2, 1, [])], Rules(**OPTIONS))
-    with pytest.raises(InputError, match="mean over heads that is finite"):
-        reducer.push(weights, 0)
+@pytest.mark.parametrize("device", DEVICES)
+def test_squares_that_overflow_are_refused_as_the_core_refuses_them(device):
+    weights = torch.full((2, 2, 3, 3), 0.25).tril()
+    weights[1, 1, 2, 0] = 2e19
+    sequences = [(3, 2, []), (3, 1, [])]
+    with pytest.raises(InputError) as wanted:
+        _core.LayerReducer(2, sequences, **OPTIONS).push(*borrow(weights), 0)
+    with pytest.raises(InputError) as caught:
+        DeviceReducer(2, sequences, Rules(**OPTIONS)).push(weights.to(device), 0)
+    assert str(caught.value) == str(wanted.value)
 
 
 @pytest.mark.parametrize("rows", [None, 6])
