@@ -103,6 +103,7 @@ tensors! {
     TokenEntropy "token_entropy" F32;
     Logsumexp "logsumexp" F32;
     LogDiagonal "marginals.log_diagonal" F32;
+    LogSquare "marginals.log_square" F32;
     Tokens "tokens" I32;
     AlternativesToken "alternatives.token" I32 true;
     EdgesIndptr "edges.indptr" I32;
@@ -111,6 +112,8 @@ tensors! {
     Previous "marginals.previous" F16;
     Entropy "marginals.entropy" F16;
     Mass "marginals.mass" F16;
+    Square "marginals.square" F16;
+    Rough "marginals.rough" F16;
     ValueNorm "marginals.value_norm" F16;
     AlternativesLogprob "alternatives.logprob" F16 true;
     EdgesWeight "edges.weight" F16 | F32;
@@ -266,12 +269,15 @@ fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
     expect(forms, Tensor::TokenEntropy, &[answer])?;
     expect(forms, Tensor::Logsumexp, &[answer])?;
     expect(forms, Tensor::LogDiagonal, &[layers, heads, 2])?;
+    expect(forms, Tensor::LogSquare, &[layers, heads, 2])?;
     expect(forms, Tensor::Tokens, &[tokens])?;
     expect(forms, Tensor::EdgesIndptr, &[graphs, tokens + 1])?;
     expect(forms, Tensor::ReceivedMean, &[layers, heads, tokens])?;
     expect(forms, Tensor::Previous, &[layers, heads, rows])?;
     expect(forms, Tensor::Entropy, &[layers, heads, rows])?;
     expect(forms, Tensor::Mass, &[layers, heads, rows, segments])?;
+    expect(forms, Tensor::Square, &[layers, heads, rows])?;
+    expect(forms, Tensor::Rough, &[layers, heads, rows, segments])?;
     expect(forms, Tensor::ValueNorm, &[layers, value_heads, tokens])?;
     expect(forms, Tensor::EdgesWeight, &[edges])?;
     agree_alternatives(forms, answer)?;

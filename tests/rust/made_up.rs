@@ -46,11 +46,14 @@ impl MadeUp {
         set(Tensor::AlternativesLogprob, floats(2), &[1, 2]);
         set(Tensor::Tokens, Values::I32(&[7, 8, 9]), &[3]);
         set(Tensor::LogDiagonal, floats(8), &[2, 2, 2]);
+        set(Tensor::LogSquare, floats(8), &[2, 2, 2]);
         set(Tensor::Diagonal, floats(12), &[2, 2, 3]);
         set(Tensor::ReceivedMean, floats(12), &[2, 2, 3]);
         set(Tensor::Previous, floats(8), &[2, 2, 2]);
         set(Tensor::Entropy, floats(8), &[2, 2, 2]);
         set(Tensor::Mass, floats(24), &[2, 2, 2, 3]);
+        set(Tensor::Square, floats(8), &[2, 2, 2]);
+        set(Tensor::Rough, floats(24), &[2, 2, 2, 3]);
         set(Tensor::ValueNorm, floats(6), &[2, 1, 3]);
         set(Tensor::Hidden, floats(16), &[2, 2, 4]);
         set(Tensor::Meta, Values::U8(self.meta.as_bytes()), &[self.meta.len()]);

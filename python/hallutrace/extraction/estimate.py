@@ -153,7 +153,7 @@ def marginal_bytes(config: ExtractConfig, shape: ModelShape, prompt: int, answer
     """Bytes of the marginals of a trace without a context."""
     tokens, segments = prompt + answer, 3
     rows = tokens if config.marginal_rows == "all" else answer + 1
-    by_head = 4 * 2 + 2 * (2 * tokens + rows * (2 + segments))
+    by_head = 4 * 4 + 2 * (2 * tokens + rows * (3 + 2 * segments))
     return shape.attention_layers * (shape.heads * by_head + 2 * shape.value_heads * tokens)
 
 

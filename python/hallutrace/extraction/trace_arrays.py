@@ -20,7 +20,10 @@ from hallutrace.questions import Question
 
 Arrays = dict[str, NDArray[Any]]
 
-MARGINALS = ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")
+MARGINALS = (
+    "log_diagonal", "log_square", "diagonal", "received_mean", "previous", "entropy", "mass",
+    "square", "rough",
+)  # fmt: skip
 LEAST_FLOAT16 = np.float32(-65504)
 POOLED = ["last_prompt", "last_answer", "last", "mean_answer"]
 

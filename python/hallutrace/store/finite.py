@@ -32,7 +32,17 @@ FLOATS = (
     "alternatives.logprob",
     *(
         f"marginals.{name}"
-        for name in ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")
+        for name in (
+            "log_diagonal",
+            "log_square",
+            "diagonal",
+            "received_mean",
+            "previous",
+            "entropy",
+            "mass",
+            "square",
+            "rough",
+        )
     ),
     "marginals.value_norm",
     "edges.weight",

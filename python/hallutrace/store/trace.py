@@ -412,6 +412,11 @@ class StoredMarginals:
         return self._wide("log_diagonal")
 
     @property
+    def log_square(self) -> NDArray[np.float32]:
+        """[layers, H, 2], mean of ln(max(square, 2^-126)) over prompt and over answer rows."""
+        return self._wide("log_square")
+
+    @property
     def diagonal(self) -> NDArray[np.float32]:
         """[layers, H, N], what each token gives itself."""
         return self._wide("diagonal")
@@ -435,6 +440,19 @@ class StoredMarginals:
     def mass(self) -> NDArray[np.float32]:
         """[layers, H, R, segments], what each row gives each segment of the keys."""
         return self._wide("mass")
+
+    @property
+    def square(self) -> NDArray[np.float32]:
+        """[layers, H, R], sum of the squared weights of each row (Head Entropy)."""
+        return self._wide("square")
+
+    @property
+    def rough(self) -> NDArray[np.float32]:
+        """[layers, H, R, segments], norm of the second differences along the keys of a segment.
+
+        Zeros stand around each segment, see :class:`hallutrace.Marginals`.
+        """
+        return self._wide("rough")
 
     @property
     def value_norm(self) -> NDArray[np.float32]:

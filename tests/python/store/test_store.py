@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import hallutrace
+import oracle
 from conftest import RUN_OPTIONS, eager_attention, eager_forward, question_rows, write_lines
 from hallutrace import ExtractConfig, extract
 from hallutrace._core import Shard, ShardWriter
@@ -40,7 +41,17 @@ TENSORS = [
     *(f"edges.{name}" for name in ("offset", "indptr", "key", "weight")),
     *(
         f"marginals.{name}"
-        for name in ("log_diagonal", "diagonal", "received_mean", "previous", "entropy", "mass")
+        for name in (
+            "log_diagonal",
+            "log_square",
+            "diagonal",
+            "received_mean",
+            "previous",
+            "entropy",
+            "mass",
+            "square",
+            "rough",
+        )
     ),
     "marginals.value_norm",
 ]
@@ -218,15 +229,22 @@ def test_marginals_are_stored(make: Make, marginal_rows: str) -> None:
     weights = np.stack(eager_attention(model_of(run), trace.tokens.tolist()))
     diagonal = np.einsum("lhii->lhi", weights)
     previous = np.pad(np.einsum("lhii->lhi", weights[:, :, 1:, :-1]), ((0, 0), (0, 0), (1, 0)))
-    bounds = np.array([0, *trace.segments, tokens])
+    square = (weights**2).sum(-1)
+    bounds = list(pairwise([0, *trace.segments, tokens]))
+
+    def mean_logs(values: np.ndarray) -> np.ndarray:
+        logs = np.log(values)
+        return np.stack([logs[..., :prompt].mean(-1), logs[..., prompt:].mean(-1)], -1)
+
     expected = {
         "diagonal": diagonal,
         "previous": previous[..., rows],
         "entropy": -(weights * np.log(np.maximum(weights, 1e-30))).sum(-1)[..., rows],
-        "mass": np.stack([weights[..., rows, a:b].sum(-1) for a, b in pairwise(bounds)], -1),
-        "log_diagonal": np.stack(
-            [np.log(diagonal[..., :prompt]).mean(-1), np.log(diagonal[..., prompt:]).mean(-1)], -1
-        ),
+        "square": square[..., rows],
+        "mass": np.stack([weights[..., rows, a:b].sum(-1) for a, b in bounds], -1),
+        "rough": np.stack([oracle.rough(weights[..., rows, a:b]) for a, b in bounds], -1),
+        "log_diagonal": mean_logs(diagonal),
+        "log_square": mean_logs(square),
     }
     for name, values in expected.items():
         got = getattr(trace.marginals, name)
@@ -300,11 +318,14 @@ def test_layers_with_fewer_heads_are_padded_and_read_without_padding(tmp_path: P
             self.weights = np.full(3 * heads, heads, np.float32)
             for name, shape in (
                 ("log_diagonal", (2,)),
+                ("log_square", (2,)),
                 ("diagonal", (3,)),
                 ("received_mean", (3,)),
                 ("previous", (2,)),
                 ("entropy", (2,)),
                 ("mass", (2, 1)),
+                ("square", (2,)),
+                ("rough", (2, 1)),
             ):
                 setattr(self, name, np.full((heads, *shape), heads, np.float32))
 
