@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from hallutrace.errors import InputError
 from hallutrace.normalization import DEFAULT, NORMALIZATIONS, Normalize
@@ -30,7 +28,7 @@ def normalize(text: str, normalization: str = DEFAULT) -> str:
         >>> normalize("The “Eiffel Tower”!")
         'eiffel tower'
     """
-    return _rule(normalization)(text)
+    return normalization_rule(normalization)(text)
 
 
 def comparable(references: Iterable[str], normalization: str = DEFAULT) -> list[str]:
@@ -40,11 +38,16 @@ def comparable(references: Iterable[str], normalization: str = DEFAULT) -> list[
         >>> comparable(["Paris", "paris!", "The"])
         ['paris']
     """
-    rule = _rule(normalization)
+    rule = normalization_rule(normalization)
     return [words for words in dict.fromkeys(map(rule, references)) if words]
 
 
-def _rule(normalization: str) -> Normalize:
+def normalization_rule(normalization: str) -> Normalize:
+    """The function of a normalisation, by its name.
+
+    Raises:
+        InputError: another normalisation.
+    """
     if normalization not in NORMALIZATIONS:
         raise InputError(
             f"Expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r} - "
@@ -63,7 +66,7 @@ def exact(answer: str, references: Iterable[str], normalization: str = DEFAULT) 
         >>> exact("Paris.", ["paris", "Paris, France"])
         True
     """
-    return _best(_is_same, answer, references, normalization) == 1
+    return _best(is_same, answer, references, normalization) == 1
 
 
 def contains(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> bool:
@@ -83,7 +86,7 @@ def contains(answer: str, references: Iterable[str], normalization: str = DEFAUL
         >>> contains("It is in Paris, France.", ["Paris"]), contains("A parish", ["Paris"])
         (True, False)
     """
-    return _best(_contains_words, answer, references, normalization) == 1
+    return _best(contains_words, answer, references, normalization) == 1
 
 
 def f1(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> float:
@@ -99,7 +102,7 @@ def f1(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> 
         >>> f1("Paris in France", ["Paris"])
         0.5
     """
-    return _best(_word_f1, answer, references, normalization)
+    return _best(word_f1, answer, references, normalization)
 
 
 def rouge_l(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> float:
@@ -117,7 +120,7 @@ def rouge_l(answer: str, references: Iterable[str], normalization: str = DEFAULT
         >>> rouge_l("one two three four", ["one three"])
         0.6666666666666666
     """
-    return _best(_rouge_l, answer, references, normalization)
+    return _best(rouge_l_of_words, answer, references, normalization)
 
 
 Measure = Callable[[str, str], float]
@@ -125,11 +128,11 @@ Measure = Callable[[str, str], float]
 
 
 def _best(measure: Measure, answer: str, references: Iterable[str], normalization: str) -> float:
-    score = _best_of(measure, answer, references, normalization)
+    score = best_score(measure, answer, references, normalization)
     return 0.0 if score is None else score
 
 
-def _best_of(
+def best_score(
     measure: Measure, answer: str, references: Iterable[str], normalization: str
 ) -> float | None:
     """Best over the references; None where none is left after normalisation."""
@@ -138,21 +141,25 @@ def _best_of(
     return max((measure(words, right) for right in rights), default=None)
 
 
-def _is_same(answer: str, right: str) -> float:
+def is_same(answer: str, right: str) -> float:
+    """1 if a normalised answer is a normalised reference, else 0."""
     return float(answer == right)
 
 
-def _contains_words(answer: str, right: str) -> float:
+def contains_words(answer: str, right: str) -> float:
+    """1 if a normalised answer holds a normalised reference as whole words, else 0."""
     return float(f" {right} " in f" {answer} ")
 
 
-def _word_f1(answer: str, right: str) -> float:
+def word_f1(answer: str, right: str) -> float:
+    """F1 of the words that a normalised answer shares with a normalised reference."""
     words, rights = answer.split(), right.split()
     shared = sum((Counter(words) & Counter(rights)).values())
     return 2 * shared / (len(words) + len(rights))
 
 
-def _rouge_l(answer: str, right: str) -> float:
+def rouge_l_of_words(answer: str, right: str) -> float:
+    """ROUGE-L of a normalised answer beside a normalised reference."""
     words, rights = answer.split(), right.split()
     return 2 * common_length(words, rights) / (len(words) + len(rights))
 
@@ -180,119 +187,3 @@ def common_length(left: Sequence[str], right: Sequence[str]) -> int:
         if matches := row & positions.get(word, 0):
             row = (row + matches | row - matches) & every
     return len(left) - row.bit_count()
-
-
-class Judge(Protocol):
-    """A class that scores answers: higher means more likely right.
-
-    :class:`WordJudge` compares words; a judge model is another class with these attributes.
-
-    Attributes:
-        name: of the protocol, and of its labels unless another is given.
-        threshold: an answer is right if its score is at least that.
-        is_graded: whether there are scores between 0 and 1, so that a threshold is a choice.
-        facts: everything else that scores depend on, JSON-able; stored with the labels.
-    """
-
-    @property
-    def name(self) -> str:
-        """Of the protocol."""
-
-    @property
-    def threshold(self) -> float:
-        """An answer is right if its score is at least that."""
-
-    @property
-    def is_graded(self) -> bool:
-        """Whether there are scores between 0 and 1."""
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Everything else that scores depend on, JSON-able."""
-
-    def score(self, question: str, answer: str, references: Sequence[str]) -> float | None:
-        """The score of an answer, finite; None where it cannot be judged."""
-
-
-@dataclass(frozen=True)
-class WordJudge:
-    """A judge that compares words with those of the references.
-
-    Args:
-        name: of the protocol.
-        measure: score of a normalised answer against one normalised reference.
-        threshold: an answer is right if its score is at least that.
-        is_graded: whether there are scores between 0 and 1.
-        normalization: ``unicode`` or ``triviaqa``.
-    """
-
-    name: str
-    measure: Measure
-    threshold: float = 0.5
-    is_graded: bool = False
-    normalization: str = DEFAULT
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Which normalisation, with the version of its rule."""
-        return {"normalization": NORMALIZATIONS[self.normalization][0]}
-
-    @property
-    def label_name(self) -> str:
-        """The default name of its labels."""
-        of = "" if self.normalization == DEFAULT else f"-{self.normalization}"
-        return f"{self.name}{of}"
-
-    def score(self, question: str, answer: str, references: Sequence[str]) -> float | None:
-        """Best over the references; None where no reference is left after normalisation."""
-        return _best_of(self.measure, answer, references, self.normalization)
-
-
-JUDGES: dict[str, WordJudge] = {
-    judge.name: judge
-    for judge in (
-        WordJudge("exact", _is_same),
-        WordJudge("contains", _contains_words),
-        # Farquhar et al. 2024, Detecting hallucinations using semantic entropy (public code): an
-        # answer is right if its F1 is at least .5. Ties are common, so "at least" matters.
-        WordJudge("f1", _word_f1, threshold=0.5, is_graded=True),
-        # Kuhn et al. 2023, Semantic uncertainty (public code): right if ROUGE-L is above .3; here,
-        # as for F1, at least. Others take .5. Either calls a long answer wrong that has it right.
-        WordJudge("rouge-l", _rouge_l, threshold=0.3, is_graded=True),
-    )
-}
-"""Judges by the name of their protocol, with the normalisation that is the default."""
-
-
-def find_judge(name: str, normalization: str = DEFAULT) -> WordJudge:
-    """A judge by the name of its protocol, with a normalisation.
-
-    Raises:
-        InputError: no such protocol, or no such normalisation.
-
-    Example:
-        >>> find_judge("exact").score("Who?", "Paris", ["paris"])
-        1.0
-    """
-    if name not in JUDGES:
-        raise InputError(
-            f"Expected one of {', '.join(JUDGES)}, got {name!r} - change --by, or name the file "
-            "that registers it with --plugin FILE"
-        )
-    _rule(normalization)
-    return replace(JUDGES[name], normalization=normalization)
-
-
-def how_to_make(label_name: str) -> str | None:
-    """Options of `hallutrace label` that make labels of this name; None for labels of a file.
-
-    Example:
-        >>> how_to_make("f1-triviaqa")
-        '--by f1 --normalize triviaqa'
-    """
-    for normalization in NORMALIZATIONS:
-        for name in JUDGES:
-            if find_judge(name, normalization).label_name == label_name:
-                of = "" if normalization == DEFAULT else f" --normalize {normalization}"
-                return f"--by {name}{of}"
-    return None

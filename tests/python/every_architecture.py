@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hallutrace.capture.check import probe
+from hallutrace.capture.exactness_check import probe
 from hallutrace.capture.replay import Reduction, Text, replay
 from hallutrace.errors import ModelError
 from hallutrace.model.loading import Loaded, describe

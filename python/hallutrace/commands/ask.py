@@ -65,7 +65,7 @@ def run_ask(
 
     from hallutrace.detect import load
     from hallutrace.detect.provenance import Provenance
-    from hallutrace.store.finite import require_finite
+    from hallutrace.store.finite_numbers import require_finite
     from hallutrace.store.reader import open_run
 
     if not question.strip():

@@ -21,8 +21,8 @@ from hallutrace.commands.common_options import (
     detector_names,
 )
 from hallutrace.commands.console import ERR, print_json, stopping
-from hallutrace.commands.evaluation_table import show_evaluation
 from hallutrace.commands.progress_display import FitsDisplay
+from hallutrace.commands.terminal_table import show_evaluation
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded

@@ -24,10 +24,10 @@ from hallutrace.commands.console import (
     styled,
 )
 from hallutrace.errors import InputError
+from hallutrace.label_protocols import JUDGES
 from hallutrace.labels.registry import PROTOCOLS
 from hallutrace.normalization import DEFAULT, NORMALIZATIONS
 from hallutrace.paths import expanded
-from hallutrace.text_measures import JUDGES
 
 if TYPE_CHECKING:
     from hallutrace.labels import Agreement, LabelSummary

@@ -191,7 +191,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _without(rows: list[dict[str, Any]]) -> str | None:
     """A warning that names traces without a score."""
-    from hallutrace.store.finite import NON_FINITE_FIX
+    from hallutrace.store.finite_numbers import NON_FINITE_FIX
 
     bare = [row for row in rows if row["score"] is None]
     if not bare:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from hallutrace.detect.base import Detector, Progress, Scorer, Silent, Source
 from hallutrace.detect.examples import Examples, FeatureCache, load_examples
 from hallutrace.detect.linear import LinearDetector
-from hallutrace.detect.needs import Needs
 from hallutrace.detect.registry import find, load, make, names, register
+from hallutrace.detect.trace_needs import Needs
 
 __all__ = [
     "Detector",

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from hallutrace.detect import saving
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.needs import Needs, Suitability, shortfalls
 from hallutrace.detect.options import Options as BaseOptions
+from hallutrace.detect.trace_needs import Needs, Suitability, shortfalls
 from hallutrace.errors import InputError, MissingExtraError, NonFiniteError
 from hallutrace.registry import origin_of
-from hallutrace.store.finite import NON_FINITE_FIX
+from hallutrace.store.finite_numbers import NON_FINITE_FIX
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 

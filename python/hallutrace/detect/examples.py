@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hallutrace import labels as protocols
 from hallutrace.errors import InputError
-from hallutrace.store.finite import require_finite
+from hallutrace.store.finite_numbers import require_finite
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hallutrace.detect.options import HiddenVector
 from hallutrace.errors import InputError
-from hallutrace.store.finite import require_finite
+from hallutrace.store.finite_numbers import require_finite
 from hallutrace.store.trace import Trace
 
 Number = TypeVar("Number", bound=np.generic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hallutrace.model.answer_ends import Answer
-from hallutrace.model.notices import Notices
+from hallutrace.model.user_notices import Notices
 
 FIRST = 50  # answers that are looked at
 LEAST = 8  # answers below which there are no warnings

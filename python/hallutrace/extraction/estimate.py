@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.config import ExtractConfig, select_layers
-from hallutrace.extraction.batching import cache_bytes_per_token
+from hallutrace.extraction.batch_planning import cache_bytes_per_token
 from hallutrace.model.files import ModelName
 from hallutrace.presets import MODEL_CONFIGS
 

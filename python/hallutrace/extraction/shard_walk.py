@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
-from hallutrace.capture.check import probe
+from hallutrace.capture.exactness_check import probe
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError, ModelError
 from hallutrace.extraction.answer_checks import AnswerChecks
 from hallutrace.extraction.environment import changes, environment
-from hallutrace.extraction.resolved import Settings, manifest_of, template_day
+from hallutrace.extraction.resolved_settings import Settings, manifest_of, template_day
 from hallutrace.extraction.shard import ShardJob
 from hallutrace.extraction.summary import Summary, still_failing, summarize
 from hallutrace.model.loading import Loaded, default_prompt

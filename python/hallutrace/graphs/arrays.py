@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hallutrace.graphs.edges import EdgeRows, TraceSlice, read_edges
 from hallutrace.graphs.features import fill
 from hallutrace.graphs.layout import GraphLayout
-from hallutrace.store.finite import require_finite
+from hallutrace.store.finite_numbers import require_finite
 
 Arrays = dict[str, NDArray[Any]]
 Ints = NDArray[np.int64]

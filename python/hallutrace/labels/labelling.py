@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import DamagedError, InputError
+from hallutrace.label_protocols import Judge
 from hallutrace.labels.from_file import digest_of, read_label_file
 from hallutrace.labels.registry import TraceProtocol
 from hallutrace.labels.thresholds import check_threshold, judge_of
@@ -24,7 +25,6 @@ from hallutrace.store.label_files import (
 )
 from hallutrace.store.reader import TraceStore, open_run
 from hallutrace.store.trace import Trace
-from hallutrace.text_measures import Judge
 
 Follow = Callable[[Iterator[Trace], int], Iterable[Trace]]
 """Yields the traces that it is given; it also receives their number, for a progress bar."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hallutrace.errors import InputError
+from hallutrace.label_protocols import JUDGES
 from hallutrace.registry import Registry
 from hallutrace.store.trace import Trace
-from hallutrace.text_measures import JUDGES
 from hallutrace.third_party import refusing
 
 ENTRY_POINTS = "hallutrace.label_protocols"

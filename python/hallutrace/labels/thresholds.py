@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from hallutrace.errors import InputError
+from hallutrace.label_protocols import JUDGES, Judge, find_judge
 from hallutrace.labels.registry import PROTOCOLS, TraceProtocol
 from hallutrace.normalization import DEFAULT
-from hallutrace.text_measures import JUDGES, Judge, find_judge
 
 
 def judge_of(by: str | Judge, normalize: str) -> tuple[Judge | TraceProtocol, str]:

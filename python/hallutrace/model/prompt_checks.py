@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hallutrace.model.chat import ChatTemplate
-from hallutrace.model.notices import Notices
 from hallutrace.model.special_tokens import special_texts
+from hallutrace.model.user_notices import Notices
 from hallutrace.questions import Question
 
 _UNKNOWN_PLACE = re.compile(r"\{[A-Za-z_]\w*\}")

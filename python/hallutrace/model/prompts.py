@@ -10,8 +10,8 @@ from typing import Any
 
 from hallutrace.errors import InputError, ModelError
 from hallutrace.model.chat import ChatTemplate
-from hallutrace.model.notices import Notices
 from hallutrace.model.prompt_checks import PromptChecks
+from hallutrace.model.user_notices import Notices
 from hallutrace.questions import Question
 from hallutrace.third_party import refusing
 

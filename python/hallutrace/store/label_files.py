@@ -15,7 +15,7 @@ from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.escaping import command
-from hallutrace.text_measures import how_to_make
+from hallutrace.label_protocols import how_to_make
 
 SCHEMA = 1
 _NAME = re.compile(r"\w[\w.+-]{0,99}")

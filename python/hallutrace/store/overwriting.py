@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hallutrace.atomic_files import storage_errors, sync_folder
 from hallutrace.errors import HallutraceError, InputError
+from hallutrace.label_protocols import JUDGES
 from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, living
 from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
-from hallutrace.text_measures import JUDGES
 
 
 def check_may_go(run: Run) -> None:

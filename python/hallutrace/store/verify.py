@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hallutrace._core import Shard
 from hallutrace.errors import HallutraceError
-from hallutrace.store.finite import FLOATS, count_not_finite
+from hallutrace.store.finite_numbers import FLOATS, count_not_finite
 from hallutrace.store.folder import CommitRecord, Manifest, Run
 
 

@@ -16,7 +16,7 @@ import torch
 import oracle
 from conftest import eager_attention, eager_forward, load_tiny
 from hallutrace.capture import attention_hook
-from hallutrace.capture.check import probe
+from hallutrace.capture.exactness_check import probe
 from hallutrace.capture.replay import Reduction, Replayed, Text, replay
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError, ModelError

@@ -13,7 +13,7 @@ from detect_runs import Made, causal_attention, plain_auroc, write_run
 from edge_runs import parts, planted_edges
 from hallutrace.detect import Examples, make
 from hallutrace.detect.nets.anomaly import AnomalyScore, mahalanobis
-from hallutrace.detect.nets.batching import GraphBatch, GraphTable
+from hallutrace.detect.nets.graph_batches import GraphBatch, GraphTable
 from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, divergence, negative_edges
 from hallutrace.graphs.layout import GraphLayout
 from hallutrace.graphs.options import GraphOptions

@@ -30,7 +30,7 @@ from hallutrace.capture import replay
 from hallutrace.commands.app import main
 from hallutrace.commands.progress_display import ExtractionDisplay
 from hallutrace.errors import IdentityError, InputError
-from hallutrace.extraction import batching, resolved, shard, shard_walk, trace_arrays
+from hallutrace.extraction import batch_planning, resolved_settings, shard, shard_walk, trace_arrays
 from hallutrace.extraction.environment import environment
 from hallutrace.extraction.summary import Summary
 from hallutrace.model import generate
@@ -219,8 +219,8 @@ def test_quantised_models_are_traced_and_their_deviation_told(
 
 
 def test_batches_are_of_near_lengths_and_follow_from_the_shard_alone() -> None:
-    assert batching.plan_batches([5, 1, 3, 1, 9], 2) == [[1, 3], [2, 0], [4]]
-    assert batching.plan_batches([], 2) == []
+    assert batch_planning.plan_batches([5, 1, 3, 1, 9], 2) == [[1, 3], [2, 0], [4]]
+    assert batch_planning.plan_batches([], 2) == []
 
 
 # Going on ---------------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_an_automatic_batch_size_is_resolved_once(
     run_extract(batch_size="auto", limit=3)
     size = Run(tmp_path / "run").manifest().identity["batch_size"]
     assert size == 64
-    monkeypatch.setattr(resolved, "free_memory", lambda device: 0)
+    monkeypatch.setattr(resolved_settings, "free_memory", lambda device: 0)
     assert run_extract(batch_size="auto").new_traces == 4
     assert Run(tmp_path / "run").manifest().identity["batch_size"] == 64
 

@@ -21,10 +21,10 @@ from conftest import RUN_OPTIONS, Command, write_lines
 from hallutrace import ExtractConfig, extract
 from hallutrace.commands.app import main
 from hallutrace.errors import DamagedError, InputError, StorageError
+from hallutrace.label_protocols import JUDGES
 from hallutrace.labels import agreement, label, label_from, read, read_rows
 from hallutrace.labels.agreement import cohen_kappa
 from hallutrace.store.trace import Trace
-from hallutrace.text_measures import JUDGES
 
 # id, references, answer; labels by exact, contains, f1, rouge-l
 ANSWERS: list[tuple[str, list[str], str, tuple[int | None, ...]]] = [

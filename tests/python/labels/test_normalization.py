@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hallutrace.demo import read_questions
 from hallutrace.detect.detectors.question_only import words_of
 from hallutrace.errors import InputError
-from hallutrace.text_measures import JUDGES, contains, exact, f1, find_judge, normalize, rouge_l
+from hallutrace.label_protocols import JUDGES, find_judge
+from hallutrace.text_measures import contains, exact, f1, normalize, rouge_l
 
 ENGLISH = st.text(string.printable.replace("\x0b", "").replace("\x0c", ""), max_size=60)
 

@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hallutrace.label_protocols import JUDGES, find_judge
 from hallutrace.text_measures import (
-    JUDGES,
     common_length,
     comparable,
     contains,
     exact,
     f1,
-    find_judge,
     normalize,
     rouge_l,
 )

@@ -16,8 +16,8 @@ from hallutrace.errors import IdentityError, InputError
 from hallutrace.extraction.answer_checks import AnswerChecks
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.chat import ChatTemplate
-from hallutrace.model.notices import Notices
 from hallutrace.model.prompts import PromptBuilder
+from hallutrace.model.user_notices import Notices
 from hallutrace.progress import Silent
 from hallutrace.questions import Question
 from tiny_models import BOS, EOS, save_tiny, tiny_tokenizer

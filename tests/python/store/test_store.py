@@ -25,7 +25,7 @@ from hallutrace.errors import DamagedError, InputError, NotARunError
 from hallutrace.extraction import trace_arrays
 from hallutrace.extraction.trace_arrays import HiddenChoice
 from hallutrace.model.loading import Loaded, load
-from hallutrace.store.finite import count_not_finite
+from hallutrace.store.finite_numbers import count_not_finite
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.reader import OPEN_SHARDS, ShardTraces, TraceStore
 from hallutrace.store.trace import MEMBERS, Trace

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.nets.batching import GraphBatch
 from hallutrace.detect.nets.detector import check_both_classes
 from hallutrace.detect.nets.encoders import AttentionNet
+from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Rows, classification, cross_entropy
 from hallutrace.detect.options import Count

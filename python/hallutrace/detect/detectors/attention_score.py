@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hallutrace.detect.base import Scorer, Source
-from hallutrace.detect.needs import Needs
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.errors import InputError
 from hallutrace.store.trace import Trace
 

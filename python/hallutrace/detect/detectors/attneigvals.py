@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.detect.detectors.lapeigvals import LapEigvals
-from hallutrace.detect.needs import Needs
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.store.trace import Trace
 
 

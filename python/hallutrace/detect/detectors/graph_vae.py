@@ -14,8 +14,8 @@ from pydantic import Field
 from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.nets.anomaly import AnomalyScore, Array
-from hallutrace.detect.nets.batching import GraphBatch
 from hallutrace.detect.nets.detector import check_both_classes
+from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Task
 from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, VaeNet

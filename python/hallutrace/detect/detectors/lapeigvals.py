@@ -9,7 +9,7 @@ from pydantic import Field
 from hallutrace.detect.base import Source
 from hallutrace.detect.features import top_values
 from hallutrace.detect.linear import Balanced, Components, LinearDetector
-from hallutrace.detect.needs import Needs
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.store.trace import Trace
 
 

@@ -22,8 +22,8 @@ from hallutrace.detect.logistic import (
     note_choice,
 )
 from hallutrace.detect.metrics import auroc
-from hallutrace.detect.needs import Needs
 from hallutrace.detect.options import HiddenVector, Layers
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.errors import InputError
 from hallutrace.store.trace import Trace
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hallutrace.detect.base import Source
 from hallutrace.detect.features import answer_rows
 from hallutrace.detect.linear import LinearDetector
-from hallutrace.detect.needs import Needs
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.store.trace import Trace
 
 

@@ -13,7 +13,6 @@ from pydantic import Field
 from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.features import answer_states, hidden_vector
-from hallutrace.detect.needs import Needs
 from hallutrace.detect.nets.detector import (
     NetDetector,
     arrays_of,
@@ -23,6 +22,7 @@ from hallutrace.detect.nets.detector import (
 from hallutrace.detect.nets.encoders import VectorNet
 from hallutrace.detect.nets.task import Rows, classification, cross_entropy
 from hallutrace.detect.options import Counts, HiddenVector, Layers
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.errors import InputError
 from hallutrace.model.seeding import seeded
 from hallutrace.store.trace import Trace

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hallutrace.detect.base import Scorer, Source
 from hallutrace.detect.features import answer_rows
-from hallutrace.detect.needs import Needs
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.store.trace import Trace
 
 _LEAST = np.finfo(np.float64).tiny

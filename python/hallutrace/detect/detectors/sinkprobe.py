@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hallutrace.detect.base import Source
 from hallutrace.detect.detectors.lapeigvals import LapEigvals
-from hallutrace.detect.needs import Needs
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.store.trace import Trace
 
 

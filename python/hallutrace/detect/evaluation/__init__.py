@@ -3,14 +3,15 @@
 Files, in the order of imports: ``rows`` (of the table), ``options``, ``data`` (traces and splits),
 ``fit_cache`` (results of fits as files), ``fitting`` (one fit), ``processes`` (all fits),
 ``bootstrap``, ``comparison`` (metrics and tests), ``protocol`` (all of it in order),
-``json_report`` and ``report``.
+``json_report`` and ``table_files``.
 """
 
 from hallutrace.detect.evaluation.data import EvaluationData, shuffled
 from hallutrace.detect.evaluation.json_report import to_json
 from hallutrace.detect.evaluation.options import EvaluationOptions
 from hallutrace.detect.evaluation.protocol import Evaluation, evaluate, inapplicable
-from hallutrace.detect.evaluation.report import (
+from hallutrace.detect.evaluation.rows import CONTROLS, TableRow, parse_options, table_rows
+from hallutrace.detect.evaluation.table_files import (
     FILES,
     JSON_FILE,
     remarks,
@@ -19,7 +20,6 @@ from hallutrace.detect.evaluation.report import (
     to_markdown,
     write_report,
 )
-from hallutrace.detect.evaluation.rows import CONTROLS, TableRow, parse_options, table_rows
 
 __all__ = [
     "CONTROLS",

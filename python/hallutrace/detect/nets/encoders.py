@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hallutrace.detect.nets.batching import GraphBatch
+from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.message import GineLayer, answer_max, answer_mean
 
 # Standardised features beyond this are cut: marginals have heavy tails.

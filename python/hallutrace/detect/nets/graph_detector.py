@@ -14,16 +14,16 @@ from pydantic import Field
 from torch import nn
 
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.needs import Needs
-from hallutrace.detect.nets.batching import (
+from hallutrace.detect.nets.detector import NetDetector, arrays_of, load_arrays
+from hallutrace.detect.nets.graph_batches import (
     READ_AT_ONCE,
     GraphBatch,
     GraphTable,
     layer_by_layer,
     read_compact,
 )
-from hallutrace.detect.nets.detector import NetDetector, arrays_of, load_arrays
 from hallutrace.detect.options import Count, Layers
+from hallutrace.detect.trace_needs import Needs
 from hallutrace.errors import InputError
 from hallutrace.graphs.layout import GraphLayout
 from hallutrace.graphs.options import GraphOptions

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from hallutrace.detect.nets.batching import GraphBatch
+from hallutrace.detect.nets.graph_batches import GraphBatch
 
 
 class GineLayer(nn.Module):

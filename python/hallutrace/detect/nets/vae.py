@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from hallutrace.detect.nets.batching import GraphBatch
 from hallutrace.detect.nets.encoders import Standardize, mlp
+from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.message import GineLayer, answer_mean
 
 # Log variances beyond this overflow nothing and mean nothing.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hallutrace.detect.nets.batching import READ_AT_ONCE, GraphBatch, GraphTable
+from hallutrace.detect.nets.graph_batches import READ_AT_ONCE, GraphBatch, GraphTable
 from hallutrace.detect.nets.task import Rows, Task, classification, cross_entropy, finite_auroc
 from hallutrace.detect.nets.vae import Code, LayerVae, VaeNet, divergence
 

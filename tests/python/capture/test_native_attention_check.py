@@ -12,9 +12,9 @@ import torch
 
 from conftest import load_tiny
 from hallutrace.capture.attention_hook import capturing
-from hallutrace.capture.check import probe
-from hallutrace.capture.check_text import LONGEST, limits_of, text_length, text_of
-from hallutrace.capture.native_check import OTHERS, check_native
+from hallutrace.capture.exactness_check import probe
+from hallutrace.capture.exactness_check_text import LONGEST, limits_of, text_length, text_of
+from hallutrace.capture.native_attention_check import OTHERS, check_native
 from hallutrace.capture.replay import Reduction, Text, forward, replay
 from hallutrace.capture.tolerance import Tolerance
 from hallutrace.errors import ModelError

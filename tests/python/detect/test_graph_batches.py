@@ -14,8 +14,8 @@ import hallutrace
 from detect_runs import Made, causal_attention, write_run
 from edge_runs import planted_edges
 from hallutrace.detect import Examples, make
-from hallutrace.detect.nets.batching import GraphBatch, GraphTable, read_compact
 from hallutrace.detect.nets.encoders import AttentionNet
+from hallutrace.detect.nets.graph_batches import GraphBatch, GraphTable, read_compact
 from hallutrace.detect.nets.message import GineLayer, answer_max, answer_mean
 from hallutrace.graphs import graph_of
 from hallutrace.graphs.arrays import GraphArrays

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hallutrace.capture.attention_hook import capturing
-from hallutrace.capture.native_check import Native, check_native, refused
+from hallutrace.capture.native_attention_check import Native, check_native, refused
 from hallutrace.capture.tolerance import Tolerance, logits_apart
 from hallutrace.model.loading import Loaded
 from hallutrace.transformers_compat import cache_argument, cache_of

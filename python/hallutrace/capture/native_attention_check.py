@@ -10,7 +10,8 @@ pass 2: the text alone, with the implementation that the model was loaded with
 ```
 
 The text is longer than the windows, chunks and indices of the model, up to 512 tokens and
-less for large models (`check_text`), so that the check stays cheap. Beyond that length the masks
+less for large models (`exactness_check_text`), so that the check stays cheap. Beyond that
+length the masks
 are those that the model itself makes for its eager attention, and blocks of rows slice them alike.
 """
 
@@ -24,8 +25,8 @@ from typing import Any
 import torch
 
 from hallutrace.capture.attention_hook import Capture, capturing
-from hallutrace.capture.check_text import text_of
 from hallutrace.capture.eager_functions import Eager
+from hallutrace.capture.exactness_check_text import text_of
 from hallutrace.capture.replay import Text, forward
 from hallutrace.capture.tolerance import Tolerance, logits_apart
 from hallutrace.errors import ModelError

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from hallutrace.capture.check import AttentionFacts
+from hallutrace.capture.exactness_check import AttentionFacts
 from hallutrace.capture.replay import Reduction
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.errors import InputError
-from hallutrace.extraction import batching
+from hallutrace.extraction import batch_planning
 from hallutrace.extraction.trace_arrays import HiddenChoice
 from hallutrace.model.answer_ends import can_be_said, response_end, vocabulary_of
 from hallutrace.model.free_memory import free_memory
@@ -258,7 +258,7 @@ def _batch_size(
 
 def _largest_batch(config: ExtractConfig, loaded: Loaded) -> int:
     device = loaded.device.type
-    return batching.auto_batch_size(
+    return batch_planning.auto_batch_size(
         loaded.model.config.get_text_config(),
         beams=max(config.num_beams, config.samples),
         new_tokens=config.max_new_tokens,

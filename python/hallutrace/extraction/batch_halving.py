@@ -1,0 +1,197 @@
+"""The making of one batch: answered, replayed and written, halved where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from hallutrace._core import ShardWriter
+from hallutrace.capture import replay
+from hallutrace.errors import InputError
+from hallutrace.extraction import trace_arrays
+from hallutrace.extraction.answer_checks import AnswerChecks
+from hallutrace.extraction.counts import Tally
+from hallutrace.extraction.resolved_settings import Settings
+from hallutrace.model import answer_ends, generate
+from hallutrace.model.answer_ends import Answer
+from hallutrace.model.free_memory import is_out_of_memory, release_cached_memory
+from hallutrace.model.loading import Loaded
+from hallutrace.model.prompts import Prompt
+from hallutrace.questions import Question
+from hallutrace.store.failures import Failure
+from hallutrace.text_measures import contains
+from hallutrace.third_party import is_fatal, reason_of, traceback_of, without_frames
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedQuestion:
+    """A question with its prompt, its index in the shard, and the answers that exist already."""
+
+    index: int
+    question: Question
+    prompt: Prompt
+    given: list[tuple[int, Answer]]
+
+
+# An answer on its way: its question, which sample, and what was said.
+_Answered = tuple[PromptedQuestion, int, Answer]
+
+
+class BatchRunner:
+    """Makes the traces of batches of one shard.
+
+    Args:
+        loaded: the model.
+        settings: the run's choices.
+        writer: of the shard.
+        seed_number: of the shard, from which sampling is seeded.
+        samples: the most answers that a question of the shard has.
+        fail: given every failure.
+        check: raises where the shard is no longer this process's.
+        checks: shown what is generated.
+        done: question id and sample of traces that other shards hold; they are not written again.
+
+    Attributes:
+        tally: counts of the batch that is being made; the caller begins a new one for each batch.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        settings: Settings,
+        writer: ShardWriter,
+        seed_number: int,
+        samples: int,
+        fail: Callable[[Failure], object],
+        check: Callable[[], object],
+        checks: AnswerChecks,
+        done: Collection[tuple[str, int]],
+    ) -> None:
+        self.tally = Tally()
+        self._loaded = loaded
+        self._settings = settings
+        self._writer = writer
+        self._seed_number = seed_number
+        self._samples = samples
+        self._fail_with = fail
+        self._check = check
+        self._checks = checks
+        self._done = done
+
+    def run(self, batch: list[PromptedQuestion], number: int, first: int = 0) -> None:
+        """Answers, replays and writes a batch; halved where that fails, down to one question.
+
+        So one question whose text or tokens make a library fail costs itself alone. What is halved
+        is recorded: the parts are batches of other questions, and differ in the last bits.
+
+        Args:
+            batch: the questions.
+            number: of the batch in the shard.
+            first: index of the first of them in the whole batch.
+        """
+        stage = "generate"
+        try:
+            answered = self._answers(batch, number, first)
+            stage = "replay"
+            replayed = self._replay(answered)
+        except BaseException as error:
+            if is_fatal(error):
+                raise
+            told = traceback_of(error)
+            failed = without_frames(error)  # they would keep the tensors of what failed alive
+        else:
+            self._loaded.check_in_place()
+            self._check()  # what was suspended was so in all likelihood above
+            for (item, sample, answer), result in zip(answered, replayed, strict=True):
+                self._append(item, sample, answer, result)
+            return
+        release_cached_memory()
+        if len(batch) == 1:
+            stage = "memory" if is_out_of_memory(failed) else stage
+            self.fail(batch[0].question, None, stage, failed, told)
+            return
+        half = (len(batch) + 1) // 2
+        self.tally.halvings.append([number, half])
+        self.run(batch[:half], number, first)
+        self.run(batch[half:], number, first + half)
+
+    def _answers(self, batch: list[PromptedQuestion], number: int, first: int) -> list[_Answered]:
+        """The answers of a batch: generated, or those that exist."""
+        decoding = self._settings.decoding
+        if decoding is None:
+            return [(item, sample, answer) for item in batch for sample, answer in item.given]
+        seed = generate.batch_seed(self._settings.seed, self._seed_number, number, first)
+        prompts = [item.prompt.tokens for item in batch]
+        answers = generate.generate(self._loaded, prompts, decoding, seed)
+        return [
+            (item, sample, answer)
+            for item, several in zip(batch, answers, strict=True)
+            for sample, answer in enumerate(several)
+        ]
+
+    def _replay(self, answered: list[_Answered]) -> list[replay.Replayed]:
+        texts = [
+            replay.Text(
+                item.prompt.tokens + answer.tokens, len(item.prompt.tokens), item.prompt.boundaries
+            )
+            for item, _, answer in answered
+        ]
+        hidden = self._settings.hidden
+        return replay.replay(
+            self._loaded,
+            texts,
+            self._settings.reduction,
+            hidden_layers=hidden.layers if hidden.states != "none" else (),
+            hidden_rows=hidden.rows,
+            alternatives=self._settings.alternatives,
+        )
+
+    def _append(
+        self, item: PromptedQuestion, sample: int, answer: Answer, replayed: replay.Replayed
+    ) -> None:
+        """Writes one trace, and counts it."""
+        question, hidden = item.question, self._settings.hidden
+        if (question.id, sample) in self._done:
+            return
+        self._see(question, answer)
+        ends = answer.tokens[-1] in self._loaded.eos_ids
+        tokens = item.prompt.tokens + answer.tokens
+        try:
+            arrays = trace_arrays.arrays_of(replayed, tokens, ends, hidden)
+        except InputError as error:  # numbers that are none
+            self.fail(question, sample, "replay", error)
+            return
+        arrays["meta"] = trace_arrays.meta_of(question, item.prompt, answer, sample, hidden)
+        number = item.index * self._samples + sample
+        try:
+            self._writer.append(number, question.id, sample, arrays)
+        except InputError as error:
+            self.fail(question, sample, "write", error)
+            return
+        tally = self.tally
+        tally.traces += 1
+        tally.answer_tokens += len(answer.tokens)
+        tally.keys.append((number, question.id, sample, question.index))
+        if question.references:
+            tally.judged += 1
+            tally.right += contains(answer.text, question.references)
+
+    def _see(self, question: Question, answer: Answer) -> None:
+        if self._settings.decoding is not None and not self._checks.is_judged:
+            written = answer_ends.decode(self._loaded, answer.tokens, special=True)
+            self._checks.see(question.question, answer, written)
+
+    def fail(
+        self,
+        question: Question,
+        sample: int | None,
+        stage: str,
+        error: BaseException,
+        told: str = "",
+    ) -> None:
+        """Records a failure; ``told`` is its traceback, where ``error`` lost it."""
+        reason = str(error) if is_out_of_memory(error) else reason_of(error)
+        reason = " ".join(reason.split())
+        told = told or traceback_of(error)
+        self.tally.failed(stage, reason)
+        self._fail_with(Failure(question.id, sample, question.index, stage, reason, traceback=told))
