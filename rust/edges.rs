@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::reused::Reused;
+use crate::buffer_pool::PooledVec;
 use crate::simd::{Row, Simd};
 use crate::threads::together;
 
@@ -115,9 +115,9 @@ pub(crate) struct EdgeBand {
     /// How many edges there are; what follows them is room.
     len: usize,
     /// Key of each edge.
-    keys: Reused<i32>,
+    keys: PooledVec<i32>,
     /// Weight of each edge.
-    weights: Reused<f32>,
+    weights: PooledVec<f32>,
 }
 
 impl EdgeBand {
@@ -129,8 +129,8 @@ impl EdgeBand {
             masses: Vec::with_capacity(graphs * rows),
             retained: Vec::with_capacity(graphs * rows),
             len: 0,
-            keys: Reused::any(room + SPARE),
-            weights: Reused::any(room + SPARE),
+            keys: PooledVec::any(room + SPARE),
+            weights: PooledVec::any(room + SPARE),
         }
     }
 
@@ -147,7 +147,7 @@ impl EdgeBand {
     #[cold]
     fn grow(&mut self, edges: usize) {
         let length = edges.max(2 * self.len);
-        let (mut keys, mut weights) = (Reused::any(length), Reused::any(length));
+        let (mut keys, mut weights) = (PooledVec::any(length), PooledVec::any(length));
         keys[..self.len].copy_from_slice(&self.keys[..self.len]);
         weights[..self.len].copy_from_slice(&self.weights[..self.len]);
         (self.keys, self.weights) = (keys, weights);

@@ -2,9 +2,9 @@
 //! expected, what came, where, and how to mend it.
 
 use crate::shard::commit::DESCRIPTION_LIMIT;
-use crate::shard::layout::{LONGEST_HEADER, MOST_TRACES, TRACE_LIMIT};
+use crate::shard::header_layout::{LONGEST_HEADER, MOST_TRACES, TRACE_LIMIT};
 use crate::shard::schema::{SCHEMA, Tensor};
-use crate::shard::{Damage, Misfit};
+use crate::shard::{Damage, Violation};
 
 /// What can go wrong in the core.
 #[derive(Debug, thiserror::Error)]
@@ -411,7 +411,7 @@ pub enum ShardError {
         /// The tensor that does not fit.
         tensor: Tensor,
         /// What was seen.
-        found: Misfit,
+        found: Violation,
     },
 }
 

@@ -7,6 +7,7 @@
 //! With the feature `python`, the module `python` wraps all of it.
 
 pub mod attention;
+mod buffer_pool;
 pub mod edges;
 pub mod error;
 #[doc(hidden)]
@@ -15,7 +16,6 @@ pub mod marginals;
 #[cfg(feature = "python")]
 mod python;
 pub mod reduce;
-mod reused;
 pub mod shard;
 pub mod simd;
 pub mod sparsify;

@@ -22,7 +22,7 @@ mod sums;
 
 use std::ops::Range;
 
-use crate::reused::Reused;
+use crate::buffer_pool::PooledVec;
 use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
 pub use segments::Segments;
 pub(crate) use segments::{LARGE, SegmentSums, SegmentValues, exact_roughs};
@@ -82,7 +82,7 @@ pub(crate) struct MarginalBand {
     received_rows: Range<usize>,
     /// Whole blocks of 16.
     received_keys: usize,
-    received: Reused<f32>,
+    received: PooledVec<f32>,
     /// All but `received`.
     values: Marginals,
 }
@@ -110,7 +110,7 @@ impl MarginalBand {
             detail_rows,
             received_rows,
             received_keys,
-            received: Reused::zeros(heads * received_keys),
+            received: PooledVec::zeros(heads * received_keys),
             values,
         }
     }

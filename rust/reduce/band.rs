@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Plan;
-use super::runs::{Parts, Run, TILE_ROWS};
+use super::row_ranges::{Outputs, RowRange, TILE_ROWS};
 use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
@@ -86,7 +86,7 @@ impl<T: Stored> Kernel for Pass<'_, T> {
                 }
             }
         } else {
-            for tile in runs.iter().flat_map(Run::tiles) {
+            for tile in runs.iter().flat_map(RowRange::tiles) {
                 self.combined.fill(0.0);
                 for head in 0..heads {
                     self.pass_head(simd, head, &tile)?;
@@ -141,10 +141,10 @@ impl<'a, T: Stored> Pass<'a, T> {
     }
 
     /// The rows of the band.
-    fn runs(&self) -> Vec<Run> {
-        Run::of(self.rows.clone(), |query| {
+    fn runs(&self) -> Vec<RowRange> {
+        RowRange::of(self.rows.clone(), |query| {
             let row = self.block.first_row + query;
-            Parts {
+            Outputs {
                 edges: self.block.plan.edge_rows.contains(&row),
                 marginals: self.band.marginals.given(row),
             }
@@ -153,11 +153,16 @@ impl<'a, T: Stored> Pass<'a, T> {
 
     /// Passes some rows of one head, four at once.
     #[inline(always)]
-    fn pass_head<S: Simd>(&mut self, simd: S, head: usize, run: &Run) -> Result<(), InputError> {
-        let Run { ref rows, parts } = *run;
+    fn pass_head<S: Simd>(
+        &mut self,
+        simd: S,
+        head: usize,
+        run: &RowRange,
+    ) -> Result<(), InputError> {
+        let RowRange { ref rows, outputs } = *run;
         if self.block.plan.combine == Combine::Each && self.band.marginals.is_empty() {
             let several = self.rows(head, rows);
-            return self.select_rows(simd, head, (rows.start, several), parts);
+            return self.select_rows(simd, head, (rows.start, several), outputs);
         }
         let mut query = rows.start;
         while query + TILE_ROWS <= rows.end {
@@ -178,20 +183,20 @@ impl<'a, T: Stored> Pass<'a, T> {
         simd: S,
         head: usize,
         query: usize,
-        run: &Run,
+        run: &RowRange,
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
         let several = self.rows(head, &(query..query + ROWS));
         let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| several.get(at));
         let selects = plan.combine == Combine::Each;
-        let Given { diagonal, received, .. } = run.parts.marginals;
+        let Given { diagonal, received, .. } = run.outputs.marginals;
         if diagonal || received || !selects {
             self.sum_rows(simd, head, query, run, &rows)?;
         }
         let number = first_row + query;
         self.band.marginals.take(head, &(number..number + ROWS), view.position(query), &rows);
         if selects {
-            self.select_rows(simd, head, (query, several), run.parts)?;
+            self.select_rows(simd, head, (query, several), run.outputs)?;
         }
         Ok(())
     }
@@ -203,9 +208,9 @@ impl<'a, T: Stored> Pass<'a, T> {
         simd: S,
         head: usize,
         (query, rows): (usize, Rows<'_, T>),
-        parts: Parts,
+        outputs: Outputs,
     ) -> Result<(), InputError> {
-        if !parts.edges {
+        if !outputs.edges {
             self.band.edges.skip_rows(rows.count());
             return Ok(());
         }
@@ -222,11 +227,11 @@ impl<'a, T: Stored> Pass<'a, T> {
         simd: S,
         head: usize,
         query: usize,
-        run: &Run,
+        run: &RowRange,
         rows: &[Row<'_, T>; ROWS],
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
-        let Parts { edges, marginals: Given { diagonal, received, detail } } = run.parts;
+        let Outputs { edges, marginals: Given { diagonal, received, detail } } = run.outputs;
         let combine = if edges { plan.combine } else { Combine::Each };
         // Without a tile nothing is combined.
         let begin =
@@ -314,9 +319,9 @@ impl<'a, T: Stored> Pass<'a, T> {
 
     /// Selects the edges of a tile whose heads have been combined.
     #[inline(always)]
-    fn select_combined<S: Simd>(&mut self, simd: S, tile: &Run) -> Result<(), InputError> {
+    fn select_combined<S: Simd>(&mut self, simd: S, tile: &RowRange) -> Result<(), InputError> {
         let Block { view, plan, .. } = *self.block;
-        if !tile.parts.edges {
+        if !tile.outputs.edges {
             self.band.edges.skip_rows(tile.rows.len());
             return Ok(());
         }

@@ -165,8 +165,8 @@ fn finish(
     let marginals = reduction.marginals.finish(later_rows);
     let mean_log = |values: &[f32]| set.run(MeanLog(values));
     let mean_logs = |values: &[f32]| {
-        let parts = values.chunks_exact(tokens).map(|head| head.split_at(prompt));
-        parts.flat_map(|(prompt, answer)| [mean_log(prompt), mean_log(answer)]).collect()
+        let outputs = values.chunks_exact(tokens).map(|head| head.split_at(prompt));
+        outputs.flat_map(|(prompt, answer)| [mean_log(prompt), mean_log(answer)]).collect()
     };
     let log_diagonal = mean_logs(&marginals.diagonal);
     let log_square = mean_logs(&marginals.square);

@@ -15,7 +15,7 @@
 
 mod band;
 mod layer;
-mod runs;
+mod row_ranges;
 mod sweep;
 mod tile;
 mod whole;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::band::{Band, Block, reduce_band};
-use super::runs::TILE_ROWS;
+use super::row_ranges::TILE_ROWS;
 use crate::error::InputError;
 use crate::simd::InstructionSet;
 use crate::threads::{end_call, in_a_row, together};

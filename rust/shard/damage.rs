@@ -1,8 +1,8 @@
 //! What can be wrong with a shard, as variants; every text says what was seen.
 
 use super::graph::Layer;
-use super::misfit::Misfit;
 use super::schema::Tensor;
+use super::schema_violation::Violation;
 
 /// What no writer of this schema makes, as it was seen in a file.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -147,7 +147,7 @@ pub enum Damage {
         /// Its tensor.
         tensor: Tensor,
         /// The rule that it breaks.
-        found: Misfit,
+        found: Violation,
     },
     /// A tensor that a graph is made of and the trace does not have.
     #[error("no {tensor} of trace {position}")]

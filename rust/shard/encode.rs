@@ -5,8 +5,8 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::misfit::Misfit;
 use super::schema::Dtype;
+use super::schema_violation::Violation;
 
 /// Borrowed elements of an array, in C order.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +49,8 @@ pub struct Array<'a> {
 /// `BF16` takes the bits as `U16`, because numpy has no such type.
 ///
 /// # Errors
-/// [`Misfit::Cast`], or a number that `dtype` cannot hold.
-pub fn encode(values: Values<'_>, dtype: Dtype) -> Result<Vec<u8>, Misfit> {
+/// [`Violation::Cast`], or a number that `dtype` cannot hold.
+pub fn encode(values: Values<'_>, dtype: Dtype) -> Result<Vec<u8>, Violation> {
     match (values, dtype) {
         (Values::F32(from), Dtype::F32) => Ok(bytes(from, f32::to_le_bytes)),
         (Values::F32(from), Dtype::F16) => narrow(from),
@@ -68,7 +68,7 @@ pub fn encode(values: Values<'_>, dtype: Dtype) -> Result<Vec<u8>, Misfit> {
         (Values::U16(from), Dtype::U16 | Dtype::BF16) => Ok(bytes(from, u16::to_le_bytes)),
         (Values::I8(from), Dtype::I8) => Ok(bytes(from, i8::to_le_bytes)),
         (Values::U8(from), Dtype::U8) => Ok(from.to_vec()),
-        (values, dtype) => Err(Misfit::Cast { from: values.name(), dtype }),
+        (values, dtype) => Err(Violation::Cast { from: values.name(), dtype }),
     }
 }
 
@@ -77,15 +77,15 @@ fn bytes<T: Copy, const N: usize>(from: &[T], to_bytes: impl Fn(T) -> [u8; N]) -
 }
 
 /// float16, rounded to nearest even; what is finite and would become infinite is refused.
-fn narrow(from: &[f32]) -> Result<Vec<u8>, Misfit> {
+fn narrow(from: &[f32]) -> Result<Vec<u8>, Violation> {
     let mut to = vec![f16::ZERO; from.len()];
     to.convert_from_f32_slice(from);
     match from.iter().zip(&to).find(|(x, y)| x.is_finite() && y.is_infinite()) {
-        Some((&value, _)) => Err(Misfit::Overflow { value }),
+        Some((&value, _)) => Err(Violation::Overflow { value }),
         None => Ok(bytes(&to, f16::to_le_bytes)),
     }
 }
 
-fn fits(from: &[i32], holds: impl Fn(i32) -> bool) -> Result<(), Misfit> {
-    from.iter().find(|&&x| !holds(x)).map_or(Ok(()), |&number| Err(Misfit::Number { number }))
+fn fits(from: &[i32], holds: impl Fn(i32) -> bool) -> Result<(), Violation> {
+    from.iter().find(|&&x| !holds(x)).map_or(Ok(()), |&number| Err(Violation::Number { number }))
 }

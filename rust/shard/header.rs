@@ -1,4 +1,4 @@
-//! Reads the header of a shard: the one form that [`layout`] writes, and no other.
+//! Reads the header of a shard: the one form that [`header_layout`] writes, and no other.
 //!
 //! What is not the writer's next byte is damage, so a header is read from its first byte to its last without
 //! a tree in between. No number in it is believed before it is checked, and what is kept of it takes no more
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::commit::Commit;
 use super::damage::Damage;
-use super::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TensorEntry, TraceEntry};
+use super::header_layout::{self, LENGTH_BYTES, LONGEST_HEADER, TensorEntry, TraceEntry};
 use super::schema::{self, ALIGNMENT, Disagreement, Dtype, Form, MOST_AXES, Tensor};
 use super::text::Text;
 
@@ -66,7 +66,7 @@ fn other_schema(header: &[u8], found: Damage) -> Damage {
     }
 }
 
-/// A misfit of a trace.
+/// A rule of the schema that a trace breaks.
 pub(super) fn in_trace(trace: &TraceEntry, (tensor, found): Disagreement) -> Damage {
     Damage::Trace { number: trace.number, tensor, found }
 }
@@ -150,12 +150,12 @@ fn traces(text: &mut Text<'_>, announced: Announced<'_>) -> Result<Vec<TraceEntr
             tensors.push(entry);
         }
         let trace = TraceEntry { number, key, tensors };
-        let forms = layout::forms(&trace);
+        let forms = header_layout::forms(&trace);
         let order = schema::disk_order(&forms);
         if !order.iter().eq(trace.tensors.iter().map(|entry| &entry.tensor)) {
             return Err(Damage::Order { number });
         }
-        schema::dimensions(&forms).map_err(|misfit| in_trace(&trace, misfit))?;
+        schema::dimensions(&forms).map_err(|violation| in_trace(&trace, violation))?;
         if !begin.is_multiple_of(ALIGNMENT) {
             return Err(Damage::Cut { number });
         }

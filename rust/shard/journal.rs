@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::layout::TraceEntry;
+use super::header_layout::TraceEntry;
 use super::schema::SCHEMA;
 
 /// The first line: what the shard is, so that a journal of something else is not gone on with.

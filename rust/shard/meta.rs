@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::layout::{self, TraceEntry};
-use super::misfit::MetaFault;
+use super::header_layout::{self, TraceEntry};
 use super::schema::{Forms, Tensor};
+use super::schema_violation::MetaFault;
 
 /// Levels of nesting, as many as `serde_json` reads; a meta has three.
 const DEEPEST: usize = 128;
@@ -94,7 +94,7 @@ pub(super) fn check(trace: &TraceEntry, meta: &[u8]) -> Result<(), MetaFault> {
     check_choices(meta.choices)?;
     check_generator(meta.generator)?;
     meta.index.map(number).transpose()?;
-    agree(&meta, &layout::forms(trace))
+    agree(&meta, &header_layout::forms(trace))
 }
 
 /// The rules between a meta and the shapes of its trace.

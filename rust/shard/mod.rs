@@ -1,10 +1,10 @@
 //! The shard format, schema 2: one safetensors file of up to some hundred traces.
 //!
-//! [`schema`] is the table of tensors and how their shapes agree, [`layout`] the header, [`encode`] turns
+//! [`schema`] is the table of tensors and how their shapes agree, [`header_layout`] the header, [`encode`] turns
 //! arrays into stored bytes, [`record`] lays a trace out, [`writer`] streams traces into a file with a
 //! [`journal`] beside it, [`reader`] opens one strictly, [`graph`] makes edge lists of its traces, [`files`]
 //! holds the steps that a commit is made of, on a [`storage`], which is the [`disk`], and [`damage`] and
-//! [`misfit`] say what can be wrong.
+//! [`schema_violation`] say what can be wrong.
 //!
 //! What is listed here is for everybody; the modules themselves are for the tests and the fuzzing of this
 //! crate, and change without notice.
@@ -22,12 +22,10 @@ pub mod files;
 pub mod graph;
 mod header;
 #[doc(hidden)]
+pub mod header_layout;
+#[doc(hidden)]
 pub mod journal;
-#[doc(hidden)]
-pub mod layout;
 mod meta;
-#[doc(hidden)]
-pub mod misfit;
 mod published;
 #[doc(hidden)]
 pub mod reader;
@@ -36,6 +34,8 @@ pub mod record;
 mod rules;
 #[doc(hidden)]
 pub mod schema;
+#[doc(hidden)]
+pub mod schema_violation;
 #[doc(hidden)]
 pub mod storage;
 mod text;
@@ -48,11 +48,11 @@ pub use disk::Disk;
 pub use encode::{Array, Values};
 pub use files::{publish, write_new};
 pub use graph::Layer;
-pub use layout::{TensorEntry, TraceEntry};
-pub use misfit::{MetaFault, Misfit};
+pub use header_layout::{TensorEntry, TraceEntry};
 pub use published::{Finished, Published, take_published};
 pub use reader::{Shard, Verify};
 pub use record::{Record, StoredTypes};
 pub use schema::{Dtype, Form, Tensor};
+pub use schema_violation::{MetaFault, Violation};
 pub use storage::{Storage, StorageFile};
 pub use writer::{Grouping, Plan, ShardPaths, ShardWriter};

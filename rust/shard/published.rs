@@ -9,9 +9,9 @@ use super::commit::Commit;
 use super::damage::Damage;
 use super::files;
 use super::header::{self, Header, in_trace};
-use super::layout::{BEGINNING, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
-use super::misfit::Misfit;
+use super::header_layout::{BEGINNING, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
 use super::rules;
+use super::schema_violation::Violation;
 use super::storage::{Storage, StorageFile};
 use super::writer::ShardPaths;
 use crate::error::ShardError;
@@ -138,11 +138,11 @@ pub(super) fn check_data(
         for entry in &trace.tensors {
             let bytes = &buffer[entry.begin - first.begin..entry.end - first.begin];
             if xxh3_64(bytes) != entry.checksum {
-                return Err(damaged(in_trace(trace, (entry.tensor, Misfit::Checksum))));
+                return Err(damaged(in_trace(trace, (entry.tensor, Violation::Checksum))));
             }
         }
         rules::check(trace, first.begin, &buffer)
-            .map_err(|misfit| damaged(in_trace(trace, misfit)))?;
+            .map_err(|violation| damaged(in_trace(trace, violation)))?;
     }
     Ok(())
 }

@@ -15,10 +15,10 @@ use super::commit::Commit;
 use super::damage::Damage;
 use super::disk;
 use super::header::{self, Header, in_trace};
-use super::layout::TraceEntry;
-use super::misfit::Misfit;
+use super::header_layout::TraceEntry;
 use super::rules;
 use super::schema::{Disagreement, Form, Tensor};
+use super::schema_violation::Violation;
 use crate::error::ShardError;
 
 /// The bits of the rules beside those of the tensors.
@@ -135,7 +135,7 @@ impl Shard {
         self.check_length()?;
         let bytes = &self.data()[at.begin..at.end];
         self.once(position, 1 << tensor as u32, || {
-            if xxh3_64(bytes) == at.checksum { Ok(()) } else { Err((tensor, Misfit::Checksum)) }
+            if xxh3_64(bytes) == at.checksum { Ok(()) } else { Err((tensor, Violation::Checksum)) }
         })?;
         match tensor {
             Tensor::EdgesOffset | Tensor::EdgesIndptr | Tensor::EdgesKey => {
@@ -191,8 +191,9 @@ impl Shard {
             Verify::Never => false,
         };
         if is_due {
-            check()
-                .map_err(|misfit| self.damaged(in_trace(&self.header.traces[position], misfit)))?;
+            check().map_err(|violation| {
+                self.damaged(in_trace(&self.header.traces[position], violation))
+            })?;
             passed.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())

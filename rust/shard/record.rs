@@ -3,10 +3,10 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::encode::{self, Array};
-use super::layout::{TensorEntry, TraceEntry};
-use super::misfit::Misfit;
+use super::header_layout::{TensorEntry, TraceEntry};
 use super::rules;
 use super::schema::{self, ALIGNMENT, Dtype, Form, Forms, Tensor};
+use super::schema_violation::Violation;
 use crate::error::ShardError;
 
 /// A trace on its way to the disk.
@@ -40,9 +40,9 @@ impl Record<'_> {
     ) -> Result<(TraceEntry, Vec<u8>), ShardError> {
         let number = self.number;
         let forms = self.forms(types);
-        let misfit =
+        let violation =
             |(tensor, found): schema::Disagreement| ShardError::Trace { number, tensor, found };
-        schema::dimensions(&forms).map_err(misfit)?;
+        schema::dimensions(&forms).map_err(violation)?;
         let mut data = Vec::new();
         let mut tensors = Vec::new();
         for tensor in schema::disk_order(&forms) {
@@ -55,22 +55,22 @@ impl Record<'_> {
             let begin = data.len();
             data.extend(
                 encode::encode(array.values, form.dtype)
-                    .map_err(|found| misfit((tensor, found)))?,
+                    .map_err(|found| violation((tensor, found)))?,
             );
             if tensor == Tensor::Meta {
                 data.resize(data.len().next_multiple_of(ALIGNMENT), b' ');
                 form.shape = vec![data.len() - begin];
             }
             if form.bytes() != Some(data.len() - begin) {
-                let found = Misfit::Bytes { bytes: data.len() - begin, shape: form.shape };
-                return Err(misfit((tensor, found)));
+                let found = Violation::Bytes { bytes: data.len() - begin, shape: form.shape };
+                return Err(violation((tensor, found)));
             }
             let checksum = xxh3_64(&data[begin..]);
             let (begin, end) = (at + begin, at + data.len());
             tensors.push(TensorEntry { tensor, form, begin, end, checksum });
         }
         let entry = TraceEntry { number, key: self.key.clone(), tensors };
-        rules::check(&entry, at, &data).map_err(misfit)?;
+        rules::check(&entry, at, &data).map_err(violation)?;
         Ok((entry, data))
     }
 

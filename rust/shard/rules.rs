@@ -1,10 +1,10 @@
 //! What the data of a trace has to be, beyond its shapes; the writer asks before it writes, the reader
 //! before it hands out.
 
-use super::layout::TraceEntry;
+use super::header_layout::TraceEntry;
 use super::meta;
-use super::misfit::Misfit;
 use super::schema::{Disagreement, Dtype, Tensor};
+use super::schema_violation::Violation;
 
 /// The rules of a trace's data: edges that form CSR graphs of the past, and a meta that says the same.
 ///
@@ -51,14 +51,14 @@ pub(super) fn check_edges(
     let graphs = offsets.len().saturating_sub(1);
     let rows = indptr.len().checked_div(graphs).unwrap_or(0);
     if offsets.first() != Some(&0) || offsets.last() != i64::try_from(keys.len()).ok().as_ref() {
-        return Err((Tensor::EdgesOffset, Misfit::OffsetsSpan { edges: keys.len() }));
+        return Err((Tensor::EdgesOffset, Violation::OffsetsSpan { edges: keys.len() }));
     }
     for (graph, span) in offsets.windows(2).enumerate() {
         let keys = usize::try_from(span[0])
             .ok()
             .zip(usize::try_from(span[1]).ok())
             .and_then(|(begin, end)| keys.get(begin..end))
-            .ok_or((Tensor::EdgesOffset, Misfit::Offsets { span: [span[0], span[1]] }))?;
+            .ok_or((Tensor::EdgesOffset, Violation::Offsets { span: [span[0], span[1]] }))?;
         check_graph(&indptr[graph * rows..(graph + 1) * rows], keys)?;
     }
     Ok(())
@@ -68,19 +68,19 @@ pub(super) fn check_edges(
 fn check_graph(indptr: &[i32], keys: &[u32]) -> Result<(), Disagreement> {
     let ends = (indptr.first(), indptr.last().map(|&end| usize::try_from(end)));
     if ends != (Some(&0), Some(Ok(keys.len()))) {
-        return Err((Tensor::EdgesIndptr, Misfit::RowsSpan { edges: keys.len() }));
+        return Err((Tensor::EdgesIndptr, Violation::RowsSpan { edges: keys.len() }));
     }
     for (row, span) in indptr.windows(2).enumerate() {
         let keys = usize::try_from(span[0])
             .ok()
             .zip(usize::try_from(span[1]).ok())
             .and_then(|(begin, end)| keys.get(begin..end))
-            .ok_or((Tensor::EdgesIndptr, Misfit::Row { row, span: [span[0], span[1]] }))?;
+            .ok_or((Tensor::EdgesIndptr, Violation::Row { row, span: [span[0], span[1]] }))?;
         let ascending = keys.windows(2).all(|pair| pair[0] < pair[1]);
         if !ascending || keys.last().is_some_and(|&key| key as usize > row) {
             // A row may be as long as the file.
             let some = keys[..keys.len().min(8)].to_vec();
-            let found = Misfit::Keys { keys: some, is_cut: keys.len() > 8, query: row };
+            let found = Violation::Keys { keys: some, is_cut: keys.len() > 8, query: row };
             return Err((Tensor::EdgesKey, found));
         }
     }

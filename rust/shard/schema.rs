@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::misfit::Misfit;
+use super::schema_violation::Violation;
 
 /// Version of the format, in the header of every shard.
 pub const SCHEMA: u32 = 2;
@@ -215,7 +215,7 @@ pub struct Dimensions {
 }
 
 /// A tensor that breaks a rule, and which.
-pub type Disagreement = (Tensor, Misfit);
+pub type Disagreement = (Tensor, Violation);
 
 /// Checks that all needed tensors are there, of types they may have, and that their shapes agree.
 ///
@@ -224,9 +224,9 @@ pub type Disagreement = (Tensor, Misfit);
 pub fn dimensions(forms: &Forms) -> Result<Dimensions, Disagreement> {
     for tensor in Tensor::ALL {
         match &forms[tensor as usize] {
-            None if !tensor.is_optional() => return Err((tensor, Misfit::Missing)),
+            None if !tensor.is_optional() => return Err((tensor, Violation::Missing)),
             Some(form) if !tensor.dtypes().contains(&form.dtype) => {
-                return Err((tensor, Misfit::Dtype { dtype: form.dtype }));
+                return Err((tensor, Violation::Dtype { dtype: form.dtype }));
             }
             _ => {}
         }
@@ -246,24 +246,24 @@ fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
     // So that nothing below overflows, whatever a caller says; what is stored has been measured before.
     let most = usize::MAX / 16;
     if layers.checked_mul(heads).is_none_or(|all| all > most) || tokens > most || graphs > most {
-        return Err((Tensor::Diagonal, Misfit::Large { layers, heads, tokens }));
+        return Err((Tensor::Diagonal, Violation::Large { layers, heads, tokens }));
     }
     if answer == 0 || tokens <= answer {
-        return Err((Tensor::Tokens, Misfit::Answer { answer, tokens }));
+        return Err((Tensor::Tokens, Violation::Answer { answer, tokens }));
     }
     if graphs != layers && graphs != layers * heads {
-        return Err((Tensor::EdgesIndptr, Misfit::Graphs { graphs, layers, heads }));
+        return Err((Tensor::EdgesIndptr, Violation::Graphs { graphs, layers, heads }));
     }
     let [_, _, rows] = axes(forms, Tensor::Previous)?;
     if rows != answer + 1 && rows != tokens {
-        return Err((Tensor::Previous, Misfit::Rows { rows, answer }));
+        return Err((Tensor::Previous, Violation::Rows { rows, answer }));
     }
     let [_, _, _, segments] = axes(forms, Tensor::Mass)?;
     let [_, value_heads, _] = axes(forms, Tensor::ValueNorm)?;
     let narrow = tokens <= usize::from(u16::MAX) + 1;
     let dtype = forms[Tensor::EdgesKey as usize].as_ref().map(|form| form.dtype);
     if dtype != Some(if narrow { Dtype::U16 } else { Dtype::U32 }) {
-        return Err((Tensor::EdgesKey, Misfit::KeyDtype { dtype, tokens }));
+        return Err((Tensor::EdgesKey, Violation::KeyDtype { dtype, tokens }));
     }
     expect(forms, Tensor::EdgesOffset, &[graphs + 1])?;
     expect(forms, Tensor::TokenEntropy, &[answer])?;
@@ -288,7 +288,7 @@ fn agree(forms: &Forms, is: Dimensions) -> Result<(), Disagreement> {
 fn agree_alternatives(forms: &Forms, answer: usize) -> Result<(), Disagreement> {
     let is_there = |tensor: Tensor| forms[tensor as usize].is_some();
     if is_there(Tensor::AlternativesToken) != is_there(Tensor::AlternativesLogprob) {
-        return Err((Tensor::AlternativesLogprob, Misfit::Alternatives));
+        return Err((Tensor::AlternativesLogprob, Violation::Alternatives));
     }
     if is_there(Tensor::AlternativesToken) {
         let [_, count] = axes(forms, Tensor::AlternativesToken)?;
@@ -303,7 +303,7 @@ fn agree_hidden(forms: &Forms) -> Result<(), Disagreement> {
     let is_int8 =
         forms[Tensor::Hidden as usize].as_ref().is_some_and(|form| form.dtype == Dtype::I8);
     if is_int8 != forms[Tensor::HiddenScale as usize].is_some() {
-        return Err((Tensor::HiddenScale, Misfit::Scale));
+        return Err((Tensor::HiddenScale, Violation::Scale));
     }
     if forms[Tensor::Hidden as usize].is_some() {
         let [layers, tokens, _] = axes(forms, Tensor::Hidden)?;
@@ -317,13 +317,13 @@ fn agree_hidden(forms: &Forms) -> Result<(), Disagreement> {
 /// The axes of a tensor that has to have `N` of them.
 fn axes<const N: usize>(forms: &Forms, tensor: Tensor) -> Result<[usize; N], Disagreement> {
     let shape = forms[tensor as usize].as_ref().map_or(&[][..], |form| &form.shape);
-    shape.try_into().map_err(|_| (tensor, Misfit::Axes { shape: shape.to_vec() }))
+    shape.try_into().map_err(|_| (tensor, Violation::Axes { shape: shape.to_vec() }))
 }
 
 fn expect(forms: &Forms, tensor: Tensor, shape: &[usize]) -> Result<(), Disagreement> {
     match &forms[tensor as usize] {
         Some(form) if form.shape != shape => {
-            Err((tensor, Misfit::Shape { shape: form.shape.clone(), due: shape.to_vec() }))
+            Err((tensor, Violation::Shape { shape: form.shape.clone(), due: shape.to_vec() }))
         }
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::damage::Damage;
-use super::layout::LENGTH_BYTES;
+use super::header_layout::LENGTH_BYTES;
 
 /// What is left of the header's text.
 #[derive(Clone)]

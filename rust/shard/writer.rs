@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 use super::commit::{DESCRIPTION_LIMIT, Description};
 use super::files;
+use super::header_layout::{self, LENGTH_BYTES, MOST_TRACES, TRACE_LIMIT, TraceEntry};
 use super::journal::{self, Batch, Opening};
-use super::layout::{self, LENGTH_BYTES, MOST_TRACES, TRACE_LIMIT, TraceEntry};
 use super::published::open_finished;
 use super::reader::Shard;
 use super::record::{Record, StoredTypes};
@@ -129,7 +129,7 @@ impl ShardWriter {
         {
             return Ok(writer);
         }
-        let header_space = layout::header_space(plan.traces);
+        let header_space = header_layout::header_space(plan.traces);
         let partial = &paths.partial;
         let mut file = storage.create(partial).map_err(ShardError::io("create", partial))?;
         file.set_length((LENGTH_BYTES + header_space) as u64)
@@ -266,7 +266,7 @@ impl ShardWriter {
     }
 
     fn write(&mut self, entry: TraceEntry, data: &[u8]) -> Result<(), ShardError> {
-        let bytes = layout::header_bytes(&entry);
+        let bytes = header_layout::header_bytes(&entry);
         if bytes > TRACE_LIMIT {
             return Err(ShardError::LongEntry { number: entry.number, bytes });
         }

@@ -19,7 +19,7 @@
 //! 4. Where the threshold is the largest weight, all candidates are equal and the first k do.
 //! 5. Without `top_k` and `top_mass` the candidates are the edges.
 //! 6. `top_mass` is found by bisection as well, see [`mass`].
-//! 7. Where k is at most 8 and the row short, it is found without chunks, see [`short`]. Such rows go one
+//! 7. Where k is at most 8 and the row short, it is found without chunks, see [`short_rows`]. Such rows go one
 //!    by one, and so do rows of combined heads and those left over when a band ends.
 //! 8. With AVX-512, where k is at most 16 the keys of the candidates are collected alone, and their weights
 //!    gathered in the end.
@@ -32,19 +32,20 @@
 mod candidates;
 mod chunks;
 mod collect;
-mod cut;
-mod known;
+mod kth_largest;
 mod mass;
-mod network;
-mod short;
+mod row_state;
+mod short_rows;
+mod sorting_network;
+mod ties;
 
 use super::Rules;
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use candidates::{Candidates, room};
-use known::Known;
-use network::EIGHT;
-use short::SHORT;
+use row_state::RowState;
+use short_rows::SHORT;
+use sorting_network::EIGHT;
 
 /// Rows that are selected together.
 const TOGETHER: usize = 4;
@@ -60,7 +61,7 @@ pub(crate) struct Selector {
     /// The blocks of a short row, widened.
     blocks: Vec<[f32; LANES]>,
     /// Rows selected together, or one.
-    known: Vec<Known>,
+    known: Vec<RowState>,
     /// Room for the weights of a bisection.
     undecided: Vec<f32>,
 }
@@ -72,7 +73,7 @@ impl Selector {
         Self {
             rules,
             blocks: vec![[0.0; LANES]; keys.min(SHORT).div_ceil(LANES) + EIGHT],
-            known: (0..together.min(rows)).map(|_| Known::new(keys)).collect(),
+            known: (0..together.min(rows)).map(|_| RowState::new(keys)).collect(),
             undecided: vec![0.0; room(keys)],
         }
     }

@@ -8,7 +8,7 @@ mod made_up;
 use allocations::peak_of;
 use forging::{Forged, apart, assemble, file_of};
 use hallutrace::shard::schema::{Dtype, Tensor};
-use hallutrace::shard::{Shard, layout};
+use hallutrace::shard::{Shard, header_layout};
 use proptest::prelude::*;
 
 /// What a meta of the pipeline has, for the made-up trace.
@@ -324,7 +324,7 @@ proptest! {
         entry.key.1 = sample;
         let shard = Shard::from_bytes(file_of(vec![(entry, parts)])).unwrap();
         prop_assert_eq!(&shard.traces()[0].key, &(id, sample));
-        let text = layout::encode(shard.commit(), shard.traces());
+        let text = header_layout::encode(shard.commit(), shard.traces());
         prop_assert!(shard.bytes()[8..].starts_with(text.as_bytes()));
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use hallutrace::shard::Commit;
-use hallutrace::shard::layout::{self, TraceEntry};
+use hallutrace::shard::header_layout::{self, TraceEntry};
 use hallutrace::shard::schema::{Dtype, Form, Tensor};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -47,7 +47,7 @@ fn find<'a>(text: &'a [u8], what: &'a [u8]) -> impl Iterator<Item = usize> + 'a 
 
 /// A file of a header's text and its data.
 pub fn assemble(header: &[u8], data: &[u8]) -> Vec<u8> {
-    let space = layout::padded_header(header.len());
+    let space = header_layout::padded_header(header.len());
     let mut file = (space as u64).to_le_bytes().to_vec();
     file.extend_from_slice(header);
     file.resize(8 + space, b' ');
@@ -78,7 +78,7 @@ pub fn apart(number: usize, id: &str) -> Forged {
 pub fn file_of(traces: Vec<Forged>) -> Vec<u8> {
     let (entries, data) = laid_out(traces);
     let commit = Commit { description: description("00000"), outcome: outcome(entries.len()) };
-    assemble(layout::encode(&commit, &entries).as_bytes(), &data)
+    assemble(header_layout::encode(&commit, &entries).as_bytes(), &data)
 }
 
 /// Entries with the right offsets and checksums, and the data that they tell of.

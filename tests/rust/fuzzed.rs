@@ -12,7 +12,7 @@ use hallutrace::shard::journal::{self, Batch, Opening};
 use hallutrace::shard::schema::{Dtype, SCHEMA, Tensor};
 use hallutrace::shard::storage::Storage;
 use hallutrace::shard::writer::{Grouping, ShardPaths, ShardWriter};
-use hallutrace::shard::{Shard, layout};
+use hallutrace::shard::{Shard, header_layout};
 use hallutrace::sparsify::Combine;
 use safetensors::SafeTensors;
 use xxhash_rust::xxh3::xxh3_64;
@@ -37,7 +37,8 @@ pub fn shard(input: &[u8]) -> bool {
     let bytes = shard.bytes();
     assert!(
         !is_strange
-            || bytes[8..].starts_with(layout::encode(shard.commit(), shard.traces()).as_bytes())
+            || bytes[8..]
+                .starts_with(header_layout::encode(shard.commit(), shard.traces()).as_bytes())
     );
     let is_good = shard.verify().is_ok();
     for position in 0..shard.traces().len() {
@@ -125,7 +126,7 @@ pub fn journal(input: &[u8]) -> bool {
         return false;
     }
     let disk = FaultyDisk::default();
-    let mut partial = vec![0; 8 + layout::header_space(2)];
+    let mut partial = vec![0; 8 + header_layout::header_space(2)];
     if data.is_empty() {
         partial.extend((0..2).flat_map(|_| template().1).flatten());
     } else {
@@ -155,7 +156,7 @@ pub fn journal(input: &[u8]) -> bool {
 /// A journal of edited traces, one a batch, and their data: all right but for what was edited.
 fn forged_journal(input: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (traces, data) = laid_out(edited(input));
-    let opening = journal::line(&Opening::new("made up", layout::header_space(2)));
+    let opening = journal::line(&Opening::new("made up", header_layout::header_space(2)));
     let batches = traces.into_iter().map(|trace| {
         let data = trace.tensors.last().map_or(0, |last| last.end);
         journal::line(&Batch { data, note: String::new(), traces: vec![trace] })
@@ -211,7 +212,7 @@ pub fn seeds_of_journals() -> Vec<(String, Vec<u8>)> {
         lines.split(|&byte| byte == b'\n').filter_map(|line| line.get(17..)).collect();
     let first = format!(
         r#"{{"header_space":{},"identity":"made up","schema":{SCHEMA}}}"#,
-        layout::header_space(2)
+        header_layout::header_space(2)
     );
     vec![
         ("lines".to_owned(), [b"r".as_slice(), &lines].concat()),

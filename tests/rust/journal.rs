@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use allocations::peak_of;
 use faulty::FaultyDisk;
+use hallutrace::shard::header_layout;
 use hallutrace::shard::journal::{self, Batch, Opening};
-use hallutrace::shard::layout;
 use hallutrace::shard::writer::{Grouping, ShardPaths, ShardWriter};
 use hallutrace::shard::{Disk, storage::Storage};
 use made_up::{MadeUp, finish, plan};
@@ -80,7 +80,7 @@ fn a_changed_byte_of_the_journal_or_of_the_data_changes_nothing_in_the_end() {
         let (shard, batches) = go_on(&damaged, &partial);
         assert!(shard == right && batches < 2, "byte {at} of the journal, {batches} batches");
     }
-    for at in (8 + layout::header_space(TRACES)..partial.len()).step_by(11) {
+    for at in (8 + header_layout::header_space(TRACES)..partial.len()).step_by(11) {
         let mut damaged = partial.clone();
         damaged[at] ^= 1 << (at % 8);
         assert_eq!(go_on(&journal, &damaged), (right.clone(), 0), "byte {at} of the data");
@@ -108,7 +108,7 @@ fn forged(space: usize, forge: impl FnOnce(&mut Vec<Batch>)) -> Vec<u8> {
 #[test]
 fn a_forged_journal_is_begun_anew() {
     let (right, (_, partial)) = (right(), in_progress());
-    let space = layout::header_space(TRACES);
+    let space = header_layout::header_space(TRACES);
     assert_eq!(go_on(&forged(space, |_| {}), &partial), (right.clone(), 2));
     let forgeries = [
         forged(5, |_| {}),
@@ -116,7 +116,7 @@ fn a_forged_journal_is_begun_anew() {
         forged(space + 64, |_| {}),
         forged(usize::MAX, |_| {}),
         forged(usize::MAX - 7, |_| {}),
-        forged(layout::LONGEST_HEADER * 2, |_| {}),
+        forged(header_layout::LONGEST_HEADER * 2, |_| {}),
         forged(space, |batches| batches[1].data = usize::MAX),
         forged(space, |batches| batches[1].data += 64),
         forged(space, |batches| batches[0].traces.clear()),
@@ -137,7 +137,7 @@ fn a_forged_journal_is_begun_anew() {
 
 #[test]
 fn a_journal_is_believed_as_far_as_its_data_grows() {
-    let space = layout::header_space(TRACES);
+    let space = header_layout::header_space(TRACES);
     let less = forged(space, |batches| batches[1].data = batches[0].data - 64);
     assert_eq!(journal::read(&less).unwrap().1.len(), 1);
     assert_eq!(go_on(&less, &in_progress().1), (right(), 1));
@@ -164,7 +164,7 @@ fn nothing_is_written_through_a_link_out_of_the_run() {
     let (victim, nowhere) = (folder.path().join("victim"), folder.path().join("nowhere"));
     let content = vec![7; 100_000];
     // With this journal, a file of any content that is long enough would be gone on with.
-    let opening = journal::line(&Opening::new("made up", layout::header_space(TRACES)));
+    let opening = journal::line(&Opening::new("made up", header_layout::header_space(TRACES)));
     for (target, is_partial) in [(&victim, true), (&victim, false), (&nowhere, true)] {
         std::fs::write(&victim, &content).unwrap();
         let run = folder.path().join("run");

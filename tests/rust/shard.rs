@@ -13,7 +13,7 @@ use hallutrace::shard::graph::Layer;
 use hallutrace::shard::schema::{Dtype, Tensor};
 use hallutrace::shard::{
     Commit, Finished, Grouping, Outcome, Plan, Setting, Shard, ShardPaths, ShardWriter, Verify,
-    layout,
+    header_layout,
 };
 use hallutrace::sparsify::Combine;
 use made_up::{MadeUp, finish, outcome, plan};
@@ -125,7 +125,7 @@ fn the_header_takes_the_room_that_is_stated() {
     let (path, _) = write(folder.path(), &["a", "b", "c"]);
     let bytes = std::fs::read(path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-    assert_eq!(length, layout::header_space(3) as u64);
+    assert_eq!(length, header_layout::header_space(3) as u64);
     assert_eq!((8 + length) % 64, 0);
 }
 
@@ -139,7 +139,7 @@ fn what_no_header_could_hold_is_refused_before_anything_is_written() {
         error.to_string()
     };
     assert_eq!(
-        refused(plan("a", "00000", layout::MOST_TRACES + 1)),
+        refused(plan("a", "00000", header_layout::MOST_TRACES + 1)),
         "Expected at most 12131 traces in a shard, got 12132 - a header holds no more: use smaller \
          shards"
     );
@@ -175,9 +175,10 @@ fn what_no_header_could_hold_is_refused_before_anything_is_written() {
 
 #[test]
 fn the_most_traces_with_the_longest_entries_fit_into_the_longest_header() {
-    let id = "x".repeat(layout::TRACE_LIMIT - 2400);
+    let id = "x".repeat(header_layout::TRACE_LIMIT - 2400);
     let made_up = MadeUp::new(&id);
-    let (entry, _) = made_up.record(layout::MOST_TRACES, &id).lay_out(made_up::TYPES, 0).unwrap();
+    let (entry, _) =
+        made_up.record(header_layout::MOST_TRACES, &id).lay_out(made_up::TYPES, 0).unwrap();
     let mut description = made_up::description("00000");
     let text = "\u{1}".repeat(2600);
     description.environment.insert("torch".into(), Setting::Text(text));
@@ -188,10 +189,13 @@ fn the_most_traces_with_the_longest_entries_fit_into_the_longest_header() {
             ..outcome(0)
         };
         let commit = Commit { description: description.clone(), outcome };
-        layout::encode(&commit, &vec![entry.clone(); traces]).len()
+        header_layout::encode(&commit, &vec![entry.clone(); traces]).len()
     };
-    let all = bytes(0) + (bytes(100) - bytes(0)).div_ceil(100) * layout::MOST_TRACES;
-    assert!(all <= layout::LONGEST_HEADER && all > layout::LONGEST_HEADER * 9 / 10, "{all}");
+    let all = bytes(0) + (bytes(100) - bytes(0)).div_ceil(100) * header_layout::MOST_TRACES;
+    assert!(
+        all <= header_layout::LONGEST_HEADER && all > header_layout::LONGEST_HEADER * 9 / 10,
+        "{all}"
+    );
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn a_shard_of_another_schema_is_named() {
         other[schema + 9] = version;
         let removed = cut.len();
         other.drain(cut);
-        let end = 8 + layout::header_space(1) - removed;
+        let end = 8 + header_layout::header_space(1) - removed;
         other.splice(end..end, vec![b' '; removed]);
         std::fs::write(&path, other).unwrap();
         let error = Shard::open(&path).err().unwrap().to_string();
@@ -328,7 +332,7 @@ fn a_header_with_the_same_tensors_in_another_form_is_refused() {
     let text = String::from_utf8(bytes[8..].iter().map(|&b| b.min(127)).collect()).unwrap();
     let spaced = text.replacen("\"shape\":[3]", "\"shape\": [3]", 1);
     let mut damaged = bytes.clone();
-    let end = layout::header_space(1);
+    let end = header_layout::header_space(1);
     damaged[8..8 + end].copy_from_slice(&spaced.as_bytes()[..end]);
     assert!(is_noticed(folder.path(), &damaged));
 }
@@ -357,7 +361,7 @@ fn damage_is_looked_for_as_often_as_was_asked() {
         shard.tensor(0, Tensor::Tokens).unwrap();
     }
     let entry = shards[0].traces()[0].tensors.iter().find(|e| e.tensor == Tensor::Tokens).unwrap();
-    let at = 8 + layout::header_space(1) + entry.begin;
+    let at = 8 + header_layout::header_space(1) + entry.begin;
     std::fs::File::options().write(true).open(&path).unwrap().write_at(&[9], at as u64).unwrap();
     let found: Vec<bool> =
         shards.iter().map(|shard| shard.tensor(0, Tensor::Tokens).is_err()).collect();
@@ -376,7 +380,7 @@ fn layers_that_nobody_checked_are_edges_or_errors() {
     let of_edges = |tensor: Tensor| tensor.name().starts_with("edges.");
     for part in entry.tensors.iter().filter(|part| of_edges(part.tensor)) {
         for byte in part.begin..part.end {
-            let at = 8 + layout::header_space(1) + byte;
+            let at = 8 + header_layout::header_space(1) + byte;
             let was = shard.bytes()[at];
             for now in [0, 1, 127, 255] {
                 file.write_at(&[now], at as u64).unwrap();

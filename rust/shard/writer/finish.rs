@@ -7,7 +7,7 @@ use crate::error::ShardError;
 use crate::shard::commit::{Commit, Outcome};
 use crate::shard::damage::Damage;
 use crate::shard::files;
-use crate::shard::layout::{self, LENGTH_BYTES, LONGEST_HEADER};
+use crate::shard::header_layout::{self, LENGTH_BYTES, LONGEST_HEADER};
 use crate::shard::published::{Finished, read_back};
 
 impl ShardWriter {
@@ -28,7 +28,7 @@ impl ShardWriter {
         }
         let commit = Commit { description: self.description.clone(), outcome };
         // The header of a large shard is the largest thing in memory: once is enough.
-        let header = layout::encode(&commit, &self.traces).into_bytes();
+        let header = header_layout::encode(&commit, &self.traces).into_bytes();
         if header.len() > LONGEST_HEADER - ALIGNMENT {
             return Err(ShardError::LongHeader { bytes: header.len() });
         }
@@ -40,7 +40,7 @@ impl ShardWriter {
     fn publish(&mut self, mut header: Vec<u8>, commit: &Commit) -> Result<Finished, ShardError> {
         self.sync_group()?;
         if header.len() > self.header_space {
-            self.move_data(layout::padded_header(header.len()))?;
+            self.move_data(header_layout::padded_header(header.len()))?;
         }
         header.resize(self.header_space, b' ');
         let began = Instant::now();

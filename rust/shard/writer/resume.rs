@@ -8,8 +8,8 @@ use crate::error::ShardError;
 use crate::shard::commit::Commit;
 use crate::shard::files;
 use crate::shard::header;
+use crate::shard::header_layout::{self, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
 use crate::shard::journal::{self, Batch, Opening};
-use crate::shard::layout::{self, LENGTH_BYTES, LONGEST_HEADER, TraceEntry};
 use crate::shard::published::check_data;
 use crate::shard::storage::{Storage, StorageFile};
 
@@ -69,8 +69,8 @@ pub(super) fn read_journal(
 
 /// Whether a shard of just these traces would be read: entries are data too, and may come from anywhere.
 fn is_shard(traces: &[TraceEntry], data_bytes: usize) -> bool {
-    let header = layout::encode(&Commit::blank(traces.len()), traces);
-    let space = layout::padded_header(header.len());
+    let header = header_layout::encode(&Commit::blank(traces.len()), traces);
+    let space = header_layout::padded_header(header.len());
     let mut head = (space as u64).to_le_bytes().to_vec();
     head.extend_from_slice(header.as_bytes());
     drop(header);
@@ -83,7 +83,7 @@ impl JournalContent {
     /// Whether a shard in progress can be what it tells of.
     fn is_likely(&self) -> bool {
         self.header_space <= LONGEST_HEADER
-            && self.header_space == layout::padded_header(self.header_space)
+            && self.header_space == header_layout::padded_header(self.header_space)
             && is_shard(&self.traces, self.data_bytes)
     }
 }

@@ -1,6 +1,7 @@
 //! What may become the edges of a row.
 
-use super::cut::{Cut, ranks, window};
+use super::kth_largest::{ranks, window};
+use super::ties::Cut;
 use crate::edges::EdgeBand;
 use crate::simd::{LANES, Row, Simd, Stored};
 

@@ -6,13 +6,14 @@
 //! keep what exceeds v, and as many of those equal to v as it takes
 //! ```
 //!
-//! 1. Every few halvings, what has been decided is left out, as in [`super::cut::bisect`].
+//! 1. Every few halvings, what has been decided is left out, as in [`super::kth_largest::bisect`].
 //! 2. What is less than [`least`] is never kept: it is not collected, and the halvings begin there.
 //! 3. The rule is defined by sums in descending order, for which rows would have to be sorted. A sum in
 //!    any order differs from that by less than a margin; only where a sum comes that near the goal is
 //!    the row sorted.
 
-use super::cut::{Cut, NARROW, Undecided};
+use super::kth_largest::{NARROW, Undecided};
+use super::ties::Cut;
 use super::{Candidates, LANES, Row, Simd, Stored};
 
 /// The cut that keeps all.

@@ -5,7 +5,7 @@ use super::schema::Dtype;
 /// How a tensor of a trace breaks the rules of the schema.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Misfit {
+pub enum Violation {
     /// A needed tensor that is not there.
     #[error("no such tensor")]
     Missing,

@@ -15,8 +15,9 @@
 //! 3. Keys alone are collected, and their weights looked up: collecting takes twice as long with both.
 
 use super::candidates::Collector;
-use super::cut::{Cut, count, nth_lane, window};
-use super::network::{EIGHT, kth_largest};
+use super::kth_largest::{count, nth_lane, window};
+use super::sorting_network::{EIGHT, kth_largest};
+use super::ties::Cut;
 use super::{Selector, Unsound};
 use crate::edges::EdgeBand;
 use crate::simd::{Kernel, LANES, LARGEST, Row, Simd, Stored};

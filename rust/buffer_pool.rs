@@ -43,9 +43,9 @@ impl Pooled for i32 {
 
 /// A vector that goes back to the pool.
 #[derive(Debug, Default)]
-pub(crate) struct Reused<T: Pooled>(Vec<T>);
+pub(crate) struct PooledVec<T: Pooled>(Vec<T>);
 
-impl<T: Pooled> Reused<T> {
+impl<T: Pooled> PooledVec<T> {
     /// So many zeros.
     pub fn zeros(length: usize) -> Self {
         let Some(mut vector) = pooled(length) else { return Self(vec![T::default(); length]) };
@@ -76,7 +76,7 @@ fn pooled<T: Pooled>(length: usize) -> Option<Vec<T>> {
     Some(pool.swap_remove(smallest))
 }
 
-impl<T: Pooled> Drop for Reused<T> {
+impl<T: Pooled> Drop for PooledVec<T> {
     fn drop(&mut self) {
         let vector = std::mem::take(&mut self.0);
         let is_worth_it = (1..=BYTES).contains(&(vector.capacity() * size_of::<T>()));
@@ -91,7 +91,7 @@ impl<T: Pooled> Drop for Reused<T> {
     }
 }
 
-impl<T: Pooled> Deref for Reused<T> {
+impl<T: Pooled> Deref for PooledVec<T> {
     type Target = Vec<T>;
 
     fn deref(&self) -> &Vec<T> {
@@ -99,7 +99,7 @@ impl<T: Pooled> Deref for Reused<T> {
     }
 }
 
-impl<T: Pooled> DerefMut for Reused<T> {
+impl<T: Pooled> DerefMut for PooledVec<T> {
     fn deref_mut(&mut self) -> &mut Vec<T> {
         &mut self.0
     }

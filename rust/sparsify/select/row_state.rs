@@ -3,8 +3,8 @@
 use super::candidates::Candidates;
 use super::chunks::Chunks;
 use super::collect::Collect;
-use super::cut::{Undecided, bisect, count, cut_at, nth_largest};
-use super::network::EIGHT;
+use super::kth_largest::{Undecided, bisect, count, cut_at, nth_largest};
+use super::sorting_network::EIGHT;
 use super::{LANES, mass};
 use crate::edges::EdgeBand;
 use crate::simd::{Row, Simd, Stored};
@@ -15,14 +15,14 @@ const POOR: usize = 6;
 
 /// What is known of a row so far.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct RowState {
     pub chunks: Chunks,
     /// A weight that the k largest reach, and all that is kept.
     threshold: f32,
     pub found: Candidates,
 }
 
-impl Known {
+impl RowState {
     /// Room for rows of at most so many keys.
     pub fn new(keys: usize) -> Self {
         Self { chunks: Chunks::new(keys), threshold: 0.0, found: Candidates::new(keys) }

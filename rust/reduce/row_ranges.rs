@@ -9,34 +9,35 @@ pub(super) const TILE_ROWS: usize = 4;
 
 /// Consecutive rows of which the same is made.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct RowRange {
     pub rows: Range<usize>,
-    pub parts: Parts,
+    pub outputs: Outputs,
 }
 
 /// What is made of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(super) struct Outputs {
     /// Edges, of each head or of the heads combined.
     pub edges: bool,
     /// Marginals.
     pub marginals: Given,
 }
 
-impl Run {
+impl RowRange {
     /// The runs of some rows.
-    pub fn of(rows: Range<usize>, parts: impl Fn(usize) -> Parts) -> Vec<Self> {
+    pub fn of(rows: Range<usize>, outputs: impl Fn(usize) -> Outputs) -> Vec<Self> {
         let rows: Vec<usize> = rows.collect();
-        let runs = rows.chunk_by(|&one, &other| parts(one) == parts(other));
-        let run = |run: &[usize]| Self { rows: run[0]..run[0] + run.len(), parts: parts(run[0]) };
+        let runs = rows.chunk_by(|&one, &other| outputs(one) == outputs(other));
+        let run =
+            |run: &[usize]| Self { rows: run[0]..run[0] + run.len(), outputs: outputs(run[0]) };
         runs.map(run).collect()
     }
 
     /// The same rows, a tile at a time.
     pub fn tiles(&self) -> impl Iterator<Item = Self> {
-        let (rows, parts) = (self.rows.clone(), self.parts);
+        let (rows, outputs) = (self.rows.clone(), self.outputs);
         let end = rows.end;
-        let tile = move |begin| Self { rows: begin..end.min(begin + TILE_ROWS), parts };
+        let tile = move |begin| Self { rows: begin..end.min(begin + TILE_ROWS), outputs };
         rows.step_by(TILE_ROWS).map(tile)
     }
 }
