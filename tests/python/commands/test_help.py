@@ -29,7 +29,11 @@ def completions(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: str) -> li
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_example_is_a_command_line_that_is_accepted(name: str) -> None:
+def test_each_example_is_a_command_line_that_is_accepted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_detector.py").touch()  # a file of plugins has to be there
     command = GROUP.commands[name]
     title, *examples = [part.strip() for part in command.epilog.split("\n\n")]
     assert title == "Examples:"

@@ -225,10 +225,10 @@ def test_splits_are_those_of_the_evaluation(run: Path, label: str, seed: int) ->
         part = EvaluationData.of(examples, count, seed).splits[number]
         for name in PARTS:
             graphs = TraceGraphs(run, labels=given, split=name, seed=seed, fold=number, folds=count)
-            assert graphs.indices.tolist() == examples.places[getattr(part, name)].tolist()
+            assert graphs.indices.tolist() == examples.indices[getattr(part, name)].tolist()
     default = TraceGraphs(run, labels=given, split="test", seed=seed)
     first = EvaluationData.of(examples, 5, seed).splits[0].test
-    assert default.indices.tolist() == examples.places[first].tolist()
+    assert default.indices.tolist() == examples.indices[first].tolist()
 
 
 @pytest.mark.parametrize(

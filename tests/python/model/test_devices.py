@@ -12,7 +12,7 @@ from hallutrace import ExtractConfig
 from hallutrace.errors import ModelError
 from hallutrace.model import loading
 from hallutrace.model.devices import computes_in_float32, resolve_device
-from hallutrace.model.generate import seeded
+from hallutrace.model.seeding import seeded
 
 
 def fake(patch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
@@ -65,7 +65,7 @@ def test_random_numbers_of_mps_go_on_after_sampling(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda: state[0])
     monkeypatch.setattr(torch.mps, "set_rng_state", lambda given: state.__setitem__(0, given))
     before = torch.get_rng_state()
-    with pytest.raises(ValueError, match="stop"), seeded(7, True, torch.device("mps")):
+    with pytest.raises(ValueError, match="stop"), seeded(7, torch.device("mps")):
         state[0] = "seeded"
         raise ValueError("stop")
     assert state == ["before"]
