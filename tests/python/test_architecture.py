@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -162,3 +163,14 @@ def test_all_that_is_exported_is_there() -> None:
     for name in hallutrace.__all__:
         assert getattr(hallutrace, name).__doc__
     assert set(hallutrace.__all__) <= set(dir(hallutrace))
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    root = Path(__file__).parents[2]
+    for page in ("ARCHITECTURE.md", "CONTRIBUTING.md"):
+        text = (root / page).read_text(encoding="utf-8")
+        for name in re.findall(r"`([\w./]+/[\w./]+)`", text):
+            if "NAME" in name:
+                continue
+            paths = (root / name, root / "python" / "hallutrace" / name)
+            assert any(path.exists() for path in paths), f"{page} names {name}"

@@ -21,7 +21,7 @@ def cells_of(script: str) -> list[tuple[bool, str]]:
 
 
 def test_there_are_notebooks_and_each_begins_with_a_title() -> None:
-    assert len(NOTEBOOKS) >= 3
+    assert len(NOTEBOOKS) >= 4
     for path in NOTEBOOKS:
         is_text, content = cells_of(path.read_text(encoding="utf-8"))[0]
         assert is_text and content.startswith("# # "), path

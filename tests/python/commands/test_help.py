@@ -28,12 +28,24 @@ def completions(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: str) -> li
     return capsys.readouterr().out.split()
 
 
+DETECTOR = """
+from hallutrace.detect import Scorer, register
+
+@register
+class Mine(Scorer):
+    name = "mine"
+
+    def score(self, trace):
+        return 0.0
+"""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_example_is_a_command_line_that_is_accepted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("my_detector.py").touch()  # a file of plugins has to be there
+    Path("my_detector.py").write_text(DETECTOR, encoding="utf-8")  # plugins have to be there
     command = GROUP.commands[name]
     title, *examples = [part.strip() for part in command.epilog.split("\n\n")]
     assert title == "Examples:"
