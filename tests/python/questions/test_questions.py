@@ -235,7 +235,7 @@ def test_csv_bad_rows_name_the_line_they_begin_on() -> None:
     assert [row.error for row in found if isinstance(row, BadRow)] == [
         "Expected 2 cells, as in the header, got 3, in q.csv, line 5 - "
         "put text with delimiters or line breaks into quotes",
-        "Expected text in UTF-8 in column `question`, got a character or byte that is none at "
+        "Expected text in UTF-8 in column `question`, got a character or byte that is not UTF-8 at "
         "position 1, in q.csv, line 6 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, "
         "or fix the row",
         "Expected a list or an object in column `answers`, as the text begins with `[`, got the "
@@ -243,7 +243,7 @@ def test_csv_bad_rows_name_the_line_they_begin_on() -> None:
         "brackets is a list of one text",
         "Expected a question in column `question`, got nothing, in q.csv, line 8 - "
         "write one or remove the row",
-        "Expected text in UTF-8 in column `answers`, got a character or byte that is none at "
+        "Expected text in UTF-8 in column `answers`, got a character or byte that is not UTF-8 at "
         "position 0, in q.csv, line 9 - save the file as UTF-8, as with iconv -f LATIN1 -t UTF-8, "
         "or fix the row",
     ]
@@ -450,7 +450,7 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         ),
         (
             '{"question": "half \\ud800"}',
-            "Expected text in UTF-8 in column `question`, got a character or byte that is none "
+            "Expected text in UTF-8 in column `question`, got a character or byte that is not UTF-8 "
             "at position 5, in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f "
             "LATIN1 -t UTF-8, or fix the row",
         ),

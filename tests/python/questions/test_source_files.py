@@ -179,7 +179,7 @@ def test_other_delimiters_are_named(content: str, name: str, error: str) -> None
 
 def test_a_header_in_latin_1_is_named() -> None:
     assert refusal(b"question,r\xe9ponse\na,x\n").startswith(
-        "Expected text in UTF-8 in column `number 2`, got a character or byte that is none"
+        "Expected text in UTF-8 in column `number 2`, got a character or byte that is not UTF-8"
     )
 
 
