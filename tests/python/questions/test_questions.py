@@ -450,8 +450,8 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         ),
         (
             '{"question": "half \\ud800"}',
-            "Expected text in UTF-8 in column `question`, got a character or byte that is not UTF-8 "
-            "at position 5, in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f "
+            "Expected text in UTF-8 in column `question`, got a character or byte that is not "
+            "UTF-8 at position 5, in q.jsonl, line 2 - save the file as UTF-8, as with iconv -f "
             "LATIN1 -t UTF-8, or fix the row",
         ),
         (
