@@ -1,1 +1,1 @@
-"""A run on disk: its folder, its traces, and what is done with finished runs."""
+"""A run on disk: folder, claims, traces, labels; merging, verification and repair of runs."""

@@ -1,4 +1,4 @@
-"""The files that claims are: whole from their first moment, made once, in a chain."""
+"""Claim files: created atomically by one process, each linked to the one before it by name."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from pathlib import Path
 
 from hallutrace.store.processes import Process, State
 
-UNKNOWN_COUNT = 0  # questions of a claim whose holder does not know how many its shard covers
+UNKNOWN_COUNT = 0  # `Holder.questions` where the holder does not know how many its shard covers
 
-# What a file system without hard links says.
+# Errors of `os.link` on file systems without hard links.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 if os.name == "nt":
     _NO_LINKS.add(errno.EINVAL)  # FAT and exFAT
 
-# Tokens of the claims of this process, by which its threads tell each other apart.
+# Tokens of the claims that threads of this process hold now.
 OWN_TOKENS: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who made a claim, and on what.
+    """The process that holds a claim, and the size of its shard.
 
     Attributes:
-        token: of this claim alone.
+        token: random hexadecimal digits, different for each claim.
         host: name of the machine, see :class:`hallutrace.store.processes.Process`.
-        boot: likewise.
-        pid: likewise.
-        started: likewise.
-        questions: how many questions the shard covers, which others skip; ``UNKNOWN_COUNT`` where
-            its holder repairs the shard.
-        released: its holder gave it up, and lives on.
-        namespace: see :class:`hallutrace.store.processes.Process`.
+        boot: id of the machine's boot, likewise.
+        pid: process id, likewise.
+        started: start time of the process, likewise.
+        questions: number of questions in the shard, which other processes skip; ``UNKNOWN_COUNT``
+            where the holder repairs, merges or copies the shard.
+        released: whether the holder gave up the claim; its process may still run.
+        namespace: pid and time namespace, likewise.
     """
 
     token: str
@@ -51,7 +51,7 @@ class Holder:
 
     @classmethod
     def me(cls, questions: int) -> Holder:
-        """This process."""
+        """A holder with a new token for this process."""
         me = Process.me()
         return cls(
             token=secrets.token_hex(8),
@@ -64,25 +64,29 @@ class Holder:
         )
 
     def state(self) -> State:
-        """Whether it still holds its claim, as far as that can be told from here."""
+        """Whether the holder still works on its shard; ``UNKNOWN`` if that cannot be seen."""
         if self.released:
             return State.GONE
         state = Process(self.host, self.boot, self.namespace, self.pid, self.started).state()
         if state is State.RUNNING and self.pid == os.getpid():
-            # A claim of this process that none of its threads holds was left by an interrupt.
+            # An interrupt left a claim of this process that none of its threads holds.
             return State.RUNNING if self.token in OWN_TOKENS else State.GONE
         return state
 
 
 def links(chain: Path) -> list[Path]:
-    """All links of a chain of claims."""
+    """The claim files of a chain.
+
+    Args:
+        chain: the first file of the chain, which need not exist.
+    """
     return [chain, *chain.parent.glob(f"{chain.name}.*")]
 
 
 def left_behind(folder: Path) -> list[Path]:
-    """Files of claims that never got to their places, and whose processes are gone."""
+    """Temporary claim files of processes that ended before they could rename or delete them."""
     paths = [*folder.glob(".claim-*"), *folder.glob(".released-*")]
-    return [path for path in paths if (one := _parsed(path)) and _process_is_gone(one)]
+    return [path for path in paths if (holder := _parsed(path)) and _process_is_gone(holder)]
 
 
 def _process_is_gone(holder: Holder) -> bool:
@@ -90,22 +94,33 @@ def _process_is_gone(holder: Holder) -> bool:
 
 
 def after(chain: Path, token: str) -> Path:
-    """The link that follows the one with that token."""
+    """Path of the claim that succeeds the claim with this token."""
     return chain.with_name(f"{chain.name}.{token}")
 
 
-def empty(number: int) -> str:
-    """What stands for the token of a claim without content, by the number of its file."""
-    return f"empty-{number}"
+def empty(inode: int) -> str:
+    """Token of a claim file without content, from the inode number of the file."""
+    return f"empty-{inode}"
 
 
 def content(holder: Holder) -> bytes:
-    """What a claim says."""
+    """Content of a claim file, as JSON."""
     return json.dumps(asdict(holder)).encode()
 
 
 def make(path: Path, holder: Holder) -> bool:
-    """Makes a claim, whole at once; False where another has made it."""
+    """Creates a claim file atomically, with its content.
+
+    Args:
+        path: of the claim file.
+        holder: its content.
+
+    Returns:
+        Whether this call created the file; False if it existed.
+
+    Raises:
+        OSError: the file system refused.
+    """
     scratch = path.with_name(f".claim-{holder.token}")
     try:
         for _ in range(3):
@@ -115,12 +130,12 @@ def make(path: Path, holder: Holder) -> bool:
             except FileExistsError:
                 pass
             except FileNotFoundError:
-                continue  # whoever clears up after kills took it for one of theirs
+                continue  # another process deleted it as a leftover of a killed process
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                return _in_place(path, holder)
-            # Network file systems may say either of what was done: the second name tells.
+                return _make_without_links(path, holder)
+            # Network file systems may report failure of a link that they made, so count the links.
             return scratch.stat().st_nlink == 2
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     finally:
@@ -128,8 +143,8 @@ def make(path: Path, holder: Holder) -> bool:
             scratch.unlink(missing_ok=True)
 
 
-def _in_place(path: Path, holder: Holder) -> bool:
-    """The same where the file system has no links; for a moment the claim is empty."""
+def _make_without_links(path: Path, holder: Holder) -> bool:
+    """As :func:`make` without hard links: other processes may see the file while it is empty."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -146,29 +161,30 @@ def _in_place(path: Path, holder: Holder) -> bool:
 def _parsed(path: Path) -> Holder | None:
     try:
         holder = Holder(**json.loads(path.read_bytes()))
-        after(path, holder.token)  # a token that cannot be part of a name is none
+        after(path, holder.token)  # raises ValueError if the token cannot be part of a name
         return holder if type(holder.pid) is int else None
     except (OSError, ValueError, TypeError):
         return None
 
 
 def read(path: Path) -> Holder | None:
-    """Who made a claim; None once it is gone."""
+    """The holder that a claim file names; None if the file does not exist."""
     for _ in range(50):
         holder = _parsed(path)
         if holder is not None:
             return holder
         try:
-            number = path.stat().st_ino
+            inode = path.stat().st_ino
         except FileNotFoundError:
             return None
         time.sleep(0.02)
-    # Its maker is slow, or died between two steps: like one that cannot be seen.
-    return Holder(empty(number), "an unknown machine", "", 0, "", UNKNOWN_COUNT)
+    # The process that created the file is slow, or died before it wrote the content. Whether it
+    # runs is unknown.
+    return Holder(empty(inode), "an unknown machine", "", 0, "", UNKNOWN_COUNT)
 
 
 def silent_for(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of its file system."""
+    """Seconds since a file was modified, by the clock of its file system; 0 if unknown."""
     probe = path.with_name(f".clock-{secrets.token_hex(4)}")
     try:
         probe.touch()

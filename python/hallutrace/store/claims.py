@@ -1,20 +1,24 @@
-"""Who works on which shard, where several processes share a run.
+"""Claims: which process works on which shard, where several processes share a run.
 
-A claim is a file that only one process can make, whole from its first moment: it is written under
-a name of its own and linked to its place. It says who made it, and its holder touches it while it
-works. The claim of a dead process is never removed, because two heirs could each remove the
-other's; instead the heir makes the next link of a chain, named after the dead claim, which again
-only one can make:
+A claim is a file that names the process that created it, its holder. Only one process can create
+it, because it is written under a temporary name and then hard-linked to its final name. The holder
+updates the file's modification time while it works.
 
-    00042.claim                     made by a process that died
-    00042.claim.5f3a…               its heir; the holder is whoever made the last link
+The claim of a dead process is never deleted: of two processes that take over the shard, the second
+could delete the new claim of the first. Instead, the successor creates the next file of a chain,
+whose name contains the token of the dead claim. Again only one process can create it:
 
-How death is told: where the process can be seen (same boot of the same machine, same pid
-namespace) by its number and its start; elsewhere by a claim that was not touched for ``SILENCE``
-seconds, by the clock of the file system alone. Silence proves nothing of a process that was
-suspended, so a holder checks before it writes for good that no heir has come, and one that was
-silent itself for half that time makes the next link first, as an heir would. No locks are used: on
-network file systems they may lie. What they must keep is that a name is linked once.
+    00042.claim                     created by a process that died
+    00042.claim.5f3a…               its successor; the last file of the chain names the holder
+
+A holder counts as dead if its process ended. Where that cannot be seen (on another machine, after
+another boot, in another pid namespace), it counts as dead if the claim was not touched for
+``SILENCE`` seconds by the clock of the file system. Such a process may only have been suspended.
+Therefore a holder checks before each commit that it has no successor, and if it has not touched its
+claim for half that time, it first creates the next file of the chain itself.
+
+No locks are used, because locks of network file systems are unreliable. The file system only has to
+guarantee that one process alone can create a name.
 """
 
 from __future__ import annotations
@@ -61,21 +65,22 @@ __all__ = [
     "wait_for_sign",
 ]
 
-SILENCE = 300.0  # seconds without a touch after which a holder that cannot be seen is dead
+SILENCE = 300.0  # seconds without a touch after which a holder of unknown state counts as dead
 TOUCH = 20.0  # seconds between two touches
 
 
 class Claim:
-    """A claim that this process holds; a context manager that keeps it alive.
+    """A claim that this process holds; a context manager that touches it while it is open.
 
     Args:
-        path: of the link that this process made.
-        chain: the first link.
-        holder: what the link says.
+        path: the claim file that this process created.
+        chain: the first claim file of the shard.
+        holder: content of the claim file.
 
     Attributes:
-        done: whether the shard is committed. Only then may the chain be removed: whoever claims the
-            shard anew finds its commit record. Otherwise the last link stays, released.
+        done: whether the shard is committed. Only then is the chain deleted on exit, because a
+            process that claims the shard again finds its commit record. Otherwise the last claim
+            file stays and is marked as released.
     """
 
     def __init__(self, path: Path, chain: Path, holder: Holder) -> None:
@@ -85,7 +90,7 @@ class Claim:
         self._holder = holder
         self._is_lost = False
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._touch, daemon=True)
 
     def __enter__(self) -> Claim:
@@ -99,7 +104,7 @@ class Claim:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._over.set()
+            self._stopped.set()
             self._thread.join()
             with suppress(OSError):
                 self._end()
@@ -107,23 +112,23 @@ class Claim:
             OWN_TOKENS.discard(self._holder.token)
 
     def check(self) -> None:
-        """Makes sure that the shard is still this process's; to be called before every commit.
+        """Checks that this process still holds the shard; call it before every commit.
 
         Raises:
-            SupersededError: another process took it over.
-            StorageError: the file system refused, so that nobody can tell.
+            SupersededError: another process took over the shard.
+            StorageError: the file system refused, so the holder is unknown.
         """
         fix = "fix the file system, and run the same command again"
         with storage_errors(f"check the claim {self._path}", fix):
             self._keep()
         if self._is_lost:
             name = self._chain.name.removesuffix(".claim")
-            heir = last_holder(self._chain.parent, name)
+            successor = last_holder(self._chain.parent, name)
             found = "its claim removed: the shard was committed by another, or the run started over"
-            if heir is not None:
+            if successor is not None:
                 found = (
-                    f"process {heir[1].pid} on {heir[1].host} at it: this one gave no sign for "
-                    f"{SILENCE:.0f} s (it was suspended, or its disk did not answer)"
+                    f"process {successor[1].pid} on {successor[1].host} at it: this one gave no "
+                    f"sign for {SILENCE:.0f} s (it was suspended, or its disk did not answer)"
                 )
             raise SupersededError(
                 f"Expected to hold the shard {name} until it is committed, got {found} - nothing "
@@ -131,13 +136,13 @@ class Claim:
             )
 
     def _touch(self) -> None:
-        while not self._over.wait(TOUCH):
-            # A folder may be gone for a moment; the writer is the one to tell.
+        while not self._stopped.wait(TOUCH):
+            # The folder may be unavailable for a moment; `check` reports errors that last.
             with suppress(OSError):
                 self._keep()
 
     def _keep(self) -> None:
-        """Touches the claim, unless an heir has come, or may be about to."""
+        """Touches the claim, or renews it if a successor may be about to create the next one."""
         with self._lock:
             if self._is_lost:
                 return
@@ -149,25 +154,25 @@ class Claim:
                 os.utime(self._path)
 
     def _is_last(self) -> bool:
-        """Whether the link is there, and no other follows it."""
+        """Whether the claim file exists and has no successor."""
         try:
-            is_there = json.loads(self._path.read_bytes())["token"] == self._holder.token
-            number = self._path.stat().st_ino
+            is_ours = json.loads(self._path.read_bytes())["token"] == self._holder.token
+            inode = self._path.stat().st_ino
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return False
-        followers = (after(self._chain, self._holder.token), after(self._chain, empty(number)))
-        return is_there and not any(follower.exists() for follower in followers)
+        successors = (after(self._chain, self._holder.token), after(self._chain, empty(inode)))
+        return is_ours and not any(successor.exists() for successor in successors)
 
     def _renew(self) -> None:
-        """Makes the next link, which an heir may want as well: one of the two gets it."""
-        heir = replace(self._holder, token=secrets.token_hex(8))
+        """Creates the next claim of the chain; the claim is lost if another process was first."""
+        renewed = replace(self._holder, token=secrets.token_hex(8))
         path = after(self._chain, self._holder.token)
-        OWN_TOKENS.add(heir.token)
-        if make(path, heir):
+        OWN_TOKENS.add(renewed.token)
+        if make(path, renewed):
             OWN_TOKENS.discard(self._holder.token)
-            self._path, self._holder = path, heir
+            self._path, self._holder = path, renewed
         else:
-            OWN_TOKENS.discard(heir.token)
+            OWN_TOKENS.discard(renewed.token)
             self._is_lost = True
 
     def _end(self) -> None:
@@ -184,51 +189,56 @@ def claim(folder: Path, name: str, questions: int) -> Claim | Holder:
     """Claims a shard.
 
     Args:
-        folder: where claims lie; it has to exist.
+        folder: folder of the claim files; it has to exist.
         name: of the shard.
-        questions: how many questions it covers.
+        questions: number of questions in the shard.
 
     Returns:
-        The claim, or the living holder of another.
+        The claim, or its holder if another process or thread has claimed the shard.
 
     Raises:
         StorageError: the file system refused.
+
+    Example:
+        >>> with claim(folder, "00000", questions=5):
+        ...     claim(folder, "00000", questions=5).questions
+        5
     """
-    me = Holder.me(questions)
-    OWN_TOKENS.add(me.token)
+    own = Holder.me(questions)
+    OWN_TOKENS.add(own.token)
     fix = "make the folder writable, or copy the run to where it is"
     try:
         with storage_errors(f"claim the shard {name} in {folder}", fix):
-            found = _claim(folder / f"{name}.claim", me)
+            found = _claim(folder / f"{name}.claim", own)
     except BaseException:
-        OWN_TOKENS.discard(me.token)
+        OWN_TOKENS.discard(own.token)
         raise
     if isinstance(found, Holder):
-        OWN_TOKENS.discard(me.token)
+        OWN_TOKENS.discard(own.token)
     return found
 
 
-def _claim(chain: Path, me: Holder) -> Claim | Holder:
+def _claim(chain: Path, own: Holder) -> Claim | Holder:
     path = chain
-    while not make(path, me):
+    while not make(path, own):
         holder = read(path)
         if holder is None:
-            path = chain  # the chain was removed meanwhile: its shard is committed
+            path = chain  # another process committed the shard and deleted the chain
         elif _is_dead(path, holder):
             path = after(chain, holder.token)
         else:
             return holder
-    return Claim(path, chain, me)
+    return Claim(path, chain, own)
 
 
 def living(folder: Path, name: str) -> Holder | None:
-    """Who holds a shard now, as far as that can be told; claims nothing."""
+    """The holder of a shard, without claiming it; None if it has none or its holder is dead."""
     found = last_holder(folder, name)
     return None if found is None or _is_dead(*found) else found[1]
 
 
 def last_holder(folder: Path, name: str) -> tuple[Path, Holder] | None:
-    """The last link of a shard's chain and who made it, alive or dead; None without a chain."""
+    """Last claim file of a shard and its holder, dead or not; None if there is no claim."""
     path = chain = folder / f"{name}.claim"
     found = None
     while (holder := read(path)) is not None:
@@ -238,10 +248,14 @@ def last_holder(folder: Path, name: str) -> tuple[Path, Holder] | None:
 
 
 def wait_for_sign(folder: Path, name: str) -> bool:
-    """Waits until it is clear whether a shard's holder lives, at most for ``SILENCE`` seconds.
+    """Waits until it is known whether the holder of a shard is dead.
 
-    A holder that can be seen needs no wait. Any other gives a sign (it touches its claim), or is
-    silent for so long that it counts as dead.
+    Returns at once if the state of the holder's process is known. Otherwise waits until the claim
+    is touched, or until it was not touched for ``SILENCE`` seconds.
+
+    Args:
+        folder: folder of the claim files.
+        name: of the shard.
 
     Returns:
         Whether the shard can be claimed now.
@@ -260,7 +274,7 @@ def wait_for_sign(folder: Path, name: str) -> bool:
             if path.stat().st_mtime_ns != touched:
                 break
     except OSError:
-        return True  # it was taken away: the shard is committed, or given up
+        return True  # the claim was deleted: the shard is committed or released
     return living(folder, name) is None
 
 

@@ -1,4 +1,4 @@
-"""``failures.jsonl``: what gave no trace, and why."""
+"""``failures.jsonl``: questions and samples without a trace, and the errors that caused it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from typing import Any
 from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import canonical
 
-BAD_ROW = "question"  # the stage of a row that is no question, or contradicts another
-# Where another attempt may end otherwise.
+BAD_ROW = "question"  # stage of a row that is not a valid question, or contradicts another
+# Stages in which another attempt may succeed.
 RETRIED_STAGES = ("memory", "generate", "replay", "write")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A row, a question, or one of its samples, that gave no trace.
+    """A row, a question, or one of its samples, for which there is no trace.
 
     Attributes:
-        id: of the question; None where the row has none.
-        sample: which answer; None for all of them.
+        id: of the question; None if the row has no id.
+        sample: number of the answer, from 0; None for all answers of the question.
         index: row in the source, from 0.
         stage: ``question``, ``prompt``, ``response``, ``memory``, ``generate``, ``replay`` or
             ``write``.
-        error: expected, got, where, fix; or type and message of what another library raised.
-        attempts: how often it was tried.
-        time: of the last attempt, UTC.
-        traceback: of what another library raised; kept for the first failure of its kind alone.
+        error: message of a :class:`hallutrace.HallutraceError`, or type and message of an exception
+            of another library.
+        attempts: number of attempts, from 1.
+        time: of the last attempt, UTC, ISO 8601.
+        traceback: of an exception of another library; stored only for the first failure of each
+            :attr:`kind`.
     """
 
     id: str | None
@@ -44,23 +46,29 @@ class Failure:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What makes two lines tell of the same failure; another attempt may fail elsewhere."""
+        """Id, sample and index: lines with equal keys are about the same failure."""
         return self.id, self.sample, self.index
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What failures of one cause share: where, and the type of the error."""
+        """Stage and type of the error, which failures of one cause share."""
         return self.stage, self.error.partition(":")[0]
 
 
 class FailureLog:
-    """The failures of a run, appended line by line.
+    """The failures of a run, one JSON object per line.
 
-    A line that a kill cut short is left out, and of several lines on the same failure the last
-    counts: what is done again after a kill, or met by several workers, is one failure.
+    A line that a killed process left incomplete is ignored. Of several lines with the same key the
+    last counts, because a question may be tried again after a kill, or by another worker.
 
     Args:
-        path: of the file; it is made with the first failure.
+        path: of the file; it is created with the first failure.
+
+    Example:
+        >>> log = FailureLog(folder / "failures.jsonl")
+        >>> log.add(Failure("q1", sample=None, index=0, stage="memory", error="out of memory"))
+        >>> [(failure.id, failure.attempts) for failure in log.read()]
+        [('q1', 1)]
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +76,7 @@ class FailureLog:
         self._known: dict[tuple[Any, ...], Failure] | None = None
 
     def read(self) -> list[Failure]:
-        """All failures, in the order in which they were first met.
+        """All failures, in the order of their first lines.
 
         Raises:
             StorageError: the file cannot be read.
@@ -85,12 +93,12 @@ class FailureLog:
         return list(failures.values())
 
     def add(self, failure: Failure) -> None:
-        """Appends one, unless it is there already."""
+        """Appends a failure, unless the log has one with the same key."""
         if failure.key not in self._all():
             self._append(failure)
 
     def add_again(self, failure: Failure) -> None:
-        """Appends one that was tried before, and counts the attempts."""
+        """Appends a failure of another attempt, with the number of attempts so far."""
         before = self._all().get(failure.key)
         self._append(replace(failure, attempts=before.attempts + 1 if before else 1))
 
@@ -101,7 +109,7 @@ class FailureLog:
 
     def _append(self, failure: Failure) -> None:
         known = self._all()
-        if any(one.traceback and one.kind == failure.kind for one in known.values()):
+        if any(other.traceback and other.kind == failure.kind for other in known.values()):
             failure = replace(failure, traceback="")
         fields = asdict(replace(failure, time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
         if not failure.traceback:
@@ -111,10 +119,10 @@ class FailureLog:
             storage_errors(f"write {self._path}", "fix it; the same command continues the run"),
             self._path.open("a+b") as file,
         ):
-            # A line that a kill cut short ends here, so that it does not swallow the next.
+            # End a line that a killed process left incomplete, so that this one is valid JSON.
             if file.tell() and not _ends_line(file):
                 line = b"\n" + line
-            file.write(line)  # at once, as others may write as well
+            file.write(line)  # in one call, because other processes may append as well
             file.flush()
             os.fsync(file.fileno())
         known[failure.key] = failure

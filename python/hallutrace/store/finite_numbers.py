@@ -1,8 +1,8 @@
-"""Numbers that are none: refused before they are stored, and found where they were.
+"""Checks for NaN and infinity in stored tensors and in arrays computed from them.
 
-A trace has no place for NaN or infinity. What is made of it (means, norms, scores of detectors)
-would be NaN as well, far from the cause. A log-probability of minus infinity is refused too: a
-model that gives its own token the probability 0 has overflowed, and a given answer with such a
+A trace may not contain NaN or infinity: values computed from it (means, norms, detector scores)
+would be NaN as well, far from the cause. A log-probability of minus infinity is an error too: a
+model that assigns probability 0 to its own token has overflowed, and a given answer with such a
 token has no finite score.
 """
 
@@ -24,7 +24,7 @@ NON_FINITE_FIX = (
     "extract it again, or leave it out (`null` as its label, or `hallutrace subset` without it)"
 )
 
-# Tensors of floating-point numbers, by their names in the format.
+# Names of the floating-point tensors of a trace in the file format.
 FLOATS = (
     "logprob",
     "token_entropy",
@@ -50,15 +50,20 @@ FLOATS = (
     "hidden.scale",
 )
 _FLOATING: dict[str, Any] = {"F16": "<f2", "F32": "<f4"}
-_BFLOAT16_EXPONENT = 0x7F80  # all ones in what is NaN or infinite
+_BFLOAT16_EXPONENT = 0x7F80  # exponent bits, all ones in NaN and infinity
 
 
 def count_not_finite(dtype: str, raw: NDArray[np.uint8]) -> int:
-    """How many numbers of a stored tensor are NaN or infinite.
+    """Number of values of a stored tensor that are NaN or infinite.
 
     Args:
-        dtype: as safetensors names it.
-        raw: its bytes.
+        dtype: in the notation of safetensors, such as ``F16``; 0 is returned for integers.
+        raw: bytes of the tensor, uint8 [bytes].
+
+    Example:
+        >>> import numpy as np
+        >>> count_not_finite("F32", np.array([1, np.nan, np.inf], np.float32).view(np.uint8))
+        2
     """
     if dtype == "BF16":
         bits = raw.view("<u2") & _BFLOAT16_EXPONENT
@@ -70,15 +75,15 @@ def count_not_finite(dtype: str, raw: NDArray[np.uint8]) -> int:
 
 
 def require_finite(values: NDArray[Number], what: str, trace: Trace) -> NDArray[Number]:
-    """Gives the values back if all are finite.
+    """Returns the values if all of them are finite.
 
     Args:
-        values: any shape.
-        what: they are, for the message.
-        trace: that they are of.
+        values: floating-point array of any shape.
+        what: name of the values, for the error message.
+        trace: the trace that they belong to, for the error message.
 
     Raises:
-        NonFiniteError: naming the trace.
+        NonFiniteError: a value is NaN or infinite; the message names the trace.
     """
     if np.isfinite(values).all():
         return values

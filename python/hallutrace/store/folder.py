@@ -1,4 +1,4 @@
-"""A run on disk: its folder, and what happens to it."""
+"""The folder of a run: manifest, commit records, paths of shards, leftovers of killed processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ __all__ = ["CommitRecord", "Manifest", "Run", "differences"]
 MANIFEST = "manifest.json"
 FOLDERS = ("shards", "partial", "labels")
 RUN_FILES = (MANIFEST, "failures.jsonl", *FOLDERS)
-OVERWRITING = ".overwrit"  # begins the names of what a run that is started over leaves
-ASIDE = f"{OVERWRITING}ten-"  # and those of folders with what is about to be deleted
+OVERWRITING = ".overwrit"  # prefix of all temporary names of `--overwrite`
+ASIDE = f"{OVERWRITING}ten-"  # prefix of folders whose content is about to be deleted
 
 
 class Run:
     """The folder of a run.
 
     Args:
-        folder: where it is, or will be.
+        folder: path of the folder, which need not exist.
+
+    Example:
+        >>> Run(folder).exists()
+        False
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,15 +40,15 @@ class Run:
         self.failures = FailureLog(folder / "failures.jsonl")
 
     def exists(self) -> bool:
-        """Whether a manifest is there."""
+        """Whether the folder has a manifest."""
         return (self.folder / MANIFEST).is_file()
 
     def check_ours(self) -> None:
-        """Refuses a folder that is something else than a run, begun or not.
+        """Checks that the folder is missing, empty or a run.
 
         Raises:
-            InputError: a file, or a folder with other files.
-            StorageError: the file system does not let anybody look.
+            InputError: the path is a file, or the folder contains other files.
+            StorageError: the folder cannot be read.
         """
         folder = self.folder
         try:
@@ -62,7 +66,7 @@ class Run:
             ) from None
         if any(name.startswith(OVERWRITING) for name in names):
             return
-        # Another process may have begun the run since.
+        # Another process may have written the manifest since.
         if not set(names) <= {*FOLDERS, MANIFEST, *(RUN_FILES if MANIFEST in names else ())}:
             raise InputError(
                 f"Expected an empty folder or a run, got {folder} with other files - change --out"
@@ -72,8 +76,8 @@ class Run:
         """Reads the manifest.
 
         Raises:
-            NotARunError: there is none.
-            DamagedError: it is not one.
+            NotARunError: the folder has no manifest.
+            DamagedError: the manifest is invalid.
         """
         path = self.folder / MANIFEST
         if not self.exists():
@@ -85,10 +89,10 @@ class Run:
         return Manifest.read(path)
 
     def begin(self, manifest: Manifest) -> bool:
-        """Makes the folders, and the manifest where there is none.
+        """Creates the folders, and the manifest if it is missing.
 
         Returns:
-            Whether the manifest is ours; False if another process was first.
+            Whether this call created the manifest; False if the folder had one.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -98,7 +102,7 @@ class Run:
         self.make_folders()
         if self.exists():
             return False
-        # Each process writes a file of its own, and one of them gets the name.
+        # Each process writes a temporary file; only one of them gets the final name.
         scratch = self.partial / f"manifest-{secrets.token_hex(4)}.json"
         try:
             write_new(scratch, self.folder / MANIFEST, manifest.to_json())
@@ -112,7 +116,7 @@ class Run:
         return True
 
     def make_folders(self) -> None:
-        """Makes what folders are missing.
+        """Creates the missing folders of the run.
 
         Raises:
             StorageError: the file system refused.
@@ -128,10 +132,13 @@ class Run:
             ) from None
 
     def check_current(self, fingerprint: str) -> None:
-        """Refuses to write into a folder that was given to another run.
+        """Checks that no other process has overwritten the run.
+
+        Args:
+            fingerprint: of the manifest when this process began.
 
         Raises:
-            InputError: the manifest is gone, or another's.
+            InputError: the manifest is missing, or has another fingerprint.
         """
         if not self.exists() or self.manifest().fingerprint != fingerprint:
             raise InputError(
@@ -141,21 +148,32 @@ class Run:
             )
 
     def commit(self, record: CommitRecord) -> None:
-        """Writes a commit record, durably and never over another."""
+        """Writes a commit record durably; it never replaces an existing one.
+
+        Raises:
+            StorageError: the record exists, or the file system refused.
+        """
         from hallutrace._core import write_new
 
         name = f"{record.name}.json"
         write_new(self.partial / name, self.shards / name, record.to_json())
 
     def take_published(self, name: str, fingerprint: str) -> CommitRecord | None:
-        """The record of a finished shard, made of the shard; None where there is no such shard.
+        """The commit record of a finished shard, derived from the shard file.
 
-        For a shard that a kill left without its record. Every byte of it is checked, and its name
-        is made durable, so that the record may be committed.
+        For a shard whose process was killed before it wrote the record. All checksums are verified
+        and the file name is made durable, so that the caller may commit the record.
+
+        Args:
+            name: of the shard.
+            fingerprint: of the run.
+
+        Returns:
+            The record, not yet committed; None if there is no such shard file.
 
         Raises:
-            DamagedError: it is damaged.
-            UnrecordedError: it is of another run, or another shard.
+            DamagedError: the shard is damaged.
+            UnrecordedError: the file is a shard of another run, or another shard of this one.
         """
         from hallutrace._core import take_published
 
@@ -172,15 +190,23 @@ class Run:
         return record
 
     def records(self) -> list[CommitRecord]:
-        """All commit records, in the order of their names."""
+        """All commit records, sorted by name.
+
+        Raises:
+            DamagedError: a record is invalid.
+        """
         paths = sorted(self.shards.glob("*.json")) if self.shards.is_dir() else []
         return [CommitRecord.read(path) for path in paths]
 
     def check_ours_alone(self, records: Iterable[CommitRecord], fingerprint: str) -> None:
-        """Refuses shards of another run in this folder.
+        """Checks that the records belong to this run.
+
+        Args:
+            records: commit records.
+            fingerprint: of the run.
 
         Raises:
-            DamagedError: naming the first.
+            DamagedError: a record has another fingerprint; the message names the first one.
         """
         for record in records:
             if record.fingerprint != fingerprint:
@@ -190,26 +216,34 @@ class Run:
                 )
 
     def record(self, name: str) -> CommitRecord | None:
-        """The commit record of one shard, if it is there by now."""
+        """The commit record of one shard; None if the shard is not committed.
+
+        Raises:
+            DamagedError: the record is invalid.
+        """
         path = self.shards / f"{name}.json"
         return CommitRecord.read(path) if path.exists() else None
 
     def tidy(self, committed: Iterable[str]) -> None:
-        """Removes what a kill may leave in ``partial`` of what is committed.
+        """Deletes leftovers of committed shards in ``partial``.
 
-        It may come between the two names of a file, before the end of a journal, or before a claim
-        is given up. A process that is still at it does not mind: what it wrote is in place. Where
-        nothing can be removed, as in a folder that is read-only, it stays.
+        A process may be killed after it committed a shard and before it deleted the temporary name
+        of the record, the journal or the claim. Deletion is safe while that process still runs,
+        because it no longer needs these files. Files that cannot be deleted, as on a read-only file
+        system, stay.
+
+        Args:
+            committed: names of committed shards.
         """
-        left = [*self.partial.glob("manifest-*.json"), *self.partial.glob(".clock-*")]
-        left += left_behind(self.partial)
+        leftovers = [*self.partial.glob("manifest-*.json"), *self.partial.glob(".clock-*")]
+        leftovers += left_behind(self.partial)
         for name in committed:
-            left += [self.partial / f"{name}.json", self.partial / f"{name}.journal"]
-            left += links(self.partial / f"{name}.claim")
-        for path in left:
+            leftovers += [self.partial / f"{name}.json", self.partial / f"{name}.journal"]
+            leftovers += links(self.partial / f"{name}.claim")
+        for path in leftovers:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
     def shard_path(self, name: str) -> Path:
-        """Where a committed shard lies."""
+        """Path of the file of a committed shard."""
         return self.shards / f"{name}.safetensors"

@@ -1,4 +1,4 @@
-"""What is in a run: figures of the whole, of each shard, and between shards."""
+"""Statistics of a run, of each of its shards, and of the differences between shards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,26 @@ from hallutrace.store.reader import ShardTraces, TraceStore
 from hallutrace.store.trace import Trace
 from hallutrace.text_measures import contains
 
-ATTENTION_SAMPLE = 2000  # traces whose edges are read, unless all are asked for
+ATTENTION_SAMPLE = 2000  # upper bound of traces whose edges are read, unless `read_all`
 
 
 @dataclass(slots=True)
 class Figures:
-    """Sums over traces; memory does not grow with their number, but for the lengths that occur."""
+    """Sums over traces. Memory grows with the number of distinct lengths, not of traces.
+
+    Attributes:
+        traces: number of traces.
+        judged: traces whose question has references.
+        right: those of them whose answer contains a reference.
+        logprob: sum of the log-probabilities of all answer tokens, nats.
+        answer_tokens: number of answer tokens.
+        prompts: number of traces by length of the prompt, tokens.
+        answers: number of traces by length of the answer, tokens.
+        reasons: number of traces by finish reason.
+        sampled: traces whose attention was read.
+        retained: sum over these of the mean retained mass of the answer rows, float64 [layers].
+        entropy: sum over these of the mean entropy of the rows, nats, float64 [layers].
+    """
 
     traces: int = 0
     judged: int = 0
@@ -35,7 +49,7 @@ class Figures:
     entropy: NDArray[np.float64] | None = None
 
     def add(self, trace: Trace, attention: bool) -> None:
-        """Counts one trace; reads its edges and entropies if ``attention``."""
+        """Adds one trace, with its attention if ``attention``."""
         self.traces += 1
         references = trace.references
         if references:
@@ -48,31 +62,31 @@ class Figures:
         self.answers[len(logprob)] += 1
         self.reasons[trace.finish_reason] += 1
         if attention:
-            retained = [np.nanmean(_answer_rows(trace, layer)) for layer in trace.layers]
+            retained = [np.nanmean(_known_retained(trace, layer)) for layer in trace.layers]
             entropy = trace.marginals.entropy.mean(axis=(1, 2), dtype=np.float64)
             self.sampled += 1
-            self.retained = _plus(self.retained, np.asarray(retained))
-            self.entropy = _plus(self.entropy, entropy)
+            self.retained = _add(self.retained, np.asarray(retained))
+            self.entropy = _add(self.entropy, entropy)
 
     def merge(self, other: Figures) -> None:
-        """Adds the figures of other traces."""
+        """Adds the sums over other traces."""
         for name in ("traces", "judged", "right", "logprob", "answer_tokens", "sampled"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.prompts += other.prompts
         self.answers += other.answers
         self.reasons += other.reasons
         if other.retained is not None and other.entropy is not None:
-            self.retained = _plus(self.retained, other.retained)
-            self.entropy = _plus(self.entropy, other.entropy)
+            self.retained = _add(self.retained, other.retained)
+            self.entropy = _add(self.entropy, other.entropy)
 
     def to_json(self) -> dict[str, Any]:
-        """The figures by name."""
+        """Means and counts by name, as JSON values."""
         found: dict[str, Any] = {
             "traces": self.traces,
             "right_share": self.right / self.judged if self.judged else None,
             "mean_logprob": self.logprob / self.answer_tokens if self.answer_tokens else None,
-            "prompt_tokens": _spread(self.prompts),
-            "answer_tokens": _spread(self.answers),
+            "prompt_tokens": _length_statistics(self.prompts),
+            "answer_tokens": _length_statistics(self.answers),
             "finish_reasons": dict(self.reasons),
             "attention_traces": self.sampled,
         }
@@ -85,27 +99,33 @@ class Figures:
 def inspect_run(
     store: TraceStore, shard: int | None = None, read_all: bool = False
 ) -> dict[str, Any]:
-    """Figures of a run.
+    """Computes statistics of a run.
 
     Args:
         store: the run.
-        shard: only this one; None for all.
-        read_all: read the attention of every trace instead of a spread-out sample.
+        shard: index of the only shard to read, from 0; None for all.
+        read_all: read the attention of every trace instead of at most about ``ATTENTION_SAMPLE``
+            evenly spaced ones.
 
     Returns:
-        ``run`` (figures of all traces read, and what the manifest says), ``shards`` (a list) and
-        ``between_shards`` (least, greatest and standard deviation of the shards' means), as JSON.
+        JSON values: ``run`` (statistics of all traces read, and :meth:`TraceStore.info`),
+        ``shards`` (a list) and ``between_shards`` (minimum, maximum and standard deviation of the
+        means of the shards).
 
     Raises:
         InputError: no such shard.
-        DamagedError: a shard that cannot be trusted.
+        DamagedError: a shard is missing or damaged.
+
+    Example:
+        >>> inspect_run(hallutrace.open(run))["run"]["traces"]
+        8
     """
-    every = 1 if read_all else max(1, math.ceil(len(store) / ATTENTION_SAMPLE))
+    step = 1 if read_all else max(1, math.ceil(len(store) / ATTENTION_SAMPLE))
     chosen = store.shards() if shard is None else [store.shard(shard)]
     total = Figures()
     shards = []
     for traces in chosen:
-        figures = _figures(traces, every)
+        figures = _figures(traces, step)
         total.merge(figures)
         record = traces.record
         shards.append(
@@ -122,15 +142,15 @@ def inspect_run(
     return {"run": run, "shards": shards, "between_shards": _between(shards)}
 
 
-def _figures(traces: ShardTraces, every: int) -> Figures:
+def _figures(traces: ShardTraces, step: int) -> Figures:
     figures = Figures()
-    for at, trace in enumerate(traces):
-        figures.add(trace, attention=at % every == 0)
+    for index, trace in enumerate(traces):
+        figures.add(trace, attention=index % step == 0)
     return figures
 
 
 def _between(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """How much shards differ from each other."""
+    """Minimum, maximum and standard deviation over the shards of their means."""
     found = {}
     means = {
         "right_share": [shard["right_share"] for shard in shards],
@@ -153,27 +173,42 @@ def _between(shards: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def strongest_edges(trace: Trace, layer: int, count: int) -> list[tuple[int, int, float]]:
-    """The heaviest edges of the answer rows of a layer: key, query, weight.
+    """The edges with the largest weights in the answer rows of a layer.
 
-    Edges from a token to itself and to the first token, which draw most of the mass anywhere, are
-    left out.
+    Edges to the token itself and to the first token are left out, because they have most of the
+    mass in any trace.
+
+    Args:
+        trace: of a run.
+        layer: number in the model, from 0.
+        count: number of edges.
+
+    Returns:
+        Key, query and weight of each edge, the largest weight first.
+
+    Raises:
+        InputError: the attention of this layer was not captured.
+
+    Example:
+        >>> len(strongest_edges(hallutrace.open(run)[0], layer=0, count=3))
+        3
     """
     edges = trace.layer(layer)
     queries = edges.queries
     wanted = (queries >= trace.prompt_length - 1) & (edges.keys != queries) & (edges.keys != 0)
-    places = np.flatnonzero(wanted)
-    heaviest = places[np.argsort(-edges.weights[places], kind="stable")[:count]]
-    return [(int(edges.keys[at]), int(queries[at]), float(edges.weights[at])) for at in heaviest]
+    indices = np.flatnonzero(wanted)
+    strongest = indices[np.argsort(-edges.weights[indices], kind="stable")[:count]]
+    return [(int(edges.keys[i]), int(queries[i]), float(edges.weights[i])) for i in strongest]
 
 
-def _answer_rows(trace: Trace, layer: int) -> NDArray[np.float32]:
-    """Share of mass retained in the rows where it is known; NaN alone where it is nowhere."""
+def _known_retained(trace: Trace, layer: int) -> NDArray[np.float32]:
+    """Retained share of mass of the rows where it is known; [NaN] if it is known for no row."""
     retained = trace.layer(layer).retained
     known = retained[~np.isnan(retained)]
     return known if known.size else np.full(1, np.nan, np.float32)
 
 
-def _plus(sums: NDArray[np.float64] | None, more: NDArray[np.float64]) -> NDArray[np.float64]:
+def _add(sums: NDArray[np.float64] | None, more: NDArray[np.float64]) -> NDArray[np.float64]:
     return more.copy() if sums is None else sums + more
 
 
@@ -186,16 +221,16 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _spread(lengths: Counter[int]) -> dict[str, float] | None:
-    """Least, median, mean and greatest of the lengths that occurred."""
+def _length_statistics(lengths: Counter[int]) -> dict[str, float] | None:
+    """Minimum, lower median, mean and maximum of the lengths; None without lengths."""
     count = sum(lengths.values())
     if not count:
         return None
-    passed, median = 0, 0
+    cumulative, median = 0, 0
     for length in sorted(lengths):
-        passed += lengths[length]
-        if 2 * passed >= count:
+        cumulative += lengths[length]
+        if 2 * cumulative >= count:
             median = length
             break
-    mean = sum(length * times for length, times in lengths.items()) / count
+    mean = sum(length * traces for length, traces in lengths.items()) / count
     return {"least": min(lengths), "median": median, "mean": mean, "greatest": max(lengths)}

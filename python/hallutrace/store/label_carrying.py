@@ -1,4 +1,4 @@
-"""Labels that go along when runs are made of runs."""
+"""Copies labels into a run that was made by merge or subset."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from hallutrace.store.label_files import (
 from hallutrace.store.reader import TraceStore
 
 Table = tuple[dict[Key, TraceLabel], dict[str, Any] | None]
-"""Rows, and how they came about."""
+"""Rows of a label file, and the parameters with which the labels were made."""
 
 Write = Callable[[TraceStore], None]
-"""Writes the labels into the new run, once it is there."""
+"""Writes the labels into the new run; called after the run was written."""
 
 
 def carry_part(whole: TraceStore, chosen: Sequence[int]) -> Write:
-    """Reads all labels of a run, for a part of it.
+    """Reads all labels of a run, for a subset of it.
 
     Args:
         whole: the run.
-        chosen: places of the traces that are taken.
+        chosen: indices in the run of the traces of the subset, from 0.
+
+    Returns:
+        A function that writes these labels into the subset.
 
     Raises:
-        DamagedError: labels that cannot be trusted.
+        DamagedError: a label file is invalid.
     """
     keys = whole.keys()
-    wanted = [keys[at] for at in chosen]
+    wanted = [keys[index] for index in chosen]
     tables: dict[str, Table] = {}
     for name in names(whole.folder):
         rows = read_rows(whole.folder, name)
@@ -45,10 +48,16 @@ def carry_part(whole: TraceStore, chosen: Sequence[int]) -> Write:
 
 
 def carry_merged(stores: Sequence[TraceStore]) -> Write:
-    """Reads the labels that all of several runs have, made in the same way, for their merge.
+    """Reads the labels that all runs have with equal parameters, for their merge.
+
+    Args:
+        stores: the runs that are merged.
+
+    Returns:
+        A function that writes these labels into the merged run.
 
     Raises:
-        DamagedError: labels that cannot be trusted.
+        DamagedError: a label file is invalid.
     """
     shared = set.intersection(*(set(names(store.folder)) for store in stores))
     tables: dict[str, Table] = {}
@@ -65,10 +74,8 @@ def carry_merged(stores: Sequence[TraceStore]) -> Write:
     return lambda merged: _write(merged, tables)
 
 
-def _write(
-    run: TraceStore, tables: dict[str, tuple[dict[Key, TraceLabel], dict[str, Any] | None]]
-) -> None:
-    """Writes labels that are not there yet, or only of a part; others may have been made since."""
+def _write(run: TraceStore, tables: dict[str, Table]) -> None:
+    """Writes labels that are missing or incomplete; labels that were made since are kept."""
     for name, (rows, parameters) in tables.items():
         if not path_of(run.folder, name).is_file() or _is_part(run, name, rows, parameters):
             write_labels(run.folder, name, rows, parameters)
@@ -77,7 +84,7 @@ def _write(
 def _is_part(
     run: TraceStore, name: str, rows: dict[Key, TraceLabel], parameters: dict[str, Any] | None
 ) -> bool:
-    """Whether the labels that are there are these, of fewer traces."""
-    before = read_rows(run.folder, name)
-    is_same = all(rows.get(key) == row for key, row in before.items())
-    return is_same and read_parameters(run.folder, name) == parameters
+    """Whether the existing labels are equal to these, for a part of the traces."""
+    existing = read_rows(run.folder, name)
+    is_equal = all(rows.get(key) == row for key, row in existing.items())
+    return is_equal and read_parameters(run.folder, name) == parameters

@@ -1,4 +1,4 @@
-"""The files in a run's folder ``labels``: a label for each trace, and how the labels were made."""
+"""Label files in the folder ``labels`` of a run: one row per trace, and the parameters."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SCHEMA = 1
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
 
 Key = tuple[str, int]
-"""Question id and sample."""
+"""Question id, and number of the sample from 0."""
 
 
 class TraceLabel(NamedTuple):
     """The label of one trace by one protocol.
 
     Attributes:
-        label: 1 hallucinated, 0 right, None neither.
-        score: higher means more likely right; None without a score.
+        label: 1 hallucinated, 0 right, None undecided.
+        score: higher means more likely right; None if the protocol gave no score.
     """
 
     label: int | None
@@ -37,10 +37,19 @@ class TraceLabel(NamedTuple):
 
 
 def path_of(folder: Path, name: str, suffix: str = ".jsonl") -> Path:
-    """The file of the labels of a protocol.
+    """Path of a label file.
+
+    Args:
+        folder: of the run.
+        name: of the protocol.
+        suffix: ``.jsonl`` for the labels, ``.json`` for their parameters.
 
     Raises:
-        InputError: a name that is not allowed, or a link that leads out of the run.
+        InputError: the name is invalid, or the file is a link to a file outside of the run.
+
+    Example:
+        >>> path_of(run, "contains").name
+        'contains.jsonl'
     """
     if not _NAME.fullmatch(name):
         raise InputError(
@@ -57,7 +66,7 @@ def path_of(folder: Path, name: str, suffix: str = ".jsonl") -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    """The protocols that a run has labels of; files with other names are ignored."""
+    """Sorted names of the protocols with labels in a run; files with invalid names are ignored."""
     stems = (path.stem for path in (folder / "labels").glob("*.jsonl"))
     return sorted(stem for stem in stems if _NAME.fullmatch(stem))
 
@@ -70,25 +79,30 @@ def read(folder: str | os.PathLike[str], name: str) -> dict[Key, int | None]:
         name: of the protocol.
 
     Returns:
-        By question id and sample: 1 hallucinated, 0 right, None neither; in the file's order.
+        Label by question id and sample, in the order of the file: 1 hallucinated, 0 right, None
+        undecided.
 
     Raises:
         InputError: the run has no labels of that name.
-        DamagedError: a damaged row; file and line are named.
+        DamagedError: a row is invalid; the message names file and line.
+
+    Example:
+        >>> len(read(run, "contains"))
+        8
     """
     return {key: row.label for key, row in read_rows(Path(folder), name).items()}
 
 
 def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
-    """The rows of one protocol, as :func:`read`."""
+    """As :func:`read`, with labels and scores."""
     path = path_of(folder, name)
     if not path.is_file():
-        there = ", ".join(names(folder)) or "none"
-        how = (how_to_make(name) or "--from FILE --name").split()
-        how += [] if how_to_make(name) else [name]
+        existing = ", ".join(names(folder)) or "none"
+        options = (how_to_make(name) or "--from FILE --name").split()
+        options += [] if how_to_make(name) else [name]
         raise InputError(
-            f"Expected the labels `{name}` in {folder}, got {there} - make them with "
-            f"`{command('hallutrace', 'label', folder, *how)}`"
+            f"Expected the labels `{name}` in {folder}, got {existing} - make them with "
+            f"`{command('hallutrace', 'label', folder, *options)}`"
         )
     rows: dict[Key, TraceLabel] = {}
     with _reading(path), path.open("rb") as lines:
@@ -118,10 +132,10 @@ def _got(error: Exception) -> str:
 
 
 def _parsed(line: bytes) -> tuple[Key, TraceLabel]:
-    """A line as key and row.
+    """Key and row of a line.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the line is invalid; the message says why.
     """
     found = json.loads(line)
     if not isinstance(found, dict):
@@ -140,10 +154,10 @@ def _parsed(line: bytes) -> tuple[Key, TraceLabel]:
 
 
 def finite(value: Any) -> float:
-    """A number from a file.
+    """Converts a score that was read from a file.
 
     Raises:
-        ValueError: not a number, or one that is not finite.
+        ValueError: the value is not a number, or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("`score` that is not a number")
@@ -157,11 +171,15 @@ def finite(value: Any) -> float:
 
 
 def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
-    """How the labels of a protocol were made; None where that is not known.
+    """Parameters with which the labels of a protocol were made; None if they are not known.
+
+    Args:
+        folder: of the run.
+        name: of the protocol.
 
     Raises:
-        DamagedError: a damaged file, or one of another schema.
-        StorageError: a file that cannot be read.
+        DamagedError: the file is invalid, or of another schema.
+        StorageError: the file cannot be read.
     """
     path = path_of(folder, name, ".json")
     if not path.is_file():
@@ -182,7 +200,16 @@ def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def counts_of(rows: Iterable[TraceLabel]) -> dict[str, int]:
-    """How many rows there are of each kind."""
+    """Number of rows by kind.
+
+    Returns:
+        ``traces`` (all rows), ``hallucinated``, ``right``, ``dropped`` (a score without a label)
+        and ``unjudged`` (neither).
+
+    Example:
+        >>> counts_of([TraceLabel(1, 0.2), TraceLabel(None, 0.5)])
+        {'traces': 2, 'hallucinated': 1, 'right': 0, 'dropped': 1, 'unjudged': 0}
+    """
     counts = {"traces": 0, "hallucinated": 0, "right": 0, "dropped": 0, "unjudged": 0}
     for row in rows:
         counts["traces"] += 1
@@ -200,20 +227,20 @@ def write_labels(
     parameters: dict[str, Any] | None,
     origin: dict[str, Any] | None = None,
 ) -> bool:
-    """Writes the labels of a protocol, each file whole or not at all.
+    """Writes the labels of a protocol and their parameters, each file atomically.
 
-    A kill between the two files leaves labels of unknown origin, never of a wrong one.
+    If the process is killed between the two files, the labels have no parameters, never wrong ones.
 
     Args:
         folder: of the run.
         name: of the protocol.
-        rows: in the order of the file.
-        parameters: how they were made; labels of runs with equal parameters can be merged. None
-            where that is not known: only the rows are written.
-        origin: further facts about where they come from.
+        rows: labels by key, in the order in which they are written.
+        parameters: with which the labels were made; labels of runs with equal parameters can be
+            merged. None if they are not known: only the rows are written.
+        origin: further facts about the origin of the labels, stored but not compared.
 
     Returns:
-        Whether anything has changed.
+        Whether a file has changed.
 
     Raises:
         StorageError: the file system refused.
@@ -222,33 +249,33 @@ def write_labels(
         json.dumps({"id": id_, "sample": sample, "label": row.label, "score": row.score}) + "\n"
         for (id_, sample), row in rows.items()
     ).encode()
-    facts = None if parameters is None else _about(rows, parameters, origin)
-    path, about = path_of(folder, name), path_of(folder, name, ".json")
+    facts = None if parameters is None else _facts(rows, parameters, origin)
+    path, facts_path = path_of(folder, name), path_of(folder, name, ".json")
     with storage_errors(
         f"write the labels {path}",
         "what was there before is whole; make the folder writable, or copy the run to where it is",
     ):
-        if _content(path) == lines and _content(about) == facts:
+        if _content(path) == lines and _content(facts_path) == facts:
             return False
         if _content(path) != lines:
-            if about.is_file():
-                about.unlink()
+            if facts_path.is_file():
+                facts_path.unlink()
                 atomic_files.sync_folder(path.parent)
             atomic_files.write(path, lines)
         if facts is None:
-            about.unlink(missing_ok=True)
+            facts_path.unlink(missing_ok=True)
         else:
-            atomic_files.write(about, facts)
+            atomic_files.write(facts_path, facts)
     return True
 
 
-def _about(
+def _facts(
     rows: Mapping[Key, TraceLabel], parameters: dict[str, Any], origin: dict[str, Any] | None
 ) -> bytes:
-    about = {"schema": SCHEMA, "parameters": parameters, "counts": counts_of(rows.values())}
+    facts = {"schema": SCHEMA, "parameters": parameters, "counts": counts_of(rows.values())}
     if origin is not None:
-        about["origin"] = origin
-    return json.dumps(about, indent=1, sort_keys=True).encode() + b"\n"
+        facts["origin"] = origin
+    return json.dumps(facts, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,4 +1,4 @@
-"""New runs out of old ones, by linking or copying bytes, never by decoding."""
+"""Merges and subsets of runs; shards are linked and traces copied without decoding."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from hallutrace.text_measures import contains
 def merge(
     runs: Sequence[str | Path], out: str | Path, *, force_differing: Iterable[str] = ()
 ) -> TraceStore:
-    r"""One run out of several that differ in nothing but their questions.
+    r"""Merges runs that differ only in their questions into a new run.
 
-    Shards are linked where the file system can, and copied elsewhere; the runs stay as they are.
-    Labels that all of them have, made in the same way, go along; the others do not.
+    Shards are hard-linked, or copied if the file system has no links. The runs are not changed.
+    Labels that all runs have with equal parameters are copied; other labels are not.
 
     Args:
-        runs: folders, in the order their traces are to have.
-        out: folder of the new run; it must not exist, or be a merge of the same runs, which is gone
-            on with where it holds nothing else than what a new one would begin with.
-        force_differing: fields of the identity that may differ, such as ``batch_size``.
+        runs: folders of the runs, in the order of their traces in the new run.
+        out: folder of the new run. It must not exist, or contain an unfinished merge of the same
+            runs, which is continued.
+        force_differing: names of fields of the identity that may differ, such as ``batch_size``.
 
     Returns:
         The merged run.
 
     Raises:
-        InputError: fewer than two runs, or a question and sample that two of them hold; or a merge
-            in ``out`` that a source has outgrown, other than at its end.
-        IdentityError: runs that differ in another field; it is named.
-        DamagedError: a shard whose size is not what its commit record says.
+        InputError: fewer than two runs; two runs with the same question and sample; or ``out`` has
+            shards that differ from those of a new merge, because a run has changed since.
+        IdentityError: the runs differ in another field, which the message names.
+        DamagedError: the size of a shard differs from its commit record.
         StorageError: the file system refused.
 
     Example:
@@ -76,7 +76,7 @@ def merge(
     planned = list(_merged_records(stores, manifest.fingerprint))
     run = _begin(Path(out), manifest)
     check_planned(run, [record for _, record in planned], "merge")
-    with _told(run):
+    with _as_storage_error(run):
         for traces, record in planned:
             if run.record(record.name) is not None:
                 continue
@@ -91,21 +91,19 @@ def merge(
 def _merged_records(
     stores: Sequence[TraceStore], fingerprint: str
 ) -> Iterator[tuple[Callable[[], ShardTraces], CommitRecord]]:
-    """What a merge consists of: a shard of a run, and the record that it is to have."""
+    """For each shard of a merge: a function that opens its source, and its new commit record."""
     number = offset = 0
     for store in stores:
-        for at, record in enumerate(store.records):
+        for index, record in enumerate(store.records):
             new = replace(
                 record,
                 name=f"{number:05d}",
                 fingerprint=fingerprint,
-                indices=[index + offset for index in record.indices],
+                indices=[row + offset for row in record.indices],
             )
-            yield partial(store.shard, at), new
+            yield partial(store.shard, index), new
             number += 1
-        offset += 1 + max(
-            (index for record in store.records for index in record.indices), default=-1
-        )
+        offset += 1 + max((row for record in store.records for row in record.indices), default=-1)
 
 
 def subset(
@@ -119,28 +117,27 @@ def subset(
     sample: int | None = None,
     seed: int = 0,
 ) -> TraceStore:
-    """A part of a run as a run of its own; conditions that are given together must all hold.
-
-    The labels of its traces go along.
+    """Copies the traces of a run that meet all given conditions into a new run, with their labels.
 
     Args:
-        run: folder of the whole.
-        out: folder of the part; it must not exist, or be unfinished.
-        ids: question ids, with all their samples.
-        indices: places in the whole run, from 0.
-        label: ``NAME=0`` (right) or ``NAME=1`` (hallucinated) by the labels of that name; or
-            ``right`` or ``wrong``, whether the answer contains a reference, which needs no labels.
-            Traces that were dropped, and those of questions without references, are neither.
-        where: called with each trace that is left.
-        sample: so many traces at random of those that are left.
-        seed: of the sample.
+        run: folder of the run.
+        out: folder of the subset. It must not exist, or contain an unfinished subset with the same
+            traces, which is continued.
+        ids: question ids; all samples of these questions are taken.
+        indices: indices of traces in the run, from 0.
+        label: ``NAME=0`` (right) or ``NAME=1`` (hallucinated) by the labels NAME; or ``right`` or
+            ``wrong``, whether the answer contains a reference, which needs no labels. Traces
+            without a label, or without references, meet neither.
+        where: predicate that is called with each trace that meets the other conditions.
+        sample: number of traces that are drawn at random from those that meet all conditions.
+        seed: of the random sample.
 
     Returns:
-        The part, in the order of the whole.
+        The subset, in the order of the run.
 
     Raises:
-        InputError: nothing is left, or an id, an index or labels that the run does not have.
-        DamagedError: a trace that is not what its checksums say, or labels that cannot be trusted.
+        InputError: no trace meets all conditions, or the run lacks an id, an index or labels.
+        DamagedError: the checksum of a trace is wrong, or a label file is invalid.
 
     Example:
         >>> len(subset(run, "short", where=lambda trace: len(trace.answer_tokens) < 100))
@@ -153,8 +150,8 @@ def subset(
     if not chosen:
         raise InputError(f"Expected traces that meet all conditions, got none in {run} - relax one")
     write_labels = carry_part(whole, chosen)
-    of = {"of": whole.manifest.fingerprint, "traces": chosen}
-    manifest = Manifest({**whole.manifest.identity, "subset": of}, whole.manifest.facts)
+    origin = {"of": whole.manifest.fingerprint, "traces": chosen}
+    manifest = Manifest({**whole.manifest.identity, "subset": origin}, whole.manifest.facts)
     size = int(whole.manifest.identity["shard_size"])
     planned = [
         _part_record(whole, chosen[begin : begin + size], f"{number:05d}", manifest.fingerprint)
@@ -162,15 +159,15 @@ def subset(
     ]
     part = _begin(Path(out), manifest)
     check_planned(part, planned, "subset")
-    with _told(part):
+    with _as_storage_error(part):
         for begin, record in zip(range(0, len(chosen), size), planned, strict=True):
             if part.record(record.name) is not None:
                 continue
-            with _claimed(part, record.name) as mine:
+            with _claimed(part, record.name) as held_claim:
                 if part.record(record.name) is None:
                     found = part.take_published(record.name, record.fingerprint)
                     if found is None:
-                        _copy(whole, chosen[begin : begin + size], part, record, mine.check)
+                        _copy(whole, chosen[begin : begin + size], part, record, held_claim.check)
                     elif (found.keys, found.indices) == (record.keys, record.indices):
                         part.commit(found)
                     else:
@@ -179,28 +176,28 @@ def subset(
                             "what a new subset would, got other traces: the run has changed since "
                             "- subset into another folder, or delete this one first"
                         )
-    made = open_run(out)
-    write_labels(made)
-    return made
+    copied = open_run(out)
+    write_labels(copied)
+    return copied
 
 
 @contextmanager
 def _claimed(run: Run, name: str) -> Iterator[Claim]:
-    """Within it, no other process writes the shard."""
-    mine = claim(run.partial, name, UNKNOWN_COUNT)
-    if isinstance(mine, Holder):
+    """Holds a claim, so that no other process writes the shard at the same time."""
+    claimed = claim(run.partial, name, UNKNOWN_COUNT)
+    if isinstance(claimed, Holder):
         raise InputError(
-            f"Expected to write the shard {name} of {run.folder}, got process {mine.pid} on "
-            f"{mine.host} at it - let it end, then run the same command again"
+            f"Expected to write the shard {name} of {run.folder}, got process {claimed.pid} on "
+            f"{claimed.host} at it - let it end, then run the same command again"
         )
-    with mine:
-        yield mine
-        mine.done = run.record(name) is not None
+    with claimed:
+        yield claimed
+        claimed.done = run.record(name) is not None
 
 
 @contextmanager
-def _told(run: Run) -> Iterator[None]:
-    """Within it, what the file system says is told as a StorageError."""
+def _as_storage_error(run: Run) -> Iterator[None]:
+    """Raises errors of the file system as StorageError."""
     try:
         yield
     except OSError as error:
@@ -213,7 +210,7 @@ def _told(run: Run) -> Iterator[None]:
 
 
 def _begin(out: Path, manifest: Manifest) -> Run:
-    """The new run, or the same one that was not finished."""
+    """Creates the new run, or opens an unfinished one with the same manifest."""
     run = Run(out)
     run.check_ours()
     if not run.exists():
@@ -228,10 +225,10 @@ def _begin(out: Path, manifest: Manifest) -> Run:
 
 
 def _adopt(path: Path, run: Run, record: CommitRecord) -> None:
-    """Commits a shard of another run, by a link to its file or a copy."""
+    """Commits a link to a shard of another run, or a copy of it."""
     scratch = run.partial / f"{record.name}.safetensors"
     scratch.unlink(missing_ok=True)
-    run.shard_path(record.name).unlink(missing_ok=True)  # without its record it is not finished
+    run.shard_path(record.name).unlink(missing_ok=True)  # not committed: its process was killed
     try:
         os.link(path, scratch)
     except OSError:
@@ -259,47 +256,47 @@ def _select(
         missing = sorted(wanted - {id_ for id_, _ in keys})
         if missing:
             raise InputError(f"Expected ids of traces in {whole.folder}, got {missing[:3]}")
-        chosen = [at for at in chosen if keys[at][0] in wanted]
+        chosen = [index for index in chosen if keys[index][0] in wanted]
     return [
-        at
-        for at in chosen
-        if (has_label is None or has_label(at)) and (where is None or where(whole[at]))
+        index
+        for index in chosen
+        if (has_label is None or has_label(index)) and (where is None or where(whole[index]))
     ]
 
 
 def _label_condition(whole: TraceStore, label: str) -> Callable[[int], bool]:
-    """Whether the trace at a place of the run has a label."""
+    """A predicate of the index of a trace: whether the trace has this label."""
     name, equals, value = label.rpartition("=")
     if equals and value in ("0", "1"):
         labels, keys = read_labels(whole.folder, name), whole.keys()
-        return lambda at: labels.get(keys[at]) == int(value)
+        return lambda index: labels.get(keys[index]) == int(value)
     if label not in ("right", "wrong"):
         raise InputError(
             f"Expected `label` to be right, wrong, NAME=0 or NAME=1, got {label!r} - the names are "
             f"{', '.join(whole.labels()) or 'none yet: make some with `hallutrace label`'}"
         )
 
-    def is_so(at: int) -> bool:
-        trace = whole[at]
+    def has_label(index: int) -> bool:
+        trace = whole[index]
         is_right = contains(trace.answer, trace.references)
         return bool(trace.references) and is_right == (label == "right")
 
-    return is_so
+    return has_label
 
 
 def _part_record(
     whole: TraceStore, chosen: Sequence[int], name: str, fingerprint: str
 ) -> CommitRecord:
-    """The record of a shard of a subset, but for what its bytes decide."""
+    """The record of a shard of a subset, without the fields that need its bytes."""
     keys = whole.keys()
-    ids = [list(keys[at]) for at in chosen]
+    ids = [list(keys[index]) for index in chosen]
     return CommitRecord(
         name=name,
         first=-1,
         questions=len({id_ for id_, _ in ids}),
         digest="",
         keys=ids,
-        indices=[whole.index_of(at) for at in chosen],
+        indices=[whole.index_of(index) for index in chosen],
         fingerprint=fingerprint,
         counts={"traces": len(chosen), "failures": 0},
         environment=whole.records[0].environment,
@@ -313,24 +310,24 @@ def _copy(
     record: CommitRecord,
     check: Callable[[], object],
 ) -> None:
-    """Copies traces into a shard of their own, and commits it."""
-    types = whole.manifest.identity
-    hidden: Any = types["hidden"]["dtype"]
-    # What was begun of other traces is begun anew.
-    held = digest([record.keys, record.indices]).hex()[:16]
+    """Copies traces into a new shard, and commits it; continues an unfinished one."""
+    identity = whole.manifest.identity
+    hidden: Any = identity["hidden"]["dtype"]
+    # With another hash of the traces, the writer discards an unfinished shard and starts again.
+    traces_hash = digest([record.keys, record.indices]).hex()[:16]
     writer = ShardWriter(
         part.folder,
         record.name,
-        f"{record.fingerprint}/{record.name}/{held}",
+        f"{record.fingerprint}/{record.name}/{traces_hash}",
         len(chosen),
         record.description(),
-        edge_weight=types["sparsification"]["edge_dtype"],
+        edge_weight=identity["sparsification"]["edge_dtype"],
         hidden=hidden,
     )
     done = len(writer)
     counts = {**record.counts, "judged": 0, "right": 0, "answer_tokens": 0}
-    for number, at in enumerate(chosen):
-        trace = whole[at]
+    for number, index in enumerate(chosen):
+        trace = whole[index]
         if number >= done:
             shard: Shard = trace.shard
             writer.append_from(shard, trace.position, number)

@@ -1,4 +1,4 @@
-"""What runs have to agree in to be made into one, and what a new run has to agree with."""
+"""Checks that runs can be merged, and that an unfinished merge or subset can be continued."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from hallutrace.errors import IdentityError, InputError
 from hallutrace.store.folder import CommitRecord, Run, differences
 from hallutrace.store.reader import TraceStore
 
-# What readers take from one manifest for all traces of a run.
-READ_BY = ("sparsification.heads", "marginal_rows")
-# Fields of a record that follow from the traces themselves; a subset learns the rest by copying.
+# Fields of the identity that readers need, so they must be equal for all traces of a run.
+READER_FIELDS = ("sparsification.heads", "marginal_rows")
+# Fields of a commit record that are known before a subset is copied, and those known after.
 PLANNED = ("first", "questions", "digest", "keys", "indices", "fingerprint")
-OF_BYTES = ("size", "checksum", "counts")
+COPIED = ("size", "checksum", "counts")
 
 
 def check_mergeable(stores: Sequence[TraceStore], forced: set[str]) -> None:
-    """Refuses runs that differ in more than their questions.
+    """Checks that runs differ only in their questions.
+
+    Args:
+        stores: the runs.
+        forced: names of fields of the identity that may differ.
 
     Raises:
-        IdentityError: naming the fields, or facts that one manifest cannot say of all traces.
+        IdentityError: other fields differ, or fields that readers need; the message names them.
     """
     first = stores[0].manifest
     for store in stores[1:]:
@@ -38,7 +42,7 @@ def check_mergeable(stores: Sequence[TraceStore], forced: set[str]) -> None:
             for name, _, _ in differences(first.facts, store.manifest.facts)
             if name in ("layers", "hidden_size", "captured_layers", "heads", "value_heads")
         ]
-        unreadable = [name for name in names if name.startswith(READ_BY)] + facts
+        unreadable = [name for name in names if name.startswith(READER_FIELDS)] + facts
         if unreadable:
             raise IdentityError(
                 "Expected runs whose traces are read in the same way, got "
@@ -47,17 +51,18 @@ def check_mergeable(stores: Sequence[TraceStore], forced: set[str]) -> None:
 
 
 def check_unique(stores: Sequence[TraceStore]) -> None:
-    """Refuses a question and sample that comes twice.
+    """Checks that no question and sample occurs in two runs.
 
     Raises:
-        InputError: naming it, and where it is.
+        InputError: one does; the message names it and both runs.
     """
     folders: dict[Path, Path] = {}
     for store in stores:
-        before = folders.setdefault(store.folder.resolve(), store.folder)
-        if before is not store.folder:
+        earlier = folders.setdefault(store.folder.resolve(), store.folder)
+        if earlier is not store.folder:
             raise InputError(
-                f"Expected different runs, got one as {before} and as {store.folder} - name it once"
+                f"Expected different runs, got one as {earlier} and as {store.folder} - "
+                "name it once"
             )
     seen: dict[tuple[str, int], Path] = {}
     for store in stores:
@@ -73,15 +78,16 @@ def check_unique(stores: Sequence[TraceStore]) -> None:
 
 
 def check_planned(run: Run, planned: Sequence[CommitRecord], verb: str) -> None:
-    """Refuses a run whose shards are others than those that are about to be written.
+    """Checks that the committed shards of an unfinished run are those that would be written now.
 
     Args:
-        run: the new run, or what there is of it.
-        planned: all its records; a size of 0 stands for bytes that are not known yet.
-        verb: what is done, for the message.
+        run: the new run, which may have committed shards.
+        planned: commit records of all its shards; a size of 0 means that the bytes are not known
+            yet.
+        verb: ``merge`` or ``subset``, for the error message.
 
     Raises:
-        InputError: naming the shard and what differs.
+        InputError: a shard differs; the message names it and the fields.
     """
     wanted = {record.name: record for record in planned}
     for record in run.records():
@@ -89,12 +95,12 @@ def check_planned(run: Run, planned: Sequence[CommitRecord], verb: str) -> None:
         if new is None:
             differing = ["no such shard now"]
         else:
-            names = PLANNED if new.size == 0 else (*PLANNED, *OF_BYTES)
+            names = PLANNED if new.size == 0 else (*PLANNED, *COPIED)
             differing = [
                 f"other {name}" for name in names if getattr(record, name) != getattr(new, name)
             ]
         if differing:
-            traces = sum(len(one.keys) for one in planned)
+            traces = sum(len(other.keys) for other in planned)
             raise InputError(
                 f"Expected the shard {record.name} of {run.folder} to be what a new {verb} would "
                 f"write, got {', '.join(differing)}: what it was made of has changed since (now "

@@ -1,8 +1,8 @@
-"""Starting a run over: what `--overwrite` deletes, and what it refuses to.
+"""Deletion of an existing run for `--overwrite`.
 
-A run is moved aside within its folder, its manifest first: without it there is no run, so whatever
-a kill leaves is either the whole run as it was, or its remains, which the next command clears.
-Other files in the folder stay.
+The files of a run are first moved into a temporary folder within its folder, the manifest before
+the others. A folder without a manifest is not a run. So a killed process leaves either the complete
+run, or remains without a manifest, which the next command deletes. Other files in the folder stay.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
 
 
 def check_may_go(run: Run) -> None:
-    """Refuses to delete a run that somebody else needs.
+    """Checks that a run may be deleted.
 
     Raises:
-        InputError: another process writes it, or it has labels that no command makes again.
+        InputError: another process writes the run, or it has labels that no command can make again.
     """
     for name in sorted({path.name.partition(".claim")[0] for path in run.partial.glob("*.claim*")}):
         holder = living(run.partial, name) if name else None
@@ -44,16 +44,16 @@ def check_may_go(run: Run) -> None:
 
 
 def labels_from_files(run: Run) -> list[str]:
-    """Names of files with labels that no judge of this package would make again."""
+    """Names of label files that no judge of this package can make again."""
     from hallutrace.store.label_files import names, read_parameters
 
     found = []
     for name in names(run.folder):
         try:
-            made = read_parameters(run.folder, name)
+            parameters = read_parameters(run.folder, name)
         except HallutraceError:
-            made = None  # nobody knows how they were made
-        if made is None or made.get("by") not in JUDGES:
+            parameters = None  # a damaged file: the origin is not known
+        if parameters is None or parameters.get("by") not in JUDGES:
             found.append(f"{name}.jsonl")
     return found
 
@@ -62,56 +62,57 @@ def clear(run: Run) -> None:
     """Deletes a run, its labels included.
 
     Raises:
-        InputError: as :func:`check_may_go`, or another process is deleting it as well.
+        InputError: as :func:`check_may_go`, or another process deletes the run.
         StorageError: the file system refused.
     """
-    with _alone(run):
+    with _claimed(run):
         check_may_go(run)
         if run.exists():
             aside = _make_aside(run)
             (run.folder / MANIFEST).rename(aside / MANIFEST)
             try:
-                # Whoever claimed a shard since finds no manifest, and gives up.
+                # A process that claims a shard from now on finds no manifest, and stops.
+                # One that claimed a shard before is found here.
                 check_may_go(run)
             except InputError:
                 (aside / MANIFEST).rename(run.folder / MANIFEST)
                 aside.rmdir()
                 raise
-        _end(run)
+        _delete_remains(run)
 
 
 def clear_remains(run: Run) -> None:
-    """Ends what a kill cut short.
+    """Finishes the deletion of a run whose process was killed.
 
     Raises:
-        InputError: another process is at it.
+        InputError: another process deletes the run.
         StorageError: the file system refused.
     """
     if run.folder.is_dir() and any(run.folder.glob(f"{ASIDE}*")):
-        with _alone(run):
-            _end(run)
+        with _claimed(run):
+            _delete_remains(run)
 
 
 @contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Within it, no other process starts the run over."""
-    mine = claim(run.folder, ".overwriting", UNKNOWN_COUNT)
-    if isinstance(mine, Holder):
+def _claimed(run: Run) -> Iterator[None]:
+    """Holds a claim, so that no other process deletes the run at the same time."""
+    own_claim = claim(run.folder, ".overwriting", UNKNOWN_COUNT)
+    if isinstance(own_claim, Holder):
         raise InputError(
-            f"Expected to start {run.folder} over, got process {mine.pid} on {mine.host}, which "
-            "does so as well - let it end, or choose another --out"
+            f"Expected to start {run.folder} over, got process {own_claim.pid} on "
+            f"{own_claim.host}, which does so as well - let it end, or choose another --out"
         )
-    with mine:
+    with own_claim:
         task, fix = f"start {run.folder} over", "make the folder writable, or choose another --out"
         try:
             with storage_errors(task, fix):
                 yield
         finally:
-            mine.done = True  # the claim leaves no trace
+            own_claim.done = True  # so that the claim file is deleted
 
 
-def _end(run: Run) -> None:
-    """Without a manifest, all that is left of a run goes; with one, what was moved aside goes."""
+def _delete_remains(run: Run) -> None:
+    """Deletes what was moved aside, and if there is no manifest all other files of the run."""
     if not run.exists() and any(run.folder.glob(f"{ASIDE}*")):
         aside = _make_aside(run)
         for name in RUN_FILES:

@@ -1,9 +1,9 @@
-"""Processes as other processes see them: which one it is, and whether it still runs.
+"""Identification of processes across machines and containers, and whether they still run.
 
-A process number means something only on its machine and in its pid namespace. Two containers may
-share a host name, two machines may as well, and after a restart the same number is another process.
-So a process is told by the machine's boot, by its namespaces, by its number and by its start. Where
-one of them is not known or is another, nothing can be said from here, and that is what is said.
+A pid identifies a process only on its machine and in its pid namespace. Two containers or two
+machines may share a host name, and after a restart the same pid belongs to another process. So a
+process is identified by the boot of the machine, its namespaces, its pid and its start time. If
+boot or namespace is not known, or differs from that of this process, the state is ``UNKNOWN``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 
 PROC = Path("/proc")
-SAME_START = 2.0  # seconds by which two readings of a start may differ where /proc is missing
+SAME_START = 2.0  # tolerance of start times without /proc, seconds
 
 
 class State(enum.Enum):
-    """What can be said of a process from here."""
+    """State of a process, as far as this process can see it."""
 
     RUNNING = "running"
     GONE = "gone"
@@ -30,15 +30,16 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, as it tells others who it is.
+    """Identity of a process.
 
     Attributes:
-        host: name of the machine, for messages alone: several machines may share it.
-        boot: id of the machine's boot; of the machine where its system has no such id; empty if
-            not known.
-        namespace: its pid namespace and its time namespace; empty if not known.
-        pid: its number there.
-        started: when it began: in ticks of the kernel, elsewhere in seconds; empty if not known.
+        host: name of the machine, only for messages, because several machines may share it.
+        boot: id of the machine's boot; on systems without one, id of the machine; empty if not
+            known.
+        namespace: inode numbers of its pid namespace and its time namespace; empty if not known.
+        pid: process id in that namespace.
+        started: start time, in clock ticks since boot with /proc, else in seconds since 1970; empty
+            if not known.
     """
 
     host: str
@@ -54,9 +55,9 @@ class Process:
         return cls(socket.gethostname(), _boot(), _namespace(), pid, _started(pid) or "")
 
     def state(self) -> State:
-        """Whether it runs, as far as that can be told from here."""
-        place = (self.boot, self.namespace)
-        if not all(place) or not self.started or place != (_boot(), _namespace()):
+        """Whether it runs; ``UNKNOWN`` if this process cannot see it."""
+        visible = (_boot(), _namespace())
+        if not all(visible) or not self.started or (self.boot, self.namespace) != visible:
             return State.UNKNOWN
         if not _exists(self.pid):
             return State.GONE
@@ -64,7 +65,7 @@ class Process:
 
 
 def _has_proc() -> bool:
-    """Whether /proc is there and shows this process's own namespace."""
+    """Whether /proc exists and belongs to the pid namespace of this process."""
     try:
         return int(str((PROC / "self").readlink())) == os.getpid()
     except (OSError, ValueError):
@@ -81,7 +82,7 @@ def _boot() -> str:
 
 @cache
 def _machine() -> str:
-    """The machine by its network card; empty where it has none, as the number is random then."""
+    """Id of the machine from its network card; empty without one, when the id is random."""
     node = uuid.getnode()
     return "" if node >> 40 & 1 else f"node-{node:012x}"
 
@@ -92,22 +93,22 @@ def _namespace() -> str:
     if not _has_proc():
         return ""
     try:
-        # The start of a process is told in the reader's time namespace; older kernels have none.
-        found = [(PROC / "self/ns/pid").stat().st_ino]
+        # Start times depend on the time namespace of the reader; older kernels have none.
+        inodes = [(PROC / "self/ns/pid").stat().st_ino]
         if (PROC / "self/ns/time").exists():
-            found.append((PROC / "self/ns/time").stat().st_ino)
+            inodes.append((PROC / "self/ns/time").stat().st_ino)
     except OSError:
         return ""
-    return "-".join(map(str, found))
+    return "-".join(map(str, inodes))
 
 
 def _exists(pid: int) -> bool:
-    """Whether there is such a process, also where it may not be looked at; a dead child is gone."""
+    """Whether a process exists, also one of another user; False for a zombie."""
     import psutil
 
     if _has_proc():
         try:
-            os.kill(pid, 0)  # hidden entries of /proc do not hide a process from this
+            os.kill(pid, 0)  # works also where /proc hides the process
         except ProcessLookupError:
             return False
         except (OSError, OverflowError):
@@ -122,7 +123,7 @@ def _exists(pid: int) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began; None if that cannot be seen."""
+    """Start time of a process; None if it cannot be read."""
     if PROC.exists():
         fields = _stat(pid)
         return fields[19] if len(fields) > 19 and _has_proc() else None
@@ -140,18 +141,18 @@ def _state_letter(pid: int) -> str:
 
 def _stat(pid: int) -> list[str]:
     try:
-        # The name in parentheses may hold spaces and parentheses itself.
+        # The name in parentheses may contain spaces and parentheses.
         return (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def _compared(now: str | None, then: str) -> State:
-    """A process with that number runs; whether it is the one that began then."""
-    if now is None:
+def _compared(started: str | None, expected: str) -> State:
+    """State of a process whose pid exists, by comparison of start times."""
+    if started is None:
         return State.UNKNOWN
     if PROC.exists():
-        return State.RUNNING if now == then else State.GONE
-    # In seconds of a clock that may have been set since: another start proves nothing.
-    is_same = abs(float(now) - float(then)) <= SAME_START
+        return State.RUNNING if started == expected else State.GONE
+    # The system clock may have been changed, so another start time proves nothing.
+    is_same = abs(float(started) - float(expected)) <= SAME_START
     return State.RUNNING if is_same else State.UNKNOWN

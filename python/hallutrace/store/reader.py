@@ -1,4 +1,4 @@
-"""Reading a run: a sequence of traces in the source's order, opened lazily."""
+"""Reads a run as a sequence of traces in the order of the source; shards are opened lazily."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-OPEN_SHARDS = (
-    8  # mapped at a time; a mapping costs address space, and its header about 2 KB a trace
-)
-
+# Shards that are memory-mapped at a time. Each costs address space, and about 2 KB a trace for the
+# header.
+OPEN_SHARDS = 8
 
 Verify = Literal["first", "always", "never"]
 
@@ -33,16 +32,17 @@ def open_run(run: str | PathLike[str], *, verify: Verify = "first") -> TraceStor
     """Opens a run for reading.
 
     Args:
-        run: folder that ``hallutrace extract`` wrote; it may still be growing.
-        verify: when checksums and the rules of the data are checked: the first time something is
-            read, always, or never. Headers and sizes are checked in any case.
+        run: folder that ``hallutrace extract`` wrote; the extraction may still be running.
+        verify: when checksums and values are checked: the first time that a tensor is read
+            (``first``), each time (``always``), or ``never``. Headers and sizes are always checked.
 
     Returns:
         The traces of all shards that are committed now.
 
     Raises:
-        NotARunError: no run in that folder.
-        DamagedError: a manifest or commit record that cannot be trusted.
+        InputError: another value of ``verify``.
+        NotARunError: the folder has no run.
+        DamagedError: the manifest or a commit record is invalid.
 
     Example:
         >>> len(hallutrace.open(run))
@@ -54,16 +54,16 @@ def open_run(run: str | PathLike[str], *, verify: Verify = "first") -> TraceStor
 
 
 class TraceStore(Sequence[Trace]):
-    """The traces of a run, in the source's order, retried ones in their place.
+    """The traces of a run, sorted by row in the source and sample, including retried questions.
 
     ``store[17]`` is the eighteenth trace, ``store["id"]`` sample 0 of a question,
-    ``store["id", 2]`` another sample, ``store[10:20]`` a list. Memory does not grow while
-    iterating. A store may be used by several threads, and pickled to other processes, which open
-    the run anew.
+    ``store["id", 2]`` another sample, ``store[10:20]`` a list. Memory does not grow during
+    iteration. Several threads may use a store. A pickled store opens the run again in the process
+    that unpickles it.
 
     Args:
         folder: of the run.
-        verify: when data is checked.
+        verify: when data is checked, see :func:`open_run`.
 
     Example:
         >>> store = hallutrace.open(run)
@@ -80,11 +80,11 @@ class TraceStore(Sequence[Trace]):
         self.manifest = self._run.manifest()
         self._records = self._run.records()
         self._run.check_ours_alone(self._records, self.manifest.fingerprint)
-        # (index in the source, sample, shard, place in its commit record)
+        # (row in the source, sample, index of the shard, index in its commit record)
         self._order = sorted(
-            (index, int(key[1]), shard, place)
+            (row, int(key[1]), shard, index)
             for shard, record in enumerate(self._records)
-            for place, (index, key) in enumerate(zip(record.indices, record.keys, strict=True))
+            for index, (row, key) in enumerate(zip(record.indices, record.keys, strict=True))
         )
         if len({tuple(key) for record in self._records for key in record.keys}) != len(self._order):
             raise DamagedError(
@@ -116,14 +116,13 @@ class TraceStore(Sequence[Trace]):
         return len(self._order)
 
     def __iter__(self) -> Iterator[Trace]:
-        for at in range(len(self)):
-            yield self._at(at)
+        for index in range(len(self)):
+            yield self._at(index)
 
     def __contains__(self, which: object) -> bool:
-        """Whether the run has a trace: itself, or its question id, or that with a sample."""
+        """Whether the run has a trace, given the trace, its question id, or id and sample."""
         if isinstance(which, Trace):
-            at = self._keys().get((which.id, which.sample))
-            return at is not None and which.manifest == self.manifest
+            return which.manifest == self.manifest and (which.id, which.sample) in self._keys()
         key = (which, 0) if isinstance(which, str) else which
         return isinstance(key, tuple) and key in self._keys()
 
@@ -133,22 +132,24 @@ class TraceStore(Sequence[Trace]):
     def __getitem__(self, which: slice) -> list[Trace]: ...
     def __getitem__(self, which: int | str | tuple[str, int] | slice) -> Trace | list[Trace]:
         if isinstance(which, slice):
-            return [self._at(at) for at in range(*which.indices(len(self)))]
-        if isinstance(which, (int, SupportsIndex)):  # numpy's integers too; int is the fast way
+            return [self._at(index) for index in range(*which.indices(len(self)))]
+        if isinstance(
+            which, (int, SupportsIndex)
+        ):  # SupportsIndex for numpy's integers; int first, as it is faster
             which = as_index(which)
             if not -len(self) <= which < len(self):
                 raise IndexError(f"Expected a trace in 0..{len(self)}, got {which}")
             return self._at(which % len(self))
         key = (which, 0) if isinstance(which, str) else which
-        at = self._keys().get(key)
-        if at is None:
+        index = self._keys().get(key)
+        if index is None:
             raise KeyError(
                 f"no trace of question {key[0]!r}, sample {key[1]}, in {self._run.folder}"
             )
-        return self._at(at)
+        return self._at(index)
 
     def shards(self) -> Iterator[ShardTraces]:
-        """The shards in the order of their names, one at a time."""
+        """The shards, sorted by name; each is opened when it is yielded."""
         for number in range(len(self._records)):
             yield self.shard(number)
 
@@ -156,11 +157,11 @@ class TraceStore(Sequence[Trace]):
         """The traces of one shard.
 
         Args:
-            number: place among the committed shards, from 0.
+            number: index among the committed shards, from 0.
 
         Raises:
             InputError: no such shard.
-            DamagedError: its file is missing or not what its commit record says.
+            DamagedError: the file is missing, or differs from its commit record.
         """
         if not 0 <= number < len(self._records):
             raise InputError(f"Expected a shard in 0..{len(self._records)}, got {number}")
@@ -171,47 +172,65 @@ class TraceStore(Sequence[Trace]):
                 traces = ShardTraces(self._run, record, self.manifest, self._verify)
                 if len(self._open) >= OPEN_SHARDS:
                     self._open.popitem(last=False)
-            self._open[number] = traces  # the last one used is the last to go
+            self._open[number] = (
+                traces  # at the end, so that the least recently used is closed first
+            )
         return traces
 
     def shuffled(
         self, seed: int, *, buffer: int = 4, worker: int = 0, workers: int = 1
     ) -> Iterator[Trace]:
-        """All traces once, in an order that the seed decides.
+        """Yields each trace once, in random order.
 
-        Shards come in random order, ``buffer`` of them at a time, and the traces of those are
-        mixed: random enough for training, while the disk is read shard by shard.
+        The shards are shuffled, and then the traces within each group of ``buffer`` shards. This is
+        random enough for training, and only ``buffer`` shards are read at a time.
 
         Args:
-            seed: another one each epoch gives another order.
-            buffer: shards that are mixed at a time.
-            worker: which of several readers this is, from 0.
-            workers: how many readers share the run; each gets shards of its own.
+            seed: of the order; use another one for each epoch.
+            buffer: number of shards whose traces are shuffled together.
+            worker: index of this reader, from 0.
+            workers: number of readers that share the run; each reads different shards.
+
+        Yields:
+            The traces of this reader's shards.
 
         Raises:
-            InputError: numbers that do not fit each other.
+            InputError: ``buffer`` below 1, or ``worker`` not in ``0..workers``.
+
+        Example:
+            >>> len(list(hallutrace.open(run).shuffled(seed=0)))
+            8
         """
         if buffer < 1 or not 0 <= worker < workers:
             raise InputError(
                 "Expected buffer >= 1 and 0 <= worker < workers, got "
                 f"buffer {buffer}, worker {worker} of {workers}"
             )
-        dice = random.Random(seed)
+        rng = random.Random(seed)
         shards = list(range(len(self._records)))
-        dice.shuffle(shards)
-        mine = shards[worker::workers]
-        for begin in range(0, len(mine), buffer):
-            places = [
-                (shard, place)
-                for shard in mine[begin : begin + buffer]
-                for place in range(len(self._records[shard].keys))
+        rng.shuffle(shards)
+        own_shards = shards[worker::workers]
+        for begin in range(0, len(own_shards), buffer):
+            group = [
+                (shard, index)
+                for shard in own_shards[begin : begin + buffer]
+                for index in range(len(self._records[shard].keys))
             ]
-            dice.shuffle(places)
-            for shard, place in places:
-                yield self.shard(shard)[place]
+            rng.shuffle(group)
+            for shard, index in group:
+                yield self.shard(shard)[index]
 
     def info(self) -> dict[str, Any]:
-        """What the run is, from its manifest and commit records alone."""
+        """Description of the run from its manifest and commit records, without reading shards.
+
+        Returns:
+            ``folder``, ``traces``, ``shards``, ``bytes``, ``counts`` (sums over the shards),
+            ``identity`` and ``facts`` (of the manifest).
+
+        Example:
+            >>> hallutrace.open(run).info()["traces"]
+            8
+        """
         counts: dict[str, int] = {}
         for record in self._records:
             for name, count in record.counts.items():
@@ -227,34 +246,34 @@ class TraceStore(Sequence[Trace]):
         }
 
     def labels(self) -> list[str]:
-        """Names of the labelling protocols that the run has labels of."""
+        """Sorted names of the labelling protocols that the run has labels of."""
         found = (path.stem for path in (self._run.folder / "labels").glob("*.jsonl"))
         return sorted(name for name in found if not name.startswith("."))
 
     def to_arrow(self) -> pyarrow.Table:
-        """The run as a table of Apache Arrow: a row a trace, in the source's order.
+        """Loads the run into an Apache Arrow table with one row per trace, in the order of the run.
 
         Returns:
-            Questions, answers, labels (each protocol a column) and scalars; the columns and their
-            types stand in :mod:`hallutrace.store.tables`. All text of the run is in memory.
+            Questions, answers, labels (one column per protocol) and scalars, see
+            :mod:`hallutrace.store.tables` for columns and types. All text of the run is in memory.
 
         Raises:
             MissingExtraError: pyarrow is not installed.
-            DamagedError: a trace or labels that cannot be trusted.
+            DamagedError: a trace or a label file is damaged.
         """
         from hallutrace.store.tables import to_arrow
 
         return to_arrow(self, self.folder)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table of :meth:`to_arrow` as a data frame of pandas.
+        """Loads the table of :meth:`to_arrow` as a pandas data frame.
 
         Returns:
-            A row a trace; labels are nullable integers (``Int8``), references arrays of text.
+            One row per trace; labels are nullable integers (``Int8``), references arrays of text.
 
         Raises:
             MissingExtraError: pandas or pyarrow is not installed.
-            DamagedError: a trace or labels that cannot be trusted.
+            DamagedError: a trace or a label file is damaged.
 
         Example:
             >>> frame = hallutrace.open(run).to_pandas()
@@ -267,19 +286,19 @@ class TraceStore(Sequence[Trace]):
 
     @property
     def folder(self) -> Path:
-        """Where the run lies."""
+        """Folder of the run."""
         return self._run.folder
 
     def keys(self) -> list[tuple[str, int]]:
         """Question id and sample of each trace, in order."""
         return [
-            (str(self._records[shard].keys[place][0]), sample)
-            for _, sample, shard, place in self._order
+            (str(self._records[shard].keys[index][0]), sample)
+            for _, sample, shard, index in self._order
         ]
 
-    def index_of(self, at: int) -> int:
-        """Row in the source of the trace at a place of this store."""
-        return self._order[at][0]
+    def index_of(self, index: int) -> int:
+        """Row in the source, from 0, of the trace with this index in the run."""
+        return self._order[index][0]
 
     @property
     def records(self) -> list[CommitRecord]:
@@ -288,19 +307,29 @@ class TraceStore(Sequence[Trace]):
 
     def _keys(self) -> dict[tuple[str, int], int]:
         if self._by_key is None:
-            self._by_key = {key: at for at, key in enumerate(self.keys())}
+            self._by_key = {key: index for index, key in enumerate(self.keys())}
         return self._by_key
 
-    def _at(self, at: int) -> Trace:
-        _, _, shard, place = self._order[at]
-        return self.shard(shard)[place]
+    def _at(self, index: int) -> Trace:
+        _, _, shard, index_in_shard = self._order[index]
+        return self.shard(shard)[index_in_shard]
 
 
 class ShardTraces(Sequence[Trace]):
-    """The traces of one shard, in the source's order.
+    """The traces of one shard, in the order of the source.
+
+    Args:
+        run: folder of the run.
+        record: commit record of the shard.
+        manifest: of the run.
+        verify: when data is checked, see :func:`open_run`.
+
+    Attributes:
+        record: commit record of the shard.
+        path: of the file.
 
     Raises:
-        DamagedError: the file is missing or not what its commit record says.
+        DamagedError: the file is missing, or differs from its commit record.
     """
 
     def __init__(
@@ -320,7 +349,7 @@ class ShardTraces(Sequence[Trace]):
                 f"Expected {record.size} bytes in {path}, as its commit record says, got "
                 f"{self._shard.bytes} - restore it from a copy"
             )
-        # The file's traces lie in the order of their batches; numbers are in the source's.
+        # The file has the traces in the order of their batches; sort them by row in the source.
         keys = self._shard.keys()
         self._positions = sorted(range(len(keys)), key=lambda position: keys[position][0])
         if len(keys) != len(record.keys):
@@ -328,35 +357,35 @@ class ShardTraces(Sequence[Trace]):
                 f"Expected {len(record.keys)} traces in {path}, as its commit record says, got "
                 f"{len(keys)} - restore it from a copy"
             )
-        # Another shard of the same size would give the traces of other questions.
-        for position, told in zip(self._positions, record.keys, strict=True):
-            held = list(keys[position][1:])
-            if held != told:
+        # A shard file of the same size may have been swapped for this one.
+        for position, expected in zip(self._positions, record.keys, strict=True):
+            found = list(keys[position][1:])
+            if found != expected:
                 raise DamagedError(
-                    f"Expected the trace {told} in {path}, as its commit record says, got {held} - "
-                    "restore it from a copy"
+                    f"Expected the trace {expected} in {path}, as its commit record says, "
+                    f"got {found} - restore it from a copy"
                 )
 
     def __len__(self) -> int:
         return len(self._positions)
 
     @overload
-    def __getitem__(self, place: int) -> Trace: ...
+    def __getitem__(self, which: int) -> Trace: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Trace]: ...
-    def __getitem__(self, place: int | slice) -> Trace | list[Trace]:
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
+    def __getitem__(self, which: slice) -> list[Trace]: ...
+    def __getitem__(self, which: int | slice) -> Trace | list[Trace]:
+        if isinstance(which, slice):
+            return [self[index] for index in range(*which.indices(len(self)))]
         origin = (self.path, self._verify)
-        return Trace(self._shard, self._positions[place], self._manifest, origin)
+        return Trace(self._shard, self._positions[which], self._manifest, origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardTraces, (self._run, self.record, self._manifest, self._verify)
 
     def verify(self) -> None:
-        """Checks every checksum and every rule of the data.
+        """Checks all checksums and all values of the shard.
 
         Raises:
-            DamagedError: naming the first thing that is wrong.
+            DamagedError: the shard is damaged; the message names the first error.
         """
         self._shard.verify()

@@ -1,4 +1,4 @@
-"""What a run says of itself: its manifest, and the commit records of its shards."""
+"""The manifest of a run, and the commit records of its shards."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from hallutrace.canonical_json import canonical, digest, to_utf8
 from hallutrace.errors import DamagedError, IdentityError, StorageError
 
 SCHEMA = 2
-ANEW = "another version of hallutrace wrote it: extract it anew"
+FIX_OTHER_SCHEMA = "another version of hallutrace wrote it: extract it anew"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run was asked for.
+    """Settings of a run, and facts about its model and source.
 
     Attributes:
-        identity: all that decides its bytes; two runs with the same are the same run.
-        facts: of the model and the source: layers captured, heads, windows, notes.
+        identity: all settings that decide the bytes of the run; runs with equal identities have
+            equal traces.
+        facts: of the model and the source: captured layers, heads, windows, notes.
     """
 
     identity: dict[str, Any]
@@ -29,21 +30,23 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that stand for identity and facts, in the shards of the run."""
-        # As the file has them: names are text, and tuples are lists.
+        """Hash of identity and facts, 16 hexadecimal digits; each shard of the run contains it."""
+        # As read back from the file: keys are strings, and tuples are lists.
         content = json.loads(canonical({"identity": self.identity, "facts": self.facts}))
         return digest(content).hex()[:16]
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Reads one.
+        """Reads a manifest.
 
         Raises:
-            DamagedError: not a manifest, of another schema, or changed since it was written.
+            DamagedError: the file is not a manifest, has another schema, or was changed since it
+                was written.
+            StorageError: the file cannot be read.
         """
         content = read_json(path)
         try:
-            schema, told = content["schema"], content["fingerprint"]
+            schema, fingerprint = content["schema"], content["fingerprint"]
             manifest = cls(content["identity"], content["facts"])
         except (KeyError, TypeError):
             raise DamagedError(
@@ -51,18 +54,19 @@ class Manifest:
             ) from None
         if schema != SCHEMA:
             raise DamagedError(
-                f"Expected a manifest of schema {SCHEMA}, got schema {schema} in {path} - {ANEW}"
+                f"Expected a manifest of schema {SCHEMA}, got schema {schema} in {path} - "
+                f"{FIX_OTHER_SCHEMA}"
             )
-        if told != manifest.fingerprint:
+        if fingerprint != manifest.fingerprint:
             raise DamagedError(
-                f"Expected identity and facts with the fingerprint {told}, as the manifest says of "
-                f"itself, got others ({manifest.fingerprint}) in {path} - something changed it: "
-                "restore it from a copy"
+                f"Expected identity and facts with the fingerprint {fingerprint}, as the manifest "
+                f"says of itself, got others ({manifest.fingerprint}) in {path} - something "
+                "changed it: restore it from a copy"
             )
         return manifest
 
     def to_json(self) -> bytes:
-        """The file's content, readable."""
+        """Content of the file, as indented JSON."""
         content = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
@@ -73,10 +77,14 @@ class Manifest:
         return to_utf8(text + "\n")
 
     def check_same(self, asked: Manifest, where: Path) -> None:
-        """Refuses another identity.
+        """Checks that another manifest has the same identity.
+
+        Args:
+            asked: manifest of the settings that the user gave.
+            where: folder of the run, for the error message.
 
         Raises:
-            IdentityError: naming the fields that differ.
+            IdentityError: fields differ; the message names them.
         """
         differing = list(differences(self.identity, asked.identity))
         if differing:
@@ -92,7 +100,20 @@ class Manifest:
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The fields in which two identities differ: dotted name, value there, value here."""
+    """Compares two identities.
+
+    Args:
+        there: identity of an existing run, or a part of it.
+        here: identity to compare with it.
+        name: dotted name of the part; empty for the whole.
+
+    Yields:
+        Dotted name, value in ``there`` and value in ``here`` of each field that differs.
+
+    Example:
+        >>> list(differences({"model": {"dtype": "float32"}}, {"model": {"dtype": "float16"}}))
+        [('model.dtype', 'float32', 'float16')]
+    """
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
             yield from differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
@@ -107,22 +128,22 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What makes a shard done; before it is, what is known of it so far.
+    """Description of a shard; the shard is committed once the record is a file of the run.
 
     Attributes:
         name: of the shard, ``00042`` or ``retry-00000``.
-        first: number of the first question it covers, in the source's order, bad rows not counted;
-            -1 for a shard of retried questions.
-        questions: how many questions it covers.
-        digest: of those questions.
+        first: number of its first question in the order of the source, from 0, without invalid
+            rows; -1 for a shard of retried questions and of a subset.
+        questions: number of its questions.
+        digest: hash of these questions, hexadecimal; empty for a shard of a subset.
         keys: ``[question id, sample]`` of each trace, in the source's order.
         indices: row in the source of each trace, as ``keys``.
-        size: bytes of the shard.
-        checksum: XXH3 of the shard, hexadecimal.
+        size: of the shard file, bytes.
+        checksum: XXH3 of the shard file, hexadecimal.
         fingerprint: of the run's manifest.
-        counts: traces, failures, answers that contain a reference, tokens.
-        environment: versions, device, threads: text, whole numbers or None.
-        halvings: batches that were halved for want of memory, ``[batch, size]``.
+        counts: number of traces, failures, answers that contain a reference, and answer tokens.
+        environment: versions, device and threads as text, integers or None.
+        halvings: batches that were halved because memory ran out, ``[batch, size]``.
     """
 
     name: str
@@ -139,11 +160,11 @@ class CommitRecord:
     halvings: list[list[int]] = field(default_factory=list)
 
     def to_json(self) -> bytes:
-        """The file's content."""
+        """Content of the file, as canonical JSON."""
         return canonical({"schema": SCHEMA, **asdict(self)}) + b"\n"
 
     def description(self) -> str:
-        """What a shard is told of itself before it is written, as JSON."""
+        """The fields that are known before the shard is written, for its header, as JSON."""
         names = ("digest", "environment", "fingerprint", "first", "name", "questions")
         return canonical({name: getattr(self, name) for name in names}).decode()
 
@@ -151,30 +172,31 @@ class CommitRecord:
     def of_shard(
         cls, commit: str, keys: Iterable[tuple[int, str, int]], size: int, checksum: str
     ) -> CommitRecord:
-        """The record of a finished shard, made of the shard alone.
+        """Builds the record of a finished shard from the shard alone.
 
         Args:
-            commit: what its header says of it, as JSON.
-            keys: number, question id and sample of its traces.
-            size: bytes of the file.
-            checksum: of the file.
+            commit: fields of the record in the header of the shard, as JSON.
+            keys: number, question id and sample of each trace.
+            size: of the file, bytes.
+            checksum: XXH3 of the file, hexadecimal.
         """
         ordered = [[id_, sample] for _, id_, sample in sorted(keys)]
         return cls(**json.loads(commit), keys=ordered, size=size, checksum=checksum)
 
     @classmethod
     def read(cls, path: Path) -> CommitRecord:
-        """Reads one.
+        """Reads a commit record.
 
         Raises:
-            DamagedError: not a commit record.
+            DamagedError: the file is not a commit record, or has another schema.
+            StorageError: the file cannot be read.
         """
         content = read_json(path)
         schema = content.pop("schema", None) if isinstance(content, dict) else None
         if type(schema) is int and schema != SCHEMA:
             raise DamagedError(
                 f"Expected a commit record of schema {SCHEMA}, got schema {schema} in {path} - "
-                f"{ANEW}"
+                f"{FIX_OTHER_SCHEMA}"
             )
         try:
             if schema is None or content["name"] != path.stem:
@@ -189,7 +211,7 @@ class CommitRecord:
         return record
 
     def _check(self) -> None:
-        """Validated on read: the file may be damaged or hostile."""
+        """Checks the types, because the file may be damaged or hostile."""
         numbers = (self.first, self.questions, self.size, *self.indices, *self.counts.values())
         texts = (self.digest, self.checksum, self.fingerprint)
         keys = [(id_, sample) for id_, sample in self.keys]
@@ -207,11 +229,11 @@ class CommitRecord:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file of JSON.
+    """Reads a JSON file.
 
     Raises:
-        StorageError: it cannot be read.
-        DamagedError: it is no JSON.
+        StorageError: the file cannot be read.
+        DamagedError: the file is not JSON.
     """
     try:
         return json.loads(path.read_bytes())

@@ -1,23 +1,24 @@
-"""What can be made good in a run without the model: lost records, and what kills leave behind.
+"""Repairs a run without the model: missing commit records and leftovers of killed processes.
 
 ====================================  ============================================================
-found                                 done
+problem                               action
 ====================================  ============================================================
-no commit record, or one that cannot  the record is made again from the shard, whose header says
-be read, over a good shard            all of it but size and checksum
-a finished shard in ``partial``       moved to its place, and its record made again
+commit record of an intact shard      written again from the header of the shard, which contains all
+missing or unreadable                 fields but size and checksum
+finished shard in ``partial``         moved to ``shards``, and its record written again
 without journal
-a journal without its shard, a shard  removed: nothing can go on from them
-in progress without its journal
-a second name of a committed shard,   removed
-its journal, record and claims
-claims of dead processes              given up; links of a chain are removed once it is committed
-stray temporary files                 removed where no process is at work
-damaged shards, other runs' shards    left as they are, and named
+journal without its shard, unfinished removed, because they cannot be continued
+shard without its journal
+leftovers in ``partial`` of a         removed
+committed shard: link to the shard,
+journal, record, claims
+claims of dead processes              released; claims of committed shards are removed
+temporary files                       removed if no process works on the run
+damaged shards, shards of other runs  reported, not changed
 ====================================  ============================================================
 
-A shard with its journal is in progress, and nothing is wrong with it: ``extract`` goes on there.
-Every change is made under a claim of its own, so that no process is at work on the same shard.
+An unfinished shard with its journal needs no repair: ``extract`` continues it. The process claims
+a shard before it changes it, so that no other process works on it at the same time.
 """
 
 from __future__ import annotations
@@ -46,18 +47,19 @@ from hallutrace.store.records import SCHEMA
 from hallutrace.store.verify import damage_of, is_merged
 
 NAME = re.compile(r"(retry-)?\d{5,}")
-STRAYS = ("manifest-*.json", ".clock-*", ".released-*")
+TEMPORARY_FILES = ("manifest-*.json", ".clock-*", ".released-*")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that was wrong with a run.
+    """A problem of a run.
 
     Attributes:
-        name: of the shard; empty where it is about the run.
-        problem: what was found.
-        action: what was done, or would be; where it is left, what to do.
-        is_left: whether it is left as it was, because it cannot be repaired.
+        name: of the shard; empty for a problem of the whole run.
+        problem: description of the problem.
+        action: what was done about it, or would be done in a dry run; if it cannot be repaired,
+            what the user can do.
+        is_left: whether nothing was changed, because the problem cannot be repaired.
     """
 
     name: str
@@ -67,19 +69,24 @@ class Finding:
 
 
 def repair(folder: str | Path, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Repairs a run, shard after shard; every byte of it is checked on the way.
+    """Repairs a run, one shard after the other; all checksums are verified.
 
     Args:
         folder: of the run.
-        dry_run: change nothing, and tell what would be done.
+        dry_run: change nothing, only report what would be done.
 
     Yields:
-        A finding for each thing that was wrong; none for a run that is whole.
+        A finding for each problem.
 
     Raises:
-        NotARunError: no run in that folder.
-        DamagedError: a manifest that cannot be trusted.
+        NotARunError: the folder has no run.
+        DamagedError: the manifest is invalid.
         StorageError: the file system refused.
+
+    Example:
+        >>> (run / "shards" / "00000.json").unlink()
+        >>> [finding.action for finding in repair(run)]
+        ['its commit record made again from its 8 traces']
     """
     run = Run(Path(folder))
     try:
@@ -94,10 +101,10 @@ def repair(folder: str | Path, *, dry_run: bool = False) -> Iterator[Finding]:
 
 
 class Repairer:
-    """One repair of a run.
+    """Repairs one run, see :func:`repair`.
 
     Args:
-        run: to be repaired.
+        run: folder of the run.
         dry_run: change nothing.
     """
 
@@ -108,7 +115,7 @@ class Repairer:
         self._unreadable: set[str] = set()
 
     def repair_all(self) -> Iterator[Finding]:
-        """All shards in order, then what belongs to none."""
+        """Repairs all shards in order, then removes temporary files."""
         if not self._dry_run:
             for folder in (self._run.shards, self._run.partial):
                 folder.mkdir(exist_ok=True)
@@ -117,7 +124,7 @@ class Repairer:
             try:
                 record = self._run.record(name)
             except StorageError as error:
-                # Nobody knows what it says: it may well be good.
+                # The record may be valid, so it is neither replaced nor used.
                 names.remove(name)
                 yield Finding(name, str(error), "fix the disk and repair again", is_left=True)
             except HallutraceError:
@@ -126,18 +133,18 @@ class Repairer:
                 if record is not None:
                     self._records[name] = record
         for name in names:
-            yield from self._shard(name)
-        yield from self._strays(names)
+            yield from self._repair_shard(name)
+        yield from self._remove_temporary_files(names)
 
     def _names(self) -> list[str]:
-        """Whatever is called like a shard or like something of one, in the order of shards."""
+        """Names of all shards of which there is a file in ``shards`` or ``partial``, in order."""
         found = {path.stem for kind in ("json", "safetensors") for path in self._in_shards(kind)}
         partial = [path.name for path in self._run.partial.glob("*.*")]
         found |= {
             match[1]
             for match in (
-                re.fullmatch(r"(.+?)\.(safetensors|journal|json|claim(\..*)?)", one)
-                for one in partial
+                re.fullmatch(r"(.+?)\.(safetensors|journal|json|claim(\..*)?)", file)
+                for file in partial
             )
             if match and NAME.fullmatch(match[1])
         }
@@ -146,8 +153,8 @@ class Repairer:
     def _in_shards(self, kind: str) -> Iterator[Path]:
         return self._run.shards.glob(f"*.{kind}")
 
-    def _shard(self, name: str) -> Iterator[Finding]:
-        """One shard, whatever there is of it."""
+    def _repair_shard(self, name: str) -> Iterator[Finding]:
+        """Repairs one shard."""
         if not NAME.fullmatch(name):
             problem = f"files in shards that are called {name}, as no shard is"
             yield Finding(name, problem, "move them away", is_left=True)
@@ -156,9 +163,9 @@ class Repairer:
         if record is not None:
             damage = damage_of(self._run, record, self._manifest)
             if damage:
-                yield Finding(name, *_in_two(damage), is_left=True)
+                yield Finding(name, *_split_message(damage), is_left=True)
             else:
-                yield from self._clear(name, "of a committed shard", is_committed=True)
+                yield from self._remove_files(name, "of a committed shard", is_committed=True)
             return
         path, partial = self._run.shard_path(name), self._run.partial / f"{name}.safetensors"
         if path.exists():
@@ -171,18 +178,18 @@ class Repairer:
                 is_left=True,
             )
         elif not partial.exists():
-            yield from self._clear(name, "without its shard")
+            yield from self._remove_files(name, "without its shard")
         elif (self._run.partial / f"{name}.journal").exists():
-            yield from self._give_up_claim(name)
+            yield from self._release_claim(name)
         elif _opens(partial):
             yield from self._recommit(name, partial)
         else:
-            yield from self._clear(name, "without its journal")
+            yield from self._remove_files(name, "without its journal")
 
     # Records ----------------------------------------------------------------------------------
 
     def _recommit(self, name: str, path: Path) -> Iterator[Finding]:
-        """Makes the record of a good shard again, and commits it."""
+        """Writes the record of an intact shard again."""
         where = f"in {path.parent.name}/{path.name}"
         problem = f"a shard without its commit record {where}"
         if name in self._unreadable:
@@ -192,38 +199,40 @@ class Repairer:
                 action = f"it is of schema {schema}: use a hallutrace that knows it"
                 yield Finding(name, problem, action, is_left=True)
                 return
-        mine = self._claim(name)
-        if isinstance(mine, Holder):
-            action = f"process {mine.pid} on {mine.host} is at work on it: repair once it has ended"
+        own_claim = self._claim(name)
+        if isinstance(own_claim, Holder):
+            holder = f"process {own_claim.pid} on {own_claim.host}"
+            action = f"{holder} is at work on it: repair once it has ended"
             yield Finding(name, problem, action, is_left=True)
             return
-        with mine or nullcontext():
+        with own_claim or nullcontext():
             if name not in self._unreadable and self._run.record(name) is not None:
-                if mine is not None:
-                    mine.done = True
-                return  # another process has finished it meanwhile
+                if own_claim is not None:
+                    own_claim.done = True
+                return  # another process has committed it in the meantime
             try:
-                record = self._made_again(name, path)
+                record = self._record_from_shard(name, path)
             except StorageError:
                 raise
             except HallutraceError as error:
-                found, action = _in_two(str(error))
+                found, action = _split_message(str(error))
                 yield Finding(name, f"{problem}: {found}", action, is_left=True)
                 return
-            if mine is not None:
+            if own_claim is not None:
                 self._commit(name, path, record)
-                mine.done = True
+                own_claim.done = True
         self._records[name] = record
         verb = "would be made again" if self._dry_run else "made again"
-        told = f"its commit record {verb} from its {len(record.keys):,} traces"
-        yield Finding(name, problem, told)
+        action = f"its commit record {verb} from its {len(record.keys):,} traces"
+        yield Finding(name, problem, action)
 
-    def _made_again(self, name: str, path: Path) -> CommitRecord:
-        """The record that a shard tells of; every byte of it is checked.
+    def _record_from_shard(self, name: str, path: Path) -> CommitRecord:
+        """Builds the commit record of a shard from its header, and verifies all checksums.
 
         Raises:
             DamagedError: the shard is damaged.
-            InputError: it is another shard than its name says, or of another run.
+            InputError: the shard has another name or is of another run, or the run is a merge,
+                whose shards contain the records of their sources.
         """
         shard = Shard(path)
         shard.verify()
@@ -257,74 +266,74 @@ class Repairer:
 
     # Leftovers --------------------------------------------------------------------------------
 
-    def _clear(self, name: str, why: str, is_committed: bool = False) -> Iterator[Finding]:
-        """Removes what is left in ``partial`` of a shard that does not need it."""
+    def _remove_files(self, name: str, why: str, is_committed: bool = False) -> Iterator[Finding]:
+        """Removes the files in ``partial`` of a shard that are not needed."""
         partial = self._run.partial
         files = [partial / f"{name}.{kind}" for kind in ("safetensors", "journal", "json")]
         files = [path for path in files if path.exists()]
         chain = [path for path in links(partial / f"{name}.claim") if path.exists()]
         if not files and not (is_committed and chain):
-            yield from self._give_up_claim(name)
+            yield from self._release_claim(name)
             return
         if not files and last_holder(partial, name) is None:
-            return  # its holder has just taken it away
+            return  # its holder has just deleted the claims
         listed = ", ".join(path.name for path in [*files, *(chain if is_committed else [])])
         problem = f"{listed} in partial, {why}"
-        mine = self._claim(name)
-        if isinstance(mine, Holder):
-            return  # who is at work there clears up by itself
-        if mine is not None:
-            with mine:
+        own_claim = self._claim(name)
+        if isinstance(own_claim, Holder):
+            return  # that process deletes the files itself
+        if own_claim is not None:
+            with own_claim:
                 if is_committed or self._run.record(name) is None:
                     for path in files:
                         path.unlink(missing_ok=True)
-                mine.done = is_committed or self._run.record(name) is not None
+                own_claim.done = is_committed or self._run.record(name) is not None
         yield Finding(name, problem, "would be removed" if self._dry_run else "removed")
 
-    def _give_up_claim(self, name: str) -> Iterator[Finding]:
-        """Gives up the claim of a dead process; without a record its links have to stay.
+    def _release_claim(self, name: str) -> Iterator[Finding]:
+        """Releases the claim of a dead process; deletes its files only if the shard is committed.
 
-        Another process may be about to inherit it: were the links gone, a third could claim the
-        shard too.
+        Another process may be about to create the next claim of the chain. If the chain were
+        deleted, a third process could claim the shard as well.
         """
         last = last_holder(self._run.partial, name)
         if last is None or last[1].released or living(self._run.partial, name):
             return
-        mine = self._claim(name)
-        if isinstance(mine, Holder):
+        own_claim = self._claim(name)
+        if isinstance(own_claim, Holder):
             return
-        if mine is not None:
-            with mine:  # its end gives it up
-                mine.done = self._run.record(name) is not None
+        if own_claim is not None:
+            with own_claim:  # released on exit
+                own_claim.done = self._run.record(name) is not None
         problem = f"a claim of process {last[1].pid} on {last[1].host}, which is gone"
         yield Finding(name, problem, "would be given up" if self._dry_run else "given up")
 
-    def _strays(self, names: list[str]) -> Iterator[Finding]:
-        """Temporary files whose process was killed; a process at work may still want its own."""
+    def _remove_temporary_files(self, names: list[str]) -> Iterator[Finding]:
+        """Removes temporary files of killed processes, unless a process still works on the run."""
         if any(living(self._run.partial, name) for name in names):
             return
-        strays = [path for kind in STRAYS for path in self._run.partial.glob(kind)]
-        strays = sorted({*strays, *left_behind(self._run.partial)})
-        if not strays:
+        leftovers = [path for kind in TEMPORARY_FILES for path in self._run.partial.glob(kind)]
+        leftovers = sorted({*leftovers, *left_behind(self._run.partial)})
+        if not leftovers:
             return
         if not self._dry_run:
-            for path in strays:
+            for path in leftovers:
                 path.unlink(missing_ok=True)
-        listed = ", ".join(path.name for path in strays[:5]) + ", ..." * (len(strays) > 5)
+        listed = ", ".join(path.name for path in leftovers[:5]) + ", ..." * (len(leftovers) > 5)
         action = "would be removed" if self._dry_run else "removed"
-        yield Finding("", f"{len(strays)} temporary files in partial ({listed})", action)
+        yield Finding("", f"{len(leftovers)} temporary files in partial ({listed})", action)
 
     # Claims -----------------------------------------------------------------------------------
 
     def _claim(self, name: str) -> Claim | Holder | None:
-        """The right to work on a shard, or who has it; None in a dry run where nobody has."""
+        """Claims a shard, see :func:`claim`; in a dry run only its holder is returned, or None."""
         if self._dry_run:
             return living(self._run.partial, name)
         return claim(self._run.partial, name, UNKNOWN_COUNT)
 
 
 def _opens(path: Path) -> bool:
-    """Whether a file is a finished shard, as far as its header tells."""
+    """Whether a file has the header of a finished shard."""
     try:
         Shard(path)
     except HallutraceError:
@@ -333,7 +342,7 @@ def _opens(path: Path) -> bool:
 
 
 def _schema_of(path: Path) -> int | None:
-    """The schema that a record says it is of, where it is JSON at all."""
+    """Schema of a commit record; None if it cannot be read."""
     try:
         schema = json.loads(path.read_bytes())["schema"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -341,7 +350,7 @@ def _schema_of(path: Path) -> int | None:
     return schema if isinstance(schema, int) else None
 
 
-def _in_two(message: str) -> tuple[str, str]:
-    """What is wrong, and how to fix it."""
+def _split_message(message: str) -> tuple[str, str]:
+    """Splits an error message into problem and fix."""
     problem, dash, fix = message.rpartition(" - ")
     return (problem, fix) if dash else (message, "restore it from a copy")

@@ -1,27 +1,27 @@
-"""A run as a table: a row a trace, with its text, its labels and its scalars.
+"""Tables of runs for Arrow and pandas: one row per trace with its text, labels and scalars.
 
 =====================  ==================  =========================================================
 column                 Arrow (pandas)      meaning
 =====================  ==================  =========================================================
 ``id``                 string              of the question
 ``sample``             int32               which answer of its question, from 0
-``group``              string              what splits go by
+``group``              string              traces of a group are in the same part of a split
 ``index``              int64               row of the question in its source, from 0
 ``question``           string              the question
 ``context``            string, may be null the context
-``prompt``             string              what the model read
-``answer``             string              what the model said
-``references``         list of strings     right answers
+``prompt``             string              input text of the model
+``answer``             string              text that the model generated, or a given answer
+``references``         list of strings     correct answers
 ``finish_reason``      string              ``eos``, ``stop``, ``length`` or ``given``
 ``prompt_tokens``      int32               tokens of the prompt
 ``answer_tokens``      int32               tokens of the answer, end-of-sequence included
 ``mean_logprob``       float64             mean log-probability of the answer's tokens, nats
-``min_logprob``        float64             that of its least likely token
-``sum_logprob``        float64             that of the whole answer
-``mean_token_entropy`` float64             mean entropy where its tokens were drawn, nats
+``min_logprob``        float64             the smallest of them
+``sum_logprob``        float64             the sum of them
+``mean_token_entropy`` float64             mean entropy of the distributions of these tokens, nats
 ``max_token_entropy``  float64             the largest of them
-``label.NAME``         int8 (Int8), null   of the protocol NAME: 1 hallucinated, 0 right, or null
-``score.NAME``         float64, null       its score, higher is more likely right
+``label.NAME``         int8 (Int8), null   by the protocol NAME: 1 hallucinated, 0 right, or null
+``score.NAME``         float64, null       its score, higher means more likely right
 =====================  ==================  =========================================================
 """
 
@@ -53,15 +53,18 @@ SCALARS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def to_arrow(traces: Iterable[Trace], folder: Path) -> pyarrow.Table:
-    """A table of all traces of a run.
+    """Builds an Arrow table of the traces of a run.
 
     Args:
         traces: of the run.
-        folder: of the run, where its labels lie.
+        folder: of the run, for its labels.
+
+    Returns:
+        One row per trace, with the columns above.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        DamagedError: a trace or labels that cannot be trusted.
+        DamagedError: a trace or a label file is damaged.
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError.of("pyarrow", "tables", "tables of a run")
@@ -89,11 +92,15 @@ def to_arrow(traces: Iterable[Trace], folder: Path) -> pyarrow.Table:
 
 
 def to_pandas(traces: Iterable[Trace], folder: Path) -> pandas.DataFrame:
-    """The table of :func:`to_arrow` as a data frame of pandas; labels are ``Int8``.
+    """Builds the table of :func:`to_arrow` as a pandas data frame; labels are ``Int8``.
+
+    Args:
+        traces: of the run.
+        folder: of the run, for its labels.
 
     Raises:
         MissingExtraError: pandas or pyarrow is not installed.
-        DamagedError: a trace or labels that cannot be trusted.
+        DamagedError: a trace or a label file is damaged.
     """
     if importlib.util.find_spec("pandas") is None:
         raise MissingExtraError.of("pandas", "tables", "data frames of a run")
@@ -105,14 +112,14 @@ def to_pandas(traces: Iterable[Trace], folder: Path) -> pandas.DataFrame:
 
 
 def _row(trace: Trace, labels: Mapping[str, Mapping[tuple[str, int], Any]]) -> dict[str, Any]:
-    """The values of one trace by column."""
+    """Values of one trace by name of the column."""
     row = {name: getattr(trace, name) for name in (*TEXT, "sample", "index", "references")}
     row["prompt_tokens"] = trace.prompt_length
     row["answer_tokens"] = len(trace.answer_tokens)
     for name, (field, combine) in SCALARS.items():
         row[name] = float(combine(getattr(trace, field).astype(np.float64)))
     for name, rows in labels.items():
-        found = rows.get((trace.id, trace.sample))
-        row[f"label.{name}"] = None if found is None else found.label
-        row[f"score.{name}"] = None if found is None else found.score
+        label = rows.get((trace.id, trace.sample))
+        row[f"label.{name}"] = None if label is None else label.label
+        row[f"score.{name}"] = None if label is None else label.score
     return row

@@ -1,4 +1,4 @@
-"""One trace, read lazily from its shard."""
+"""A trace: one question, its answer and the stored tensors, read lazily from a shard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hallutrace.model.answer_spans import AnswerSpan
 from hallutrace.questions import Generator
 from hallutrace.store.folder import Manifest
 
-# numpy has no bfloat16; its bits are read as these.
+# NumPy types of the types in a shard. NumPy has no bfloat16: its bits are read as uint16.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
@@ -31,7 +31,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
 }
 
-# What a trace's meta has.
+# Required members of `meta`.
 MEMBERS = (
     "id",
     "sample",
@@ -51,11 +51,11 @@ MEMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """The K likeliest tokens in the place of each of A answer tokens, the likeliest first.
+    """The K most likely tokens at each of A answer tokens, the most likely first.
 
     Attributes:
-        tokens: int32 [A, K], ids; of equally likely ones the lower comes first.
-        logprobs: float32 [A, K], log-probabilities as float16 keeps them, nats, temperature 1.
+        tokens: ids, int32 [A, K]; of equally likely tokens the lower id comes first.
+        logprobs: log-probabilities at temperature 1, nats, float32 [A, K]; stored as float16.
     """
 
     tokens: NDArray[np.int32]
@@ -63,21 +63,21 @@ class Alternatives:
 
 
 class Trace:
-    """Everything kept of one question and its answer.
+    """One question, its answer, and the tensors that were stored for it.
 
-    Arrays are read when asked for, checked against their checksums the first time, and are views
-    of the mapped file where their type allows.
+    Arrays are read on access and checked against their checksums as ``verify`` says, see
+    :func:`hallutrace.open`. They are views of the memory-mapped file if no conversion is needed.
 
     Args:
         shard: the open shard.
-        position: of the trace in it.
+        position: index of the trace in the shard file, from 0.
         manifest: of the run.
-        origin: where the shard lies and when its data is checked, for other processes to open it
-            anew; None for a trace that stays in this one.
+        origin: path of the shard and ``verify``, with which a process that unpickles the trace
+            opens the shard again; None for a trace that cannot be pickled.
 
     Attributes:
         shard: the open shard.
-        position: of the trace in it.
+        position: index of the trace in the shard file, from 0.
 
     Example:
         >>> trace = hallutrace.open(run)[0]
@@ -100,23 +100,21 @@ class Trace:
         self._origin = origin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its place: another process opens the shard anew."""
+        """Pickles path and position; the process that unpickles the trace opens the shard again."""
         if self._origin is None:
             raise InputError(
                 "Expected a trace of an open run to pickle, got one of a shard alone or in memory "
                 "- take it from hallutrace.open(run)"
             )
         path, verify = self._origin
-        return _reopened, (path.absolute(), verify, self.position, self._manifest)
+        return _unpickled, (path.absolute(), verify, self.position, self._manifest)
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same trace of the same run, however often it was read."""
+        """Whether both have the same id and sample, and are of runs with equal manifests."""
         if not isinstance(other, Trace):
             return NotImplemented
-        return (self.id, self.sample) == (
-            other.id,
-            other.sample,
-        ) and self._manifest == other._manifest
+        is_same_key = (self.id, self.sample) == (other.id, other.sample)
+        return is_same_key and self._manifest == other._manifest
 
     def __hash__(self) -> int:
         return hash((self.id, self.sample))
@@ -129,10 +127,14 @@ class Trace:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """All text of the trace, by name."""
+        """Text and scalars of the trace, by name.
+
+        Raises:
+            DamagedError: `meta` is not JSON, or lacks a member.
+        """
         content = self.stored("meta").tobytes()
-        # Unless it was told not to, the core has checked that it is JSON with the trace's key; a
-        # stranger's may still lack the rest.
+        # The core checks that it is JSON with the key of the trace, unless `verify` is "never".
+        # A file that another program wrote may lack the other members.
         try:
             meta: dict[str, Any] = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -156,12 +158,12 @@ class Trace:
 
     @property
     def sample(self) -> int:
-        """Which answer of its question, from 0."""
+        """Number of the answer among those of its question, from 0."""
         return int(self.meta["sample"])
 
     @property
     def group(self) -> str:
-        """What splits into train and test go by."""
+        """Traces of a group are in the same part of a train/test split."""
         return str(self.meta["group"])
 
     @property
@@ -171,105 +173,107 @@ class Trace:
 
     @property
     def question(self) -> str:
-        """The question, without template."""
+        """The question, without the prompt template."""
         return str(self.meta["question"])
 
     @property
     def context(self) -> str | None:
-        """The context of the question, if it has one."""
+        """The context of the question; None if it has none."""
         context: str | None = self.meta["context"]
         return context
 
     @property
     def prompt(self) -> str:
-        """What the model read."""
+        """The input text of the model."""
         return str(self.meta["prompt"])
 
     @property
     def answer(self) -> str:
-        """What the model said, without special tokens."""
+        """The answer as text, without special tokens."""
         return str(self.meta["answer"])
 
     @property
     def references(self) -> list[str]:
-        """Right answers, as the source gives them."""
+        """Correct answers from the source."""
         return list(self.meta["references"])
 
     @property
     def choices(self) -> dict[str, str]:
-        """Label and text of each choice that the question offers; empty where there are none."""
+        """Text of each choice by its label; empty if the question has no choices."""
         return dict(self.meta.get("choices", []))
 
     @property
     def incorrect_answers(self) -> list[str]:
-        """Wrong answers that the source knows."""
+        """Incorrect answers from the source; empty if it has none."""
         return list(self.meta.get("incorrect_answers", []))
 
     @property
     def generator(self) -> Generator | None:
-        """What made an answer that was given, as far as its source says."""
-        made = self.meta.get("generator")
-        return None if made is None else Generator(made.get("model"), made.get("temperature"))
+        """The model that generated a given answer; None if the source does not name it."""
+        found = self.meta.get("generator")
+        return None if found is None else Generator(found.get("model"), found.get("temperature"))
 
     @property
     def spans(self) -> list[AnswerSpan]:
-        """Spans of the answer that the source of a given answer labelled, in its order."""
+        """Spans of a given answer that the source labelled, in the order of the source."""
         return [
-            AnswerSpan(one["start"], one["end"], one["label"], (one["tokens"][0], one["tokens"][1]))
-            for one in self.meta.get("spans", [])
+            AnswerSpan(
+                span["start"], span["end"], span["label"], (span["tokens"][0], span["tokens"][1])
+            )
+            for span in self.meta.get("spans", [])
         ]
 
     @property
     def finish_reason(self) -> str:
-        """``eos``, ``stop``, ``length``, or ``given``."""
+        """Why the answer ended: ``eos``, ``stop``, ``length``, or ``given``."""
         return str(self.meta["finish_reason"])
 
     @property
     def prompt_length(self) -> int:
-        """Tokens of the prompt, P."""
+        """Number of tokens of the prompt, P."""
         return int(self.meta["prompt_length"])
 
     @property
     def segments(self) -> list[int]:
-        """Key positions where the segments of ``marginals.mass`` begin, the first one left out."""
+        """First key positions of the segments of ``marginals.mass``, without the 0 of the first."""
         return list(self.meta["segments"])
 
     # Tokens -----------------------------------------------------------------------------------
 
     @property
     def tokens(self) -> NDArray[np.int32]:
-        """Ids of prompt and answer, int32 [N]."""
+        """Token ids of prompt and answer, int32 [N]."""
         return self.stored("tokens")
 
     @property
     def answer_tokens(self) -> NDArray[np.int32]:
-        """Ids of the answer, int32 [A], end-of-sequence included if it came."""
+        """Token ids of the answer, int32 [A], with end-of-sequence if it was generated."""
         return self.tokens[self.prompt_length :]
 
     @property
     def logprob(self) -> NDArray[np.float32]:
-        """Log-probability of each answer token, float32 [A], nats, temperature 1."""
+        """Log-probability of each answer token at temperature 1, nats, float32 [A]."""
         return self.stored("logprob")
 
     @property
     def token_entropy(self) -> NDArray[np.float32]:
-        """Entropy of the distribution each answer token was drawn from, float32 [A], nats."""
+        """Entropy of the next-token distribution at each answer token, nats, float32 [A]."""
         return self.stored("token_entropy")
 
     @property
     def logsumexp(self) -> NDArray[np.float32]:
-        """Of the logits that each answer token was drawn from, float32 [A].
+        """Logsumexp of the logits at each answer token, float32 [A].
 
-        The logit of a token is its log-probability plus this.
+        The logit of a token is its log-probability plus this value.
         """
         return self.stored("logsumexp")
 
     @property
     def alternatives(self) -> Alternatives:
-        """The likeliest tokens in the place of each answer token, with their log-probabilities.
+        """The most likely tokens at each answer token, with their log-probabilities.
 
         Raises:
-            InputError: a run without them.
+            InputError: the run has no alternatives.
         """
         if self.shard.tensor(self.position, "alternatives.token") is None:
             raise InputError(
@@ -283,17 +287,17 @@ class Trace:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the run it is in."""
+        """Manifest of the run."""
         return self._manifest
 
     @property
     def layers(self) -> list[int]:
-        """Numbers of the layers whose attention is kept."""
+        """Numbers of the layers with stored attention, from 0."""
         return list(self._manifest.facts["captured_layers"])
 
     @cached_property
     def marginals(self) -> StoredMarginals:
-        """Exact per-head summaries of the attention before pruning."""
+        """Exact per-head statistics of the attention before pruning."""
         return StoredMarginals(self)
 
     def layer(self, layer: int) -> EdgeList:
@@ -303,26 +307,31 @@ class Trace:
             layer: number in the model, from 0.
 
         Returns:
-            Edges of all N queries; one head where heads were combined. ``retained`` is known for
-            rows whose mass is stored (the answer rows, unless the run kept all) and NaN for the
-            others, and for all where heads were combined by their maximum. Weights are those stored
-            (float16 unless the run kept float32), so pruning them again can meet ties that
-            rounding made.
+            Edges of all N queries; a single head if heads were combined. ``retained`` is known for
+            rows with stored mass (the answer rows, or all rows, as the run was configured). It is
+            NaN for other rows, and for all rows if heads were combined by maximum. Weights are
+            float16 as stored, or float32 if the run stored that. Rounding to float16 can create
+            ties if the edges are pruned again.
 
         Raises:
-            InputError: a layer whose attention was not captured.
-            DamagedError: bytes that do not match their checksum.
+            InputError: the attention of this layer was not captured.
+            DamagedError: a checksum is wrong.
+
+        Example:
+            >>> edges = hallutrace.open(run)[0].layer(0)
+            >>> len(edges.keys) == len(edges.weights) == len(edges.queries)
+            True
         """
         layers: list[int] = self._manifest.facts["captured_layers"]
         if layer not in layers:
             raise InputError(
-                f"Expected a layer with captured attention ({_spans(layers)}), got {layer}"
+                f"Expected a layer with captured attention ({_ranges(layers)}), got {layer}"
             )
-        at = layers.index(layer)
-        heads = self._manifest.facts["heads"][at]
+        index = layers.index(layer)
+        heads = self._manifest.facts["heads"][index]
         combine = self._manifest.identity["sparsification"]["heads"]
         indptr, keys, weights, retained, shape, first = self.shard.layer(
-            self.position, at, heads, combine
+            self.position, index, heads, combine
         )
         return EdgeList(indptr, keys, weights, shape, first, retained)
 
@@ -330,44 +339,44 @@ class Trace:
 
     @property
     def hidden_layers(self) -> list[int]:
-        """Numbers of the layers whose hidden states are kept."""
+        """Numbers of the layers with stored hidden states, from 0; empty without hidden states."""
         kept = self.meta["hidden"]
         return list(kept["layers"]) if kept else []
 
     @property
     def hidden_tokens(self) -> list[str] | range:
-        """What the rows of :meth:`hidden` are: positions of tokens, or names of pooled vectors."""
+        """Row labels of :meth:`hidden`: positions of tokens, or names of pooled vectors."""
         kept = self.meta["hidden"]
         tokens = kept["tokens"] if kept else []
         return range(*tokens) if tokens and isinstance(tokens[0], int) else list(tokens)
 
     def hidden(self, layer: int) -> NDArray[np.float32]:
-        """Hidden states of one layer: the output of its block, the last one after the final norm.
+        """Hidden states of one layer: the output of its block, for the last after the final norm.
 
         Args:
             layer: number in the model, from 0.
 
         Returns:
-            float32 [tokens kept, width]; :attr:`hidden_tokens` says which tokens.
+            float32 [tokens, hidden_dim], one row for each element of :attr:`hidden_tokens`.
 
         Raises:
-            InputError: a layer, or a run, without hidden states.
-            DamagedError: bytes that do not match their checksum.
+            InputError: the layer has no stored hidden states.
+            DamagedError: a checksum is wrong.
         """
         if layer not in self.hidden_layers:
-            kept = _spans(self.hidden_layers) or "none: extract with --hidden-states answer"
+            kept = _ranges(self.hidden_layers) or "none: extract with --hidden-states answer"
             raise InputError(f"Expected a layer with hidden states ({kept}), got {layer}")
-        at = self.hidden_layers.index(layer)
+        index = self.hidden_layers.index(layer)
         dtype, states = self._typed("hidden")
         if dtype == "BF16":
-            bits: NDArray[np.uint32] = states[at].astype(np.uint32) << 16
+            bits: NDArray[np.uint32] = states[index].astype(np.uint32) << 16
             return bits.view(np.float32)
         if dtype == "I8":
-            scale: NDArray[np.float32] = self.stored("hidden.scale")[at][:, None]
-            narrow: NDArray[np.float32] = np.multiply(states[at], scale, dtype=np.float32)
-            return narrow
-        wide: NDArray[np.float32] = states[at].astype(np.float32, copy=False)
-        return wide
+            scale: NDArray[np.float32] = self.stored("hidden.scale")[index][:, None]
+            dequantized: NDArray[np.float32] = np.multiply(states[index], scale, dtype=np.float32)
+            return dequantized
+        converted: NDArray[np.float32] = states[index].astype(np.float32, copy=False)
+        return converted
 
     # Bytes ------------------------------------------------------------------------------------
 
@@ -380,27 +389,49 @@ class Trace:
         return dtype, array
 
     def stored(self, name: str) -> NDArray[Any]:
-        """An array as it lies in the shard, by its name in the format: a view, not converted."""
+        """A tensor by its name in the file format, as a view of the file without conversion.
+
+        Args:
+            name: such as ``logprob`` or ``marginals.mass``; bfloat16 is returned as uint16.
+
+        Raises:
+            InputError: the trace has no such tensor.
+            DamagedError: a checksum is wrong.
+
+        Example:
+            >>> hallutrace.open(run)[0].stored("logprob").dtype
+            dtype('float32')
+        """
         return self._typed(name)[1]
 
 
-def _reopened(path: Path, verify: str, position: int, manifest: Manifest) -> Trace:
-    """A trace that was pickled."""
-    shard = _shard(path, verify, path.stat().st_mtime_ns if path.exists() else 0)
+def _unpickled(path: Path, verify: str, position: int, manifest: Manifest) -> Trace:
+    """Unpickles a trace."""
+    shard = _open_shard(path, verify, path.stat().st_mtime_ns if path.exists() else 0)
     return Trace(shard, position, manifest, (path, verify))
 
 
 @lru_cache(maxsize=8)
-def _shard(path: Path, verify: str, changed: int) -> Shard:
-    """A shard for all traces of it that come one by one; another file is opened anew."""
+def _open_shard(path: Path, verify: str, changed: int) -> Shard:
+    """Opens a shard once for all unpickled traces of it; ``changed`` is the file's mtime, ns."""
     return Shard(path, verify=verify)
 
 
 class StoredMarginals:
-    """The marginals of a trace, float32, for all captured layers in order.
+    """Marginals of the attention of a trace, float32, for all captured layers in order.
 
-    H is the largest number of heads of a layer; layers with fewer are padded with zeros. N tokens,
-    R rows: the answer rows P-1..N-1, or all N where the run kept them.
+    H is the largest number of heads of a layer; layers with fewer heads are padded with zeros. N is
+    the number of tokens, R the number of rows (queries): the answer rows P-1..N-1, or all N if the
+    run stored them.
+
+    Args:
+        trace: of a run.
+
+    Example:
+        >>> trace = hallutrace.open(run)[0]
+        >>> layers, heads, tokens = trace.marginals.diagonal.shape
+        >>> tokens == len(trace.tokens)
+        True
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -408,70 +439,70 @@ class StoredMarginals:
 
     @property
     def log_diagonal(self) -> NDArray[np.float32]:
-        """[layers, H, 2], mean of ln(max(diagonal, 2^-126)) over prompt and over answer rows."""
-        return self._wide("log_diagonal")
+        """Mean of ln(max(diagonal, 2^-126)) over prompt and over answer rows, [layers, H, 2]."""
+        return self._as_float32("log_diagonal")
 
     @property
     def log_square(self) -> NDArray[np.float32]:
-        """[layers, H, 2], mean of ln(max(square, 2^-126)) over prompt and over answer rows."""
-        return self._wide("log_square")
+        """Mean of ln(max(square, 2^-126)) over prompt and over answer rows, [layers, H, 2]."""
+        return self._as_float32("log_square")
 
     @property
     def diagonal(self) -> NDArray[np.float32]:
-        """[layers, H, N], what each token gives itself."""
-        return self._wide("diagonal")
+        """Attention weight of each token on itself, [layers, H, N]."""
+        return self._as_float32("diagonal")
 
     @property
     def received_mean(self) -> NDArray[np.float32]:
-        """[layers, H, N], mean of what the later rows that produced something give each token."""
-        return self._wide("received_mean")
+        """Mean weight of later rows on each token, without the last row, [layers, H, N]."""
+        return self._as_float32("received_mean")
 
     @property
     def previous(self) -> NDArray[np.float32]:
-        """[layers, H, R], what each row gives the token before its own."""
-        return self._wide("previous")
+        """Attention weight of each row on the token before its own, [layers, H, R]."""
+        return self._as_float32("previous")
 
     @property
     def entropy(self) -> NDArray[np.float32]:
-        """[layers, H, R], entropy of each row, nats."""
-        return self._wide("entropy")
+        """Entropy of each row, nats, [layers, H, R]."""
+        return self._as_float32("entropy")
 
     @property
     def mass(self) -> NDArray[np.float32]:
-        """[layers, H, R, segments], what each row gives each segment of the keys."""
-        return self._wide("mass")
+        """Sum of the weights of each row on each segment of the keys, [layers, H, R, segments]."""
+        return self._as_float32("mass")
 
     @property
     def square(self) -> NDArray[np.float32]:
-        """[layers, H, R], sum of the squared weights of each row (Head Entropy)."""
-        return self._wide("square")
+        """Sum of the squared weights of each row (Head Entropy), [layers, H, R]."""
+        return self._as_float32("square")
 
     @property
     def rough(self) -> NDArray[np.float32]:
-        """[layers, H, R, segments], norm of the second differences along the keys of a segment.
+        """L2 norm of the second differences along the keys of a segment, [layers, H, R, segments].
 
-        Zeros stand around each segment, see :class:`hallutrace.Marginals`.
+        Each segment is padded with zeros, see :class:`hallutrace.Marginals`.
         """
-        return self._wide("rough")
+        return self._as_float32("rough")
 
     @property
     def value_norm(self) -> NDArray[np.float32]:
-        """[layers, value heads, N], L2 norm of each token's value vector."""
-        return self._wide("value_norm")
+        """L2 norm of the value vector of each token, [layers, value heads, N]."""
+        return self._as_float32("value_norm")
 
-    def _wide(self, name: str) -> NDArray[np.float32]:
+    def _as_float32(self, name: str) -> NDArray[np.float32]:
         stored = self._trace.stored(f"marginals.{name}")
-        wide: NDArray[np.float32] = stored.astype(np.float32, copy=False)
-        return wide
+        converted: NDArray[np.float32] = stored.astype(np.float32, copy=False)
+        return converted
 
 
-def _spans(numbers: list[int]) -> str:
-    """Numbers with runs drawn together: ``0-3, 7``."""
+def _ranges(numbers: list[int]) -> str:
+    """Formats sorted numbers as ranges: ``0-3, 7``."""
     parts: list[str] = []
     begin = None
-    for at, number in enumerate(numbers):
+    for index, number in enumerate(numbers):
         begin = number if begin is None else begin
-        if at + 1 == len(numbers) or numbers[at + 1] != number + 1:
+        if index + 1 == len(numbers) or numbers[index + 1] != number + 1:
             parts.append(str(number) if begin == number else f"{begin}-{number}")
             begin = None
     return ", ".join(parts)

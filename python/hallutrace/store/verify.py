@@ -1,4 +1,4 @@
-"""Whether a run is what its commit records say."""
+"""Verifies that the shards of a run match their commit records and are not damaged."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hallutrace.store.folder import CommitRecord, Manifest, Run
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one shard.
+    """Result of the verification of one shard.
 
     Attributes:
         name: of the shard.
-        traces: that its commit record tells of.
-        damage: what is wrong; None where nothing is.
+        traces: number of traces by its commit record; 0 if that cannot be read.
+        damage: error message; None if the shard is intact.
     """
 
     name: str
@@ -28,19 +28,23 @@ class Finding:
 
 
 def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
-    """Checks every shard of a run, one after another.
+    """Verifies all shards of a run, one after the other.
 
     Args:
         folder: of the run.
-        fast: headers and sizes alone, not checksums and data.
+        fast: check only headers and sizes, not checksums and values.
 
     Yields:
-        A finding for each commit record, in the order of names, damaged ones included, and one for
-        each shard file that no commit record is for and nobody works on.
+        A finding for each commit record, sorted by name, and one for each shard file without a
+        commit record that no process has claimed.
 
     Raises:
-        NotARunError: no run in that folder.
-        DamagedError: a manifest that cannot be trusted.
+        NotARunError: the folder has no run.
+        DamagedError: the manifest is invalid.
+
+    Example:
+        >>> [(finding.traces, finding.damage) for finding in verify_run(run)]
+        [(8, None)]
     """
     run = Run(folder)
     manifest = run.manifest()
@@ -52,7 +56,7 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
         except HallutraceError as error:
             yield Finding(name, 0, str(error))
             continue
-        damage = damage_of(run, record, manifest, fast) or _repeated(record, seen)
+        damage = damage_of(run, record, manifest, fast) or _duplicate_key(record, seen)
         yield Finding(name, len(record.keys), damage)
     for path in sorted(run.shards.glob("*.safetensors")):
         if path.stem not in names and not (run.partial / f"{path.stem}.claim").exists():
@@ -64,12 +68,12 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
             )
 
 
-def _repeated(record: CommitRecord, seen: dict[tuple[str, int], str]) -> str | None:
-    """A key that this shard has twice, or one before it has already; what it has is added."""
+def _duplicate_key(record: CommitRecord, seen: dict[tuple[str, int], str]) -> str | None:
+    """Error message if a key of this shard is in ``seen``; adds its keys to ``seen``."""
     for id_, sample in record.keys:
         if (id_, sample) in seen:
-            before = seen[id_, sample]
-            where = f"twice in {before}" if before == record.name else f"in {before} as well"
+            other = seen[id_, sample]
+            where = f"twice in {other}" if other == record.name else f"in {other} as well"
             return (
                 f"Expected each question and sample once in a run, got {id_!r}, sample {sample}, "
                 f"{where} - make the run anew: `hallutrace merge` or `hallutrace subset` of what "
@@ -80,18 +84,21 @@ def _repeated(record: CommitRecord, seen: dict[tuple[str, int], str]) -> str | N
 
 
 def is_merged(manifest: Manifest) -> bool:
-    """Whether a run is made of other runs' shards, whose headers tell of those runs."""
+    """Whether a run is a merge; the headers of its shards then describe shards of other runs."""
     return bool(manifest.identity.get("source", {}).get("kind") == "merge")
 
 
 def damage_of(run: Run, record: CommitRecord, manifest: Manifest, fast: bool = False) -> str | None:
-    """What is wrong with a committed shard, and how to fix it; None where nothing is.
+    """Verifies a committed shard.
 
     Args:
-        run: that it is of.
-        record: its commit record.
+        run: folder of the run.
+        record: commit record of the shard.
         manifest: of the run.
-        fast: header and size alone, not checksums and data.
+        fast: check only header and size, not checksums and values.
+
+    Returns:
+        Error message with a fix; None if the shard is intact.
     """
     path = run.shard_path(record.name)
     restore = "restore it from a copy, or delete it with its commit record and extract again"
@@ -102,18 +109,20 @@ def damage_of(run: Run, record: CommitRecord, manifest: Manifest, fast: bool = F
         )
     try:
         shard = Shard(path)
-        told = CommitRecord.of_shard(shard.commit(), shard.keys(), shard.bytes, record.checksum)
-        if shard.bytes != record.size or told.keys != record.keys:
+        header = CommitRecord.of_shard(shard.commit(), shard.keys(), shard.bytes, record.checksum)
+        if shard.bytes != record.size or header.keys != record.keys:
             return (
                 f"Expected {record.size} bytes and {len(record.keys)} traces in {path}, as its "
-                f"commit record says, got {shard.bytes} bytes and {len(told.keys)} traces - "
+                f"commit record says, got {shard.bytes} bytes and {len(header.keys)} traces - "
                 f"{restore}"
             )
-        theirs = ("name", "fingerprint", "indices") if is_merged(manifest) else ()
+        # A merge changes these fields in the record, but not in the header of the linked shard.
+        changed = ("name", "fingerprint", "indices") if is_merged(manifest) else ()
         differing = [
             field.name
             for field in fields(record)
-            if field.name not in theirs and getattr(told, field.name) != getattr(record, field.name)
+            if field.name not in changed
+            and getattr(header, field.name) != getattr(record, field.name)
         ]
         if differing:
             return (
@@ -136,7 +145,7 @@ def damage_of(run: Run, record: CommitRecord, manifest: Manifest, fast: bool = F
 
 
 def _not_finite(shard: Shard, path: Path) -> str | None:
-    """The first number of a shard that is none: whole bytes, but nothing can be made of them."""
+    """Error message for the first tensor with NaN or infinity, which checksums do not detect."""
     for position, (_, id_, sample) in enumerate(shard.keys()):
         for name in FLOATS:
             found = shard.tensor(position, name)
