@@ -1,1 +1,1 @@
-"""A model's attention, layer by layer, in one forward pass."""
+"""Captures and reduces the attention of a model in one forward pass, and checks exactness."""

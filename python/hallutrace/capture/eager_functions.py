@@ -1,7 +1,7 @@
-"""The functions by which models of transformers attend, wrapped where the models look them up.
+"""Wraps the eager attention functions in the modules of a transformers model.
 
-Each modeling module of transformers has an ``eager_attention_forward`` of its own, which its layers
-call by that name while their implementation is ``eager``.
+Each modeling module of transformers defines ``eager_attention_forward``, and its layers look the
+function up by that name in the module while their attention implementation is ``eager``.
 """
 
 from __future__ import annotations
@@ -17,46 +17,45 @@ from typing import Any
 
 import torch
 
-# A model's eager function: output [batch, queries, heads, width], weights [batch, heads, queries,
-# keys].
+# Returns output [batch, queries, heads, head_dim] and weights [batch, heads, queries, keys].
 Eager = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
-# Modules whose eager functions are wrapped, with how many captures need that.
-_WRAPPED: Counter[str] = Counter()
-_WRAPPING = threading.Lock()
+# Number of active captures of each module whose eager functions are wrapped.
+_CAPTURES: Counter[str] = Counter()
+_LOCK = threading.Lock()
 
 
 @contextmanager
 def wrapped(model: Any, wrap: Callable[[Eager], Eager]) -> Iterator[None]:
-    """Within it, the eager functions of a model's classes are wrapped.
+    """Wraps the eager functions of a model's modules inside the context.
 
-    Threads share them: the first one wraps them, the last one to leave puts them back.
+    All threads share the wrapped functions: the first capture wraps them, the last restores them.
 
     Args:
-        model: whose modules call them.
-        wrap: gives another function, made with ``functools.wraps``; the same one for all threads.
+        model: a model of transformers.
+        wrap: returns the wrapped function, made with ``functools.wraps``; the same for all threads.
     """
-    names = {name for module in model.modules() for name in _homes(module.__class__)}
-    with _WRAPPING:
+    names = {name for module in model.modules() for name in _eager_modules(module.__class__)}
+    with _LOCK:
         for name in names:
-            _WRAPPED[name] += 1
-            if _WRAPPED[name] == 1:
+            _CAPTURES[name] += 1
+            if _CAPTURES[name] == 1:
                 _replace(sys.modules[name], wrap)
     try:
         yield
     finally:
-        with _WRAPPING:
+        with _LOCK:
             for name in names:
-                _WRAPPED[name] -= 1
-                if not _WRAPPED[name]:
+                _CAPTURES[name] -= 1
+                if not _CAPTURES[name]:
                     _replace(sys.modules[name], lambda eager: eager.__wrapped__)
 
 
 @functools.cache
-def _homes(kind: type) -> frozenset[str]:
-    """Names of the modules in which a class, or one that it is made from, finds eager functions."""
-    homes = {base.__module__ for base in kind.__mro__ if base.__module__ in sys.modules}
-    return frozenset(name for name in homes if any(_eager_functions(sys.modules[name])))
+def _eager_modules(kind: type) -> frozenset[str]:
+    """Names of the modules with eager functions that define a class or one of its bases."""
+    names = {base.__module__ for base in kind.__mro__ if base.__module__ in sys.modules}
+    return frozenset(name for name in names if any(_eager_functions(sys.modules[name])))
 
 
 def _eager_functions(module: ModuleType) -> Iterator[str]:
@@ -65,6 +64,6 @@ def _eager_functions(module: ModuleType) -> Iterator[str]:
             yield name
 
 
-def _replace(module: ModuleType, how: Callable[[Any], Any]) -> None:
+def _replace(module: ModuleType, transform: Callable[[Any], Any]) -> None:
     for name in list(_eager_functions(module)):
-        setattr(module, name, how(getattr(module, name)))
+        setattr(module, name, transform(getattr(module, name)))

@@ -1,4 +1,4 @@
-"""A short input through a model before any question costs time: the facts of its attention."""
+"""Checks on a short text that the attention of a model can be captured exactly."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from hallutrace.transformers_compat import cache_argument, cache_of
 
 @dataclass(frozen=True, slots=True)
 class AttentionFacts:
-    """What a probe of the model found.
+    """Properties of the captured attention.
 
     Attributes:
-        layers: numbers of the layers whose attention is captured.
-        heads: query heads of each.
-        value_heads: value heads of each.
-        windows: sliding window of each in tokens; None where it sees all.
-        deviation: largest difference between an attention weight of step-by-step generation and of
-        the
-            replay on a tiny input; about 1e-7 in float32, larger under quantisation. None where
-            the model keeps no cache that could be followed.
+        layers: indices of the captured layers.
+        heads: query heads of each captured layer.
+        value_heads: value heads of each captured layer.
+        windows: sliding window of each captured layer in tokens; None without a window.
+        deviation: largest absolute difference between attention weights of token-by-token
+            decoding and of the replay; about 1e-7 in float32, larger with quantisation. None if
+            the model returns no key-value cache.
     """
 
     layers: list[int]
@@ -38,19 +37,19 @@ class AttentionFacts:
     deviation: float | None
 
 
-# Tokens that are read one by one.
+# Tokens that are decoded one by one.
 STEPS = 6
 
 
 def probe(loaded: Loaded, hidden: bool = True) -> AttentionFacts:
-    """Compares a capture with the model's own attention and logits, before any question costs time.
+    """Compares a capture with the model's own attention and logits.
 
     Args:
         loaded: the model.
-        hidden: whether its hidden states will be asked for.
+        hidden: whether to check the hidden states as well.
 
     Raises:
-        ModelError: the model cannot be traced exactly; the message says what differs.
+        ModelError: the capture would not be exact; the message says what differs.
     """
     native = check_native(loaded, hidden)
     layers = sorted(native.weights)
@@ -65,12 +64,13 @@ def probe(loaded: Loaded, hidden: bool = True) -> AttentionFacts:
 
 
 def _deviation(loaded: Loaded, native: Native) -> float | None:
-    """Largest difference between rows of step-by-step generation and those of one forward pass.
+    """Largest difference between attention rows of token-by-token decoding and of one pass.
 
-    The last tokens of the text are read one by one, after all others, beyond windows and indices.
+    The last ``STEPS`` tokens of the text are decoded one by one, at positions beyond the windows
+    and indices of the model.
 
     Raises:
-        ModelError: the steps give other logits than the forward pass, in more than rounding.
+        ModelError: the logits differ by more than the tolerance.
     """
     model = loaded.model
     steps: list[tuple[int, int, torch.Tensor]] = []
@@ -79,36 +79,36 @@ def _deviation(loaded: Loaded, native: Native) -> float | None:
     first = ids.shape[1] - STEPS
     accepted = inspect.signature(model.forward).parameters
 
-    def told(begin: int, end: int) -> dict[str, torch.Tensor]:
-        """What generation gives beside the tokens."""
-        given = {"attention_mask": torch.ones_like(ids[:, :end])}
+    def arguments(begin: int, end: int) -> dict[str, torch.Tensor]:
+        """The arguments that generation passes besides the tokens."""
+        kwargs = {"attention_mask": torch.ones_like(ids[:, :end])}
         if "position_ids" in accepted:
-            given["position_ids"] = torch.arange(begin, end, device=ids.device)[None]
-        return given
+            kwargs["position_ids"] = torch.arange(begin, end, device=ids.device)[None]
+        return kwargs
 
     with torch.inference_mode():
-        cache = cache_of(model(input_ids=ids[:, :first], use_cache=True, **told(0, first)))
+        cache = cache_of(model(input_ids=ids[:, :first], use_cache=True, **arguments(0, first)))
         if cache is None:
             return None
-        for at in range(first, ids.shape[1]):
+        for position in range(first, ids.shape[1]):
 
-            def keep(layer: int, weights: torch.Tensor, *_: Any, query: int = at) -> None:
+            def keep(layer: int, weights: torch.Tensor, *_: Any, query: int = position) -> None:
                 steps.append((layer, query, weights[0, :, 0].float().cpu()))
 
             with capturing(model, keep):
                 output = model(
-                    input_ids=ids[:, at : at + 1],
+                    input_ids=ids[:, position : position + 1],
                     use_cache=True,
                     **cache_argument(cache),
-                    **told(at, at + 1),
+                    **arguments(position, position + 1),
                 )
             logits.append(output.logits[0, -1:].float().cpu())
     worst = 0.0
     for layer, query, row in steps:
-        keys = min(row.shape[-1], query + 1)  # of a window the last ones
+        keys = min(row.shape[-1], query + 1)  # a layer with a window returns the last keys only
         replayed = native.weights[layer][:, query, query + 1 - keys : query + 1]
         worst = max(worst, float((row[:, row.shape[-1] - keys :] - replayed).abs().max()))
-    # The last row produced no token of the text, so it has no logits there.
+    # The last step predicts a token after the text, for which the pass kept no logits.
     apart = logits_apart(torch.cat(logits[:-1]), native.logits[1 - STEPS :])
     if not apart <= Tolerance.of(model).logits:
         raise refused(

@@ -1,4 +1,4 @@
-"""The text on which a model is checked: longer than its windows, where that is cheap."""
+"""Generates the text on which a model is checked."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 
 from hallutrace.model.loading import Loaded
 
-LONGEST, SHORTEST = 512, 24
+LONGEST, SHORTEST = 512, 24  # tokens
 
-# Parameters times tokens of a pass (a few seconds), and bytes of all layers' attention.
+# Limits of one forward pass: parameters times tokens (a few seconds), and bytes of attention.
 WORK = {"cpu": 2e11, "cuda": 1e13}
 ATTENTION_BYTES = 1 << 28
 
-# Tokens of the text that differ.
+# Number of distinct tokens in the text.
 DISTINCT = 16
 
-# Integers of a configuration from which on a token does not see every token before it.
+# Names of configuration values that limit how many earlier tokens a token attends to.
 LIMITS = re.compile(r"window|chunk|index_|block_size|compress|local|sparse")
 
 
 def text_of(loaded: Loaded) -> list[int]:
-    """Random tokens, longer than windows where that is cheap.
+    """Random token ids, longer than the windows of the model if the limits allow it.
 
-    Tokens of special meaning are left out. Few tokens come often, as in any text: keys that are
-    the same for the same token are tied, and what a model then chooses may depend on the padding.
+    Special tokens are left out. Few distinct tokens are used, so that tokens repeat as in real
+    text: they may have tied keys, and a selection among ties may depend on the padding.
     """
     config = loaded.model.config
     text = config.get_text_config()
@@ -40,28 +40,34 @@ def text_of(loaded: Loaded) -> list[int]:
     drawn = torch.randint(text.vocab_size, (8 * (DISTINCT + len(special)),), generator=rng).tolist()
     allowed = [token for token in dict.fromkeys(drawn) if token not in special][:DISTINCT]
     order = torch.randint(len(allowed), (text_length(loaded),), generator=rng).tolist()
-    return [allowed[at] for at in order]
+    return [allowed[index] for index in order]
 
 
 def text_length(loaded: Loaded) -> int:
-    """Tokens of the check's text: half as many again as the longest window that is in reach."""
+    """Number of tokens of the text: 1.5 times the longest window that fits the limits, plus 8."""
     config = loaded.model.config.get_text_config()
     parameters = sum(weight.numel() for weight in loaded.model.parameters())
     heads = getattr(config, "num_attention_heads", 1) or 1
     heads = heads if isinstance(heads, int) else max(heads)
-    most = min(
+    max_length = min(
         LONGEST,
         int(WORK["cpu" if loaded.device.type == "cpu" else "cuda"] / max(1, parameters)),
         int((ATTENTION_BYTES / (8 * loaded.layers * heads)) ** 0.5),
         loaded.longest or LONGEST,
     )
-    most = max(most, min(SHORTEST, loaded.longest or SHORTEST))
-    limits = [limit for limit in limits_of(config) if limit * 3 // 2 + 8 <= most]
-    return max(min(SHORTEST, most), *(limit * 3 // 2 + 8 for limit in limits), 0)
+    max_length = max(max_length, min(SHORTEST, loaded.longest or SHORTEST))
+    limits = [limit for limit in limits_of(config) if limit * 3 // 2 + 8 <= max_length]
+    return max(min(SHORTEST, max_length), *(limit * 3 // 2 + 8 for limit in limits), 0)
 
 
 def limits_of(config: Any) -> Iterator[int]:
-    """Integers of a configuration that limit what a token attends to."""
+    """Integers of a configuration that limit how many earlier tokens a token attends to.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> list(limits_of(SimpleNamespace(sliding_window=4096, hidden_size=64)))
+        [4096]
+    """
     for name, value in vars(config).items():
         if LIMITS.search(name):
             values = value if isinstance(value, (list, tuple)) else [value]

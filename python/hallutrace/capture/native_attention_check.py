@@ -1,18 +1,18 @@
-"""Is what is captured what the model itself computes? Asked before a run, with two short passes.
+"""Compares captured attention with the model's own, in two short forward passes before a run.
 
 ```text
-pass 1: the model's own eager attention, on a text and on its first half, padded, in one batch
-    each layer: blocks of rows = whole rows, on the same queries and keys
-                no weight on later tokens; the half text attends as the whole text did
-    the model's own list of attentions = what was captured, layer by layer
-pass 2: the text alone, with the implementation that the model was loaded with
-    logits of pass 1, taken at answer rows = these
+pass 1: eager attention, on a batch of a text and its padded first half; compare
+    in each layer: blocks of rows with all rows at once, on the same queries and keys
+                   weights on later tokens with 0
+                   the padded half with the same rows of the text
+    the attentions that the model returns with the captured ones
+pass 2: the text alone, with the attention implementation that the model was loaded with; compare
+    the logits of the answer rows with those of pass 1
 ```
 
-The text is longer than the windows, chunks and indices of the model, up to 512 tokens and
-less for large models (`exactness_check_text`), so that the check stays cheap. Beyond that
-length the masks
-are those that the model itself makes for its eager attention, and blocks of rows slice them alike.
+The text is longer than the windows, chunks and indices of the model, but at most 512 tokens, and
+shorter for large models (`exactness_check_text`), so that the check is cheap. For longer inputs the
+model computes its masks in the same way, and blocks of rows slice them in the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hallutrace.capture.tolerance import Tolerance, logits_apart
 from hallutrace.errors import ModelError
 from hallutrace.model.loading import Loaded
 
-# Query rows of a block: several blocks, the last one shorter.
+# Query rows of a block; gives several blocks, of which the last may be shorter.
 ROWS = 7
 
 OTHERS = "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ...)"
@@ -40,14 +40,14 @@ OTHERS = "choose another architecture (llama, qwen, mistral, gemma, phi, gpt2 ..
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """What the check saw.
+    """The model's own attention and logits on the text of the check.
 
     Attributes:
         tokens: ids of the text.
-        weights: of each layer that was captured, by number: float32 [heads, tokens, tokens].
-        value_heads: of each.
-        logits: float32 [answer, vocabulary] of the second half of the text, of all rows that
-            produced a token, as the model was loaded.
+        weights: float32 [heads, tokens, tokens] of each captured layer, by layer index.
+        value_heads: number of value heads of each captured layer, by layer index.
+        logits: float32 [answer, vocabulary], of the rows that predict the second half of the text,
+            computed with the attention implementation that the model was loaded with.
     """
 
     tokens: list[int]
@@ -61,10 +61,14 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
 
     Args:
         loaded: the model.
-        hidden: whether its hidden states will be asked for.
+        hidden: whether to check the shape of the hidden states as well.
+
+    Returns:
+        The model's own attention and logits.
 
     Raises:
-        ModelError: they differ, or the model cannot be captured; the message says what and where.
+        ModelError: they differ from the capture, or the model cannot be captured; the message says
+            in which layer and how.
     """
     whole = text_of(loaded)
     half = whole[: (len(whole) + 1) // 2]
@@ -73,7 +77,7 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
     try:
         with (
             torch.inference_mode(),
-            capturing(loaded.model, comparison.keep, ROWS, comparison.watched()) as capture,
+            capturing(loaded.model, comparison.keep, ROWS, comparison.capture_class()) as capture,
         ):
             output, logits = forward(
                 loaded, texts, output_attentions=True, output_hidden_states=hidden
@@ -85,7 +89,7 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
         own = _own_logits(loaded, texts[0])
     except ModelError:
         raise
-    except Exception as error:  # a model's own code raises what it likes
+    except Exception as error:  # model code may raise any exception
         reason = " ".join(str(error).split())[:300]
         raise refused(
             loaded, f"its forward pass failed with {type(error).__name__} ({reason})"
@@ -95,7 +99,12 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
 
 
 def refused(loaded: Loaded, why: str) -> ModelError:
-    """The error of a model that cannot be traced exactly."""
+    """The error for a model that cannot be captured exactly.
+
+    Args:
+        loaded: the model.
+        why: the reason, a clause.
+    """
     return ModelError(
         f"Expected a model whose attention can be captured, got {loaded.name} "
         f"({loaded.model.config.model_type}): {why} - {OTHERS}"
@@ -103,12 +112,12 @@ def refused(loaded: Loaded, why: str) -> ModelError:
 
 
 class _Comparison:
-    """Each call of attention against the model's own function on whole tensors.
+    """Compares each captured attention call with the model's function on all rows at once.
 
     Args:
         loaded: the model.
-        native: filled with what is seen.
-        half: tokens of the second text of the batch, which are the first ones of the first text.
+        native: receives the model's own attention.
+        half: number of tokens of the second text of the batch, the first half of the first text.
     """
 
     def __init__(self, loaded: Loaded, native: Native, half: int) -> None:
@@ -119,16 +128,16 @@ class _Comparison:
         self._blocks: list[torch.Tensor] = []
 
     def keep(self, layer: int, weights: torch.Tensor, value: torch.Tensor, _: int) -> None:
-        """Takes a block of rows; the consumer of the capture."""
+        """Keeps a block of rows; the consumer of the capture."""
         missing = value.shape[2] - weights.shape[-1]
         self._blocks.append(torch.nn.functional.pad(weights[0].float(), (0, missing)))
         self.native.value_heads[layer] = value.shape[1]
 
-    def watched(self) -> type[Capture]:
-        """A capture that compares, and goes on with the model's own output."""
+    def capture_class(self) -> type[Capture]:
+        """A capture that compares each call and returns the model's own output."""
         comparison = self
 
-        class Watched(Capture):
+        class ComparingCapture(Capture):
             def attend(
                 self, eager: Eager, module: torch.nn.Module, *given: Any
             ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -146,12 +155,12 @@ class _Comparison:
                 comparison.compare(layer, weights, output, own)
                 return own, weights
 
-        return Watched
+        return ComparingCapture
 
     def compare(
         self, layer: int, weights: torch.Tensor, output: torch.Tensor, own: torch.Tensor
     ) -> None:
-        """What blocks of rows gave of a layer, against whole rows; keeps the text's weights."""
+        """Compares the blocks of rows of a layer with all rows; keeps the weights of the text."""
         half, text = self._half, weights[0].float()
         later = float(text.triu(1).max())
         if later > 0:
@@ -170,16 +179,16 @@ class _Comparison:
             weights[1, :, :half, :half].float(),
             text[:, :half, :half],
             "with padding, without",
-            times=10.0,  # layers before it add to this difference
+            times=10.0,  # differences of earlier layers accumulate
         )
         self.native.weights[layer] = text.cpu()
 
     def _check(
-        self, layer: int, found: torch.Tensor, due: torch.Tensor, what: str, times: float = 1.0
+        self, layer: int, found: torch.Tensor, expected: torch.Tensor, what: str, times: float = 1.0
     ) -> None:
-        """Refuses tensors [heads, rows, anything] that are too far apart."""
-        difference = (found - due).abs()
-        if not self._tolerance.apart(difference, due) <= self._tolerance.weight * times:
+        """Raises a :class:`ModelError` if tensors [heads, rows, any] differ by too much."""
+        difference = (found - expected).abs()
+        if not self._tolerance.apart(difference, expected) <= self._tolerance.weight * times:
             head = int(difference.flatten(1).amax(1).argmax())
             raise refused(
                 self._loaded,
@@ -188,12 +197,20 @@ class _Comparison:
             )
 
     def check_layers(self, attentions: Sequence[torch.Tensor | None], unnumbered: int = 0) -> None:
-        """What was captured, against the model's own list."""
+        """Compares the captured layers with the attentions that the model returns.
+
+        Args:
+            attentions: the attentions of the model's output; empty if it returns none.
+            unnumbered: number of attention calls without a layer index.
+
+        Raises:
+            ModelError: layers are missing, or weights differ.
+        """
         tokens = len(self.native.tokens)
         own = [
             weights[0].float().cpu()
             for weights in attentions
-            # Layers of linear attention list something else.
+            # Layers of linear attention return tensors of other shapes.
             if weights is not None and weights.shape[-2:] == (tokens, tokens)
         ]
         found = list(self.native.weights.values())
@@ -211,22 +228,25 @@ class _Comparison:
             raise refused(
                 self._loaded, f"it has {len(own)} layers of attention, {len(found)} are captured"
             )
-        for layer, weights, due in zip(self.native.weights, found, own, strict=False):
-            if weights.shape != due.shape or not torch.equal(weights, due):
+        for layer, weights, expected in zip(self.native.weights, found, own, strict=False):
+            if weights.shape != expected.shape or not torch.equal(weights, expected):
                 raise refused(
                     self._loaded,
-                    f"layer {layer} gives weights {tuple(due.shape)} that are not those of its "
-                    f"attention function {tuple(weights.shape)}",
+                    f"layer {layer} gives weights {tuple(expected.shape)} that are not those of "
+                    f"its attention function {tuple(weights.shape)}",
                 )
 
 
 def check_hidden(loaded: Loaded, output: Any, tokens: int) -> None:
-    """Refuses hidden states that are not one vector a token for each block.
+    """Checks that the model returns one hidden state per token for each block.
 
     Args:
         loaded: the model.
-        output: of a forward pass with ``output_hidden_states``.
-        tokens: of the batch, padding included.
+        output: output of a forward pass with ``output_hidden_states``.
+        tokens: tokens per sequence of the batch, with padding.
+
+    Raises:
+        ModelError: the number or the shape of the hidden states differs.
     """
     states = getattr(output, "hidden_states", None) or ()
     shapes = {tuple(state.shape[1:]) for state in states}
@@ -239,23 +259,23 @@ def check_hidden(loaded: Loaded, output: Any, tokens: int) -> None:
 
 
 def _own_logits(loaded: Loaded, text: Text) -> torch.Tensor:
-    """Logits [answer, vocabulary] of one text, as the model was loaded and without any hook."""
+    """Logits [answer, vocabulary] of one text, without a capture."""
     ids = torch.tensor([text.tokens], device=loaded.device)
-    kept = len(text.tokens) - text.prompt_tokens + 1
+    num_rows = len(text.tokens) - text.prompt_tokens + 1
     accepted = inspect.signature(loaded.model.forward).parameters
     with torch.inference_mode():
         output = loaded.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             use_cache=False,
-            **({"logits_to_keep": kept} if "logits_to_keep" in accepted else {}),
+            **({"logits_to_keep": num_rows} if "logits_to_keep" in accepted else {}),
         )
-    logits: torch.Tensor = output.logits[0, -kept:-1]
+    logits: torch.Tensor = output.logits[0, -num_rows:-1]
     return logits
 
 
 def _check_logits(loaded: Loaded, logits: torch.Tensor, own: torch.Tensor) -> None:
-    """Logits [answer, vocabulary] of the captured batch against the model's own."""
+    """Compares logits [answer, vocabulary] of the captured pass with the model's own."""
     if logits.shape != own.shape:
         raise refused(loaded, f"it gives logits {tuple(logits.shape)}, not {tuple(own.shape)}")
     apart = logits_apart(logits, own)

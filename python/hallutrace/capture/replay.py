@@ -1,7 +1,7 @@
-"""Replay: one clean forward pass over prompt and answer, whose attention is reduced as it is made.
+"""Replay: one forward pass over prompt and answer, whose attention is reduced block by block.
 
-Each block of rows goes to the Rust core, or to its like on a GPU, at once. The same pass gives
-hidden states, and logits, which score the answer's tokens.
+The Rust core reduces each block of rows on the CPU, :class:`DeviceReducer` on a GPU. The same pass
+gives the hidden states, and the logits that score the answer tokens.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hallutrace.model.loading import Loaded
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One finished text to replay.
+    """A prompt with its answer, to replay.
 
     Attributes:
         tokens: ids of prompt and answer.
-        prompt_tokens: how many of them are the prompt, P.
-        boundaries: key positions where segments begin.
+        prompt_tokens: number of prompt tokens P.
+        boundaries: first token of each segment but the first.
     """
 
     tokens: list[int]
@@ -40,7 +40,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """How attention is reduced; the options of the same names."""
+    """How attention is reduced.
+
+    Attributes:
+        top_k: edges kept per row; None for no limit.
+        min_weight: smallest weight of an edge.
+        top_mass: share of a row's weight above which further edges are dropped; None for no limit.
+        heads: ``mean``, ``max`` or ``each``: how the heads of a layer are combined.
+        answer_edges: whether to keep edges of the rows P-1..N-1 only.
+        all_marginal_rows: whether to keep marginals of all rows instead of P-1..N-1.
+    """
 
     top_k: int | None = 16
     min_weight: float = 0.0
@@ -52,13 +61,14 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What one replay gives of one sequence, before it is stored.
+    """The result of the replay of one text.
 
     Attributes:
-        layers: a ``LayerReduction`` of the core, or its like from a device, for each layer.
-        value_norms: float32 [value heads, tokens] for each captured layer.
-        scores: of the answer's tokens.
-        hidden: [layers kept, rows, width] on the CPU in the model's dtype; None if not asked for.
+        layers: ``LayerReduction`` or ``DeviceReduction`` of each captured layer.
+        value_norms: float32 [value heads, tokens] of each captured layer.
+        scores: scores of the answer tokens.
+        hidden: [chosen layers, rows, hidden_dim] on the CPU in the model's dtype; None if no layers
+            were chosen.
     """
 
     layers: list[Any]
@@ -68,9 +78,9 @@ class Replayed:
 
 
 class _Reducers:
-    """One reducer a layer, and the norms of its values.
+    """The consumer of the capture: reduces each layer and computes its value norms.
 
-    Attention on a GPU is reduced there; only edges and marginals come to the host.
+    Attention on a GPU is reduced on it; only edges and marginals are copied to the host.
     """
 
     def __init__(self, sequences: Sequence[Text], reduction: Reduction) -> None:
@@ -111,7 +121,18 @@ class _Reducers:
 
 
 def as_numpy(weights: torch.Tensor) -> tuple[NDArray[Any], bool]:
-    """The tensor's memory as numpy sees it, and whether that is bfloat16's bits."""
+    """A tensor as a NumPy array, without a copy if it is on the CPU.
+
+    Args:
+        weights: a tensor of any floating-point dtype on any device.
+
+    Returns:
+        The array, and whether its elements are the bits of bfloat16 as uint16.
+
+    Example:
+        >>> as_numpy(torch.tensor([0.5], dtype=torch.bfloat16))
+        (array([16128], dtype=uint16), True)
+    """
     weights = weights.detach().cpu()
     if weights.dtype == torch.bfloat16:
         return weights.view(torch.uint16).numpy(), True
@@ -128,19 +149,23 @@ def replay(
     alternatives: int = 0,
     rows: int | None = None,
 ) -> list[Replayed]:
-    """Runs finished texts through the model once, right-padded, and reduces their attention.
+    """Runs a right-padded batch of texts through the model once and reduces their attention.
 
     Args:
         loaded: the model.
-        sequences: texts of one batch.
+        sequences: the texts of one batch.
         reduction: how attention is reduced.
-        hidden_layers: blocks whose output is kept; none keeps no hidden states.
-        hidden_rows: ``answer`` keeps the rows P-1..N-1, ``all`` every token.
-        alternatives: how many of the likeliest tokens are kept for each answer token.
-        rows: query rows of a block; None decides from the shape.
+        hidden_layers: indices of the blocks whose output is returned; may be empty.
+        hidden_rows: ``answer`` returns the rows P-1..N-1, ``all`` the rows of all tokens.
+        alternatives: number of most likely tokens to return for each answer token.
+        rows: query rows of a block; None for ``block_rows``.
 
     Returns:
-        One result a sequence, in their order.
+        One result per text, in order.
+
+    Raises:
+        ModelError: the attention or the logits of the model cannot be captured.
+        InputError: an attention weight is negative or not finite.
     """
     reducers = _Reducers(sequences, reduction)
     with torch.inference_mode(), capturing(loaded.model, reducers, rows):
@@ -151,20 +176,20 @@ def replay(
     answers = [sequence.tokens[sequence.prompt_tokens :] for sequence in sequences]
     scores = score(logits, answers, alternatives)
     results = []
-    for at, sequence in enumerate(sequences):
+    for index, sequence in enumerate(sequences):
         hidden = None
         if hidden_layers:
             first = sequence.prompt_tokens - 1 if hidden_rows == "answer" else 0
-            kept = [
-                output.hidden_states[layer + 1][at, first : len(sequence.tokens)].cpu()
+            states = [
+                output.hidden_states[layer + 1][index, first : len(sequence.tokens)].cpu()
                 for layer in hidden_layers
             ]
-            hidden = torch.stack(kept)
+            hidden = torch.stack(states)
         results.append(
             Replayed(
-                layers=[layer[at] for layer in reduced],
-                value_norms=[norm[at, :, : len(sequence.tokens)] for norm in norms],
-                scores=scores[at],
+                layers=[layer[index] for layer in reduced],
+                value_norms=[norm[index, :, : len(sequence.tokens)] for norm in norms],
+                scores=scores[index],
                 hidden=hidden,
             )
         )
@@ -172,22 +197,22 @@ def replay(
 
 
 def forward(loaded: Loaded, sequences: Sequence[Text], **options: bool) -> tuple[Any, torch.Tensor]:
-    """A forward pass over right-padded texts.
+    """Runs one forward pass over a right-padded batch of texts.
 
     Args:
         loaded: the model.
-        sequences: texts of one batch.
-        options: further arguments of the model's forward.
+        sequences: the texts of one batch.
+        options: further arguments of the model's ``forward``.
 
     Returns:
-        The model's output, and logits [rows, vocabulary] of all rows that produced answer tokens,
-        text by text.
+        The model's output, and the logits [rows, vocabulary] that predict the answer tokens, text
+        by text.
 
     Raises:
-        ModelError: logits of another shape.
+        ModelError: the logits have an unexpected shape.
     """
     ids, mask = _right_padded(sequences, loaded.pad_id)
-    with answer_rows(loaded.model, sequences) as picked:
+    with answer_rows(loaded.model, sequences) as selected:
         output = loaded.model(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
@@ -195,13 +220,13 @@ def forward(loaded: Loaded, sequences: Sequence[Text], **options: bool) -> tuple
             **options,
         )
     logits = output.logits
-    rows = len(picked.batch)
-    if picked.times == 0 and logits.shape[:2] == ids.shape:
-        return output, logits[picked.batch, picked.row]
-    if picked.times != 1 or logits.ndim != 3 or logits.shape[:2] != (1, rows):
+    rows = len(selected.batch)
+    if selected.times == 0 and logits.shape[:2] == ids.shape:
+        return output, logits[selected.batch, selected.row]
+    if selected.times != 1 or logits.ndim != 3 or logits.shape[:2] != (1, rows):
         raise ModelError(
             f"Expected logits [1, {rows}, vocabulary] of {loaded.name} "
-            f"({loaded.model.config.model_type}), got {tuple(logits.shape)} after {picked.times} "
+            f"({loaded.model.config.model_type}), got {tuple(logits.shape)} after {selected.times} "
             "calls of its output embeddings - choose another architecture"
         )
     return output, logits[0]
@@ -219,12 +244,12 @@ def _right_padded(sequences: Sequence[Text], pad_id: int) -> tuple[torch.Tensor,
 
 @dataclass(slots=True)
 class AnswerRows:
-    """Rows that produced answer tokens.
+    """The rows whose logits predict answer tokens.
 
     Attributes:
-        batch: the text of each row.
-        row: its token.
-        times: how often the rows were picked on their way into the output embeddings.
+        batch: index of the text of each row.
+        row: token position of each row.
+        times: number of calls of the output embeddings.
     """
 
     batch: list[int]
@@ -234,32 +259,36 @@ class AnswerRows:
 
 @contextmanager
 def answer_rows(model: Any, sequences: Sequence[Text]) -> Iterator[AnswerRows]:
-    """Within it, logits come for the rows that produced answer tokens, [1, rows, vocabulary].
+    """Restricts logits to the rows that predict answer tokens, [1, rows, vocabulary].
 
-    The rows are picked where hidden states enter the output embeddings, so that what a model does
-    to its logits afterwards (softcaps, scales) still happens, and a large vocabulary costs answers
-    alone. A model that does not call its output embeddings gives logits of all rows.
+    The rows are selected at the input of the output embeddings, so that no logits are computed for
+    the prompt, and the model still applies softcaps and scales. A model that does not call its
+    output embeddings returns logits of all rows.
+
+    Args:
+        model: a causal language model of transformers.
+        sequences: the texts of the batch of the forward pass.
     """
-    picked = AnswerRows([], [])
-    for at, sequence in enumerate(sequences):
-        produced = range(sequence.prompt_tokens - 1, len(sequence.tokens) - 1)
-        picked.batch.extend([at] * len(produced))
-        picked.row.extend(produced)
+    selected = AnswerRows([], [])
+    for index, sequence in enumerate(sequences):
+        rows = range(sequence.prompt_tokens - 1, len(sequence.tokens) - 1)
+        selected.batch.extend([index] * len(rows))
+        selected.row.extend(rows)
 
     longest = max(len(sequence.tokens) for sequence in sequences)
 
-    def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        picked.times += 1
+    def select(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        selected.times += 1
         if inputs[0].ndim != 3 or inputs[0].shape[:2] != (len(sequences), longest):
-            return inputs  # something else than the hidden states of all texts
-        return (inputs[0][picked.batch, picked.row].unsqueeze(0), *inputs[1:])
+            return inputs  # not the hidden states of the batch
+        return (inputs[0][selected.batch, selected.row].unsqueeze(0), *inputs[1:])
 
     embeddings = model.get_output_embeddings()
     if embeddings is None:
-        yield picked
+        yield selected
         return
-    handle = embeddings.register_forward_pre_hook(pick)
+    handle = embeddings.register_forward_pre_hook(select)
     try:
-        yield picked
+        yield selected
     finally:
         handle.remove()

@@ -1,4 +1,4 @@
-"""How far apart a model's own forward passes may come out, by the precision it computes in."""
+"""Tolerances for differences between forward passes of a model, by its precision."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far the same computation may come out apart.
+    """Largest differences that rounding may cause.
 
     Attributes:
-        weight: of blocks of rows against whole rows on the same input.
-        logits: root mean square over the vocabulary, relative to the standard deviation there, of
-            three rows in four: a router or an index may decide a tie the other way in a few.
-        mean: whether ``weight`` bounds the mean over rows instead of the largest difference: in
-            half precision one score that rounds the other way moves a single weight by much.
+        weight: bound on :meth:`apart` of attention in blocks of rows and of all rows at once.
+        logits: bound on :func:`logits_apart`.
+        mean: whether ``weight`` bounds the mean difference instead of the largest one: in half
+            precision the rounding of one score can change a single weight by much.
+
+    Example:
+        >>> Tolerance(weight=3e-5, logits=1e-3, mean=False).apart(
+        ...     torch.tensor([[[0.0, 0.25]]]), torch.tensor([[[0.5, 0.5]]])
+        ... )
+        0.25
     """
 
     weight: float
@@ -26,26 +31,46 @@ class Tolerance:
 
     @classmethod
     def of(cls, model: Any) -> Tolerance:
-        """By the type in which a model computes."""
-        reduced = model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+        """The tolerance for the dtype, device and quantisation of a model."""
+        uses_tf32 = (
+            model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+        )
         by_dtype = {torch.float32: cls(3e-5, 1e-3, False), torch.float16: cls(5e-3, 0.03)}
-        found = by_dtype.get(model.dtype, cls(2e-2, 0.15))
-        if reduced and model.dtype == torch.float32:
-            found = by_dtype[torch.float16]
+        tolerance = by_dtype.get(model.dtype, cls(2e-2, 0.15))
+        if uses_tf32 and model.dtype == torch.float32:
+            tolerance = by_dtype[torch.float16]
         if getattr(model.config, "quantization_config", None) is not None:
-            # Activations are rounded as well, by scales that depend on all of them.
-            found = cls(max(found.weight, 2e-2), 0.3)
-        return found
+            # Quantised activations share a scale, so each depends on all others of the batch.
+            tolerance = cls(max(tolerance.weight, 2e-2), 0.3)
+        return tolerance
 
     def apart(self, difference: torch.Tensor, due: torch.Tensor) -> float:
-        """How far apart tensors [heads, rows, anything] are, relative to what is due."""
+        """The relative difference of tensors [heads, rows, any].
+
+        Args:
+            difference: absolute differences.
+            due: the expected values.
+        """
         if self.mean:
             return float(difference.sum(-1).mean() / due.abs().sum(-1).mean().clamp_min(1e-6))
         return float(difference.max()) / max(1.0, float(due.abs().max()))
 
 
 def logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
-    """Root mean square over the vocabulary, relative to its spread, of three rows in four."""
+    """The relative difference of logits, as the 75% quantile over rows.
+
+    The difference of a row is the root mean square over the vocabulary, divided by the standard
+    deviation of the expected logits. The quantile ignores a few rows in which a router or an index
+    breaks a tie differently.
+
+    Args:
+        found: [rows, vocabulary].
+        due: the expected logits, [rows, vocabulary].
+
+    Example:
+        >>> logits_apart(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 1.0, 2.0]]))
+        1.0
+    """
     difference = (found.float() - due.float()).square().mean(-1).sqrt()
     spread = due.float().std(-1).clamp_min(1e-6)
     return float((difference / spread).quantile(0.75))

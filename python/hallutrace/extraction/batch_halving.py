@@ -1,4 +1,4 @@
-"""The making of one batch: answered, replayed and written, halved where that fails."""
+"""Generates, replays and writes one batch of questions; a batch that fails is halved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from hallutrace.third_party import is_fatal, reason_of, traceback_of, without_fr
 
 @dataclass(frozen=True, slots=True)
 class PromptedQuestion:
-    """A question with its prompt, its index in the shard, and the answers that exist already."""
+    """A question and its prompt.
+
+    Attributes:
+        index: index of the question in the shard.
+        question: the question.
+        prompt: its prompt.
+        given: sample number and answer of each existing answer; empty if answers are generated.
+    """
 
     index: int
     question: Question
@@ -33,26 +40,26 @@ class PromptedQuestion:
     given: list[tuple[int, Answer]]
 
 
-# An answer on its way: its question, which sample, and what was said.
+# Question, sample number, answer.
 _Answered = tuple[PromptedQuestion, int, Answer]
 
 
 class BatchRunner:
-    """Makes the traces of batches of one shard.
+    """Writes the traces of a shard batch by batch.
 
     Args:
         loaded: the model.
-        settings: the run's choices.
-        writer: of the shard.
-        seed_number: of the shard, from which sampling is seeded.
-        samples: the most answers that a question of the shard has.
-        fail: given every failure.
-        check: raises where the shard is no longer this process's.
-        checks: shown what is generated.
-        done: question id and sample of traces that other shards hold; they are not written again.
+        settings: the resolved settings of the run.
+        writer: writer of the shard.
+        seed_number: number of the shard, part of the sampling seed.
+        samples: largest number of answers of a question of the shard.
+        fail: called with each failure.
+        check: raises if this process no longer holds the claim on the shard.
+        checks: receives the generated answers.
+        done: question id and sample of each trace in another shard; these are not written again.
 
     Attributes:
-        tally: counts of the batch that is being made; the caller begins a new one for each batch.
+        tally: counts of the current batch; the caller sets a new one before each batch.
     """
 
     def __init__(
@@ -73,21 +80,21 @@ class BatchRunner:
         self._writer = writer
         self._seed_number = seed_number
         self._samples = samples
-        self._fail_with = fail
+        self._record_failure = fail
         self._check = check
         self._checks = checks
         self._done = done
 
     def run(self, batch: list[PromptedQuestion], number: int, first: int = 0) -> None:
-        """Answers, replays and writes a batch; halved where that fails, down to one question.
+        """Generates, replays and writes a batch; halves it on an error, down to one question.
 
-        So one question whose text or tokens make a library fail costs itself alone. What is halved
-        is recorded: the parts are batches of other questions, and differ in the last bits.
+        Halving limits a failure to the question that causes it. Halvings are recorded, because
+        the last bits of a result depend on the other questions of its batch.
 
         Args:
             batch: the questions.
-            number: of the batch in the shard.
-            first: index of the first of them in the whole batch.
+            number: number of the batch in the shard.
+            first: index of ``batch[0]`` in the batch before halving.
         """
         stage = "generate"
         try:
@@ -97,18 +104,18 @@ class BatchRunner:
         except BaseException as error:
             if is_fatal(error):
                 raise
-            told = traceback_of(error)
-            failed = without_frames(error)  # they would keep the tensors of what failed alive
+            traceback_text = traceback_of(error)
+            failed = without_frames(error)  # frames would keep the tensors of the batch in memory
         else:
             self._loaded.check_in_place()
-            self._check()  # what was suspended was so in all likelihood above
+            self._check()  # another process may have taken over the shard during the computation
             for (item, sample, answer), result in zip(answered, replayed, strict=True):
                 self._append(item, sample, answer, result)
             return
         release_cached_memory()
         if len(batch) == 1:
             stage = "memory" if is_out_of_memory(failed) else stage
-            self.fail(batch[0].question, None, stage, failed, told)
+            self.fail(batch[0].question, None, stage, failed, traceback_text)
             return
         half = (len(batch) + 1) // 2
         self.tally.halvings.append([number, half])
@@ -116,7 +123,7 @@ class BatchRunner:
         self.run(batch[half:], number, first + half)
 
     def _answers(self, batch: list[PromptedQuestion], number: int, first: int) -> list[_Answered]:
-        """The answers of a batch: generated, or those that exist."""
+        """Generates the answers of a batch, or returns the existing ones."""
         decoding = self._settings.decoding
         if decoding is None:
             return [(item, sample, answer) for item in batch for sample, answer in item.given]
@@ -125,8 +132,8 @@ class BatchRunner:
         answers = generate.generate(self._loaded, prompts, decoding, seed)
         return [
             (item, sample, answer)
-            for item, several in zip(batch, answers, strict=True)
-            for sample, answer in enumerate(several)
+            for item, samples in zip(batch, answers, strict=True)
+            for sample, answer in enumerate(samples)
         ]
 
     def _replay(self, answered: list[_Answered]) -> list[replay.Replayed]:
@@ -149,16 +156,16 @@ class BatchRunner:
     def _append(
         self, item: PromptedQuestion, sample: int, answer: Answer, replayed: replay.Replayed
     ) -> None:
-        """Writes one trace, and counts it."""
+        """Writes and counts one trace."""
         question, hidden = item.question, self._settings.hidden
         if (question.id, sample) in self._done:
             return
-        self._see(question, answer)
+        self._check_answer(question, answer)
         ends = answer.tokens[-1] in self._loaded.eos_ids
         tokens = item.prompt.tokens + answer.tokens
         try:
             arrays = trace_arrays.arrays_of(replayed, tokens, ends, hidden)
-        except InputError as error:  # numbers that are none
+        except InputError as error:  # NaN or infinity
             self.fail(question, sample, "replay", error)
             return
         arrays["meta"] = trace_arrays.meta_of(question, item.prompt, answer, sample, hidden)
@@ -176,7 +183,7 @@ class BatchRunner:
             tally.judged += 1
             tally.right += contains(answer.text, question.references)
 
-    def _see(self, question: Question, answer: Answer) -> None:
+    def _check_answer(self, question: Question, answer: Answer) -> None:
         if self._settings.decoding is not None and not self._checks.is_judged:
             written = answer_ends.decode(self._loaded, answer.tokens, special=True)
             self._checks.see(question.question, answer, written)
@@ -187,11 +194,22 @@ class BatchRunner:
         sample: int | None,
         stage: str,
         error: BaseException,
-        told: str = "",
+        traceback_text: str = "",
     ) -> None:
-        """Records a failure; ``told`` is its traceback, where ``error`` lost it."""
+        """Records a failure.
+
+        Args:
+            question: the question that failed.
+            sample: number of the answer; None if the whole question failed.
+            stage: ``prompt``, ``response``, ``generate``, ``replay``, ``memory`` or ``write``.
+            error: the error.
+            traceback_text: traceback of ``error``; needed if its frames were removed.
+        """
         reason = str(error) if is_out_of_memory(error) else reason_of(error)
         reason = " ".join(reason.split())
-        told = told or traceback_of(error)
+        traceback_text = traceback_text or traceback_of(error)
         self.tally.failed(stage, reason)
-        self._fail_with(Failure(question.id, sample, question.index, stage, reason, traceback=told))
+        failure = Failure(
+            question.id, sample, question.index, stage, reason, traceback=traceback_text
+        )
+        self._record_failure(failure)

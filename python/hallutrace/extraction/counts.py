@@ -1,4 +1,4 @@
-"""Counts of traces, failures and tokens of a shard while it is made."""
+"""Counts of the traces, failures and tokens of a shard."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ from dataclasses import dataclass, field
 
 from hallutrace.canonical_json import canonical
 
-INPUT_STAGES = ("prompt", "response")  # where a failure is caused by the input
+INPUT_STAGES = ("prompt", "response")  # stages whose failures the input causes
 COUNTS = ("traces", "failures", "judged", "right", "answer_tokens")
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one shard, or of one batch of it.
+    """Counts of one shard or one batch.
 
     Attributes:
-        traces: that were written.
-        failures: questions, or samples, that gave no trace.
-        broken: those of them that are not caused by the input.
-        judged: answers of questions with references.
-        right: of those, answers that contain one.
-        answer_tokens: of all traces.
-        keys: number in the shard, question id, sample and index in the source of each trace.
-        halvings: ``[batch, size]`` of batches that were halved.
-        first_error: shown where every question fails.
+        traces: written traces.
+        failures: questions or samples without a trace.
+        broken: failures that the input did not cause.
+        judged: traces of questions with reference answers.
+        right: traces whose answer contains a reference.
+        answer_tokens: answer tokens of all traces.
+        keys: number in the shard, question id, sample and source index of each trace.
+        halvings: ``[batch, size]`` of each halving: batch number and size of the first half.
+        first_error: message of the first failure; empty without failures.
+
+    Example:
+        >>> tally = Tally(traces=2, answer_tokens=9)
+        >>> tally.failed("replay", "out of memory")
+        >>> tally.counts()["failures"], tally.broken, Tally.from_note(tally.to_note()) == tally
+        (1, 1, True)
     """
 
     traces: int = 0
@@ -38,7 +44,7 @@ class Tally:
     first_error: str = ""
 
     def add(self, other: Tally) -> None:
-        """Adds later counts."""
+        """Adds the counts of a later batch."""
         first_error = self.first_error or other.first_error
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -51,16 +57,16 @@ class Tally:
         self.first_error = self.first_error or reason
 
     def counts(self) -> dict[str, int]:
-        """The numbers, as a commit record has them."""
+        """The numbers that the commit record of the shard stores."""
         return {name: getattr(self, name) for name in COUNTS}
 
     def to_note(self) -> str:
-        """One batch, as the journal keeps it."""
+        """The counts as JSON, for the journal of the shard."""
         return canonical({name: getattr(self, name) for name in self.__slots__}).decode()
 
     @classmethod
     def from_note(cls, note: str) -> Tally:
-        """A batch that the journal kept."""
+        """The counts that :meth:`to_note` wrote."""
         content = json.loads(note)
         content["keys"] = [tuple(key) for key in content["keys"]]
         return cls(**content)

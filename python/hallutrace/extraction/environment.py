@@ -1,4 +1,4 @@
-"""The environment of a shard: versions, device and threads, on which its last bits depend."""
+"""Records the environment of a shard, because the last bits of its traces depend on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ PACKAGES = ("hallutrace", "torch", "transformers", "numpy", "bitsandbytes")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and threads, as JSON."""
+    """Package versions, platform, device and thread counts.
+
+    Args:
+        device: the device of the model.
+
+    Returns:
+        A dictionary of values that JSON can hold.
+
+    Example:
+        >>> environment(torch.device("cpu"))["device"]
+        'cpu (...)'
+    """
     found: dict[str, Any] = versions_of(*PACKAGES)
     found["platform"] = f"{platform.system()}-{platform.machine()}"
     found["device"] = (
@@ -30,9 +41,21 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def changes(here: dict[str, Any], records: Sequence[CommitRecord]) -> str:
-    """A warning where shards were made in another environment than this one; else empty."""
-    others = (record.environment for record in reversed(records))
-    there = next((other for other in others if other != here), here)
+    """A warning if shards were written in another environment.
+
+    Args:
+        here: the environment of this process.
+        records: commit records of the run.
+
+    Returns:
+        The warning, with the differences from the last such environment; empty if there is none.
+
+    Example:
+        >>> changes({"torch": "2.9.0"}, [])
+        ''
+    """
+    recorded = (record.environment for record in reversed(records))
+    there = next((found for found in recorded if found != here), here)
     changed = [
         f"{name}: {there.get(name)} -> {here.get(name)}"
         for name in sorted({*there, *here})

@@ -1,4 +1,7 @@
-"""What a run will cost: bytes and memory from shapes alone, time once a batch was timed."""
+"""Estimates the size, memory and duration of a run.
+
+Sizes and memory follow from the shape of the model; the duration is measured on one batch.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ META_BYTES = 1024  # text of a trace: question, prompt, answer, references
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What of a model decides sizes.
+    """The dimensions of a model that determine sizes.
 
     Attributes:
-        layers: blocks.
-        attention_layers: those whose attention is kept.
-        heads: query heads.
-        value_heads: key-value heads.
-        hidden_size: width of a hidden state.
-        parameters: of the whole model.
-        embedding: of them, those of input and output embeddings, which quantisation leaves alone.
-        dtype_bytes: of an element of the checkpoint.
-        is_quantized: whether the checkpoint is quantised itself.
-        config: of transformers.
+        layers: number of blocks.
+        attention_layers: number of layers whose attention is captured.
+        heads: query heads per layer.
+        value_heads: key-value heads per layer.
+        hidden_size: dimension of a hidden state.
+        parameters: number of parameters of the model.
+        embedding: parameters of input and output embeddings, which are not quantised.
+        dtype_bytes: bytes per element of the checkpoint.
+        is_quantized: whether the checkpoint is quantised.
+        config: text configuration of transformers.
     """
 
     layers: int
@@ -49,13 +52,13 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class RunSize:
-    """Bytes of a run with one choice of hidden states.
+    """Size of a run with one value of ``hidden_states``.
 
     Attributes:
-        hidden_states: the choice.
+        hidden_states: ``none``, ``pooled``, ``answer`` or ``all``.
         edges, marginals, tokens, hidden: bytes per trace.
         trace: bytes per trace, with text and header.
-        run: bytes of the whole run; None where the number of questions is not known.
+        run: bytes of the run; None if the number of questions is unknown.
     """
 
     hidden_states: str
@@ -68,13 +71,17 @@ class RunSize:
 
 
 def model_shape(asked: ModelName) -> ModelShape:
-    """The shape of a model from its configuration; no weights, and no network for presets.
+    """The shape of a model from its configuration; loads no weights, and presets need no network.
 
     Args:
-        asked: the model; of an adapter, its base model counts.
+        asked: the model; the shape of an adapter is that of its base model.
 
     Raises:
-        ModelError: no such model, or no causal one.
+        ModelError: there is no such model, or it is not a causal language model.
+
+    Example:
+        >>> model_shape(ModelName("demo")).attention_layers
+        4
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -83,21 +90,25 @@ def model_shape(asked: ModelName) -> ModelShape:
     from hallutrace.model.loading import load_config
 
     if asked.name in MODEL_CONFIGS:
-        known = dict(MODEL_CONFIGS[asked.name])
-        config = AutoConfig.for_model(known.pop("model_type"), **known)
+        preset = dict(MODEL_CONFIGS[asked.name])
+        config = AutoConfig.for_model(preset.pop("model_type"), **preset)
     else:
         config = load_config(asked)
     text = config.get_text_config()
     with loading(asked.name), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=asked.trust_remote_code)
     embeddings = {
-        id(part): part for part in (model.get_input_embeddings(), model.get_output_embeddings())
+        id(module): module
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
     }
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
     dtype = getattr(config, "dtype", None) or getattr(text, "dtype", None) or torch.float32
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    tied = {
-        id(weight): weight.numel() for part in embeddings.values() for weight in part.parameters()
+    # Tied embeddings share a weight, which counts once.
+    embedding_sizes = {
+        id(weight): weight.numel()
+        for module in embeddings.values()
+        for weight in module.parameters()
     }
     return ModelShape(
         layers=text.num_hidden_layers,
@@ -106,7 +117,7 @@ def model_shape(asked: ModelName) -> ModelShape:
         value_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
         hidden_size=text.hidden_size,
         parameters=sum(weight.numel() for weight in model.parameters()),
-        embedding=sum(tied.values()),
+        embedding=sum(embedding_sizes.values()),
         dtype_bytes=dtype.itemsize,
         is_quantized=getattr(config, "quantization_config", None) is not None,
         config=text,
@@ -116,18 +127,24 @@ def model_shape(asked: ModelName) -> ModelShape:
 def plan(
     config: ExtractConfig, shape: ModelShape, prompt: int, answer: int, questions: int | None
 ) -> list[RunSize]:
-    """Bytes of every choice of hidden states.
+    """The size of a run for each value of ``hidden_states``.
 
     Args:
-        config: the run; its own choice of hidden states does not matter.
-        shape: of the model.
+        config: the configuration of the run; its ``hidden_states`` is ignored.
+        shape: the shape of the model.
         prompt: tokens of a prompt.
         answer: tokens of an answer.
-        questions: of the run; None if not known.
+        questions: number of questions of the run; None if unknown.
+
+    Example:
+        >>> config, shape = ExtractConfig(), model_shape(ModelName("demo"))
+        >>> sizes = plan(config, shape, prompt=50, answer=10, questions=None)
+        >>> [size.hidden_states for size in sizes], sizes[0].hidden
+        (['none', 'pooled', 'answer', 'all'], 0)
     """
     edges = edge_bytes(config, shape, prompt, answer)
     marginals = marginal_bytes(config, shape, prompt, answer)
-    # The ids of all tokens; of each answer token its scores, and ids and scores of alternatives.
+    # Ids of all tokens; three scores per answer token; id and score of each alternative.
     tokens = 4 * (prompt + answer) + (4 * 3 + (4 + 2) * config.alternatives) * answer
     sizes = []
     for choice in HIDDEN_CHOICES:
@@ -139,7 +156,10 @@ def plan(
 
 
 def edge_bytes(config: ExtractConfig, shape: ModelShape, prompt: int, answer: int) -> int:
-    """Bytes of the edges of a trace; at most, where other rules than top-k prune further."""
+    """Bytes of the edges of a trace; an upper bound if rules besides top-k remove edges.
+
+    The arguments are those of :func:`plan`.
+    """
     tokens = prompt + answer
     graphs = shape.attention_layers * (shape.heads if config.heads == "each" else 1)
     first = prompt - 1 if config.edge_rows == "answer" else 0
@@ -150,7 +170,10 @@ def edge_bytes(config: ExtractConfig, shape: ModelShape, prompt: int, answer: in
 
 
 def marginal_bytes(config: ExtractConfig, shape: ModelShape, prompt: int, answer: int) -> int:
-    """Bytes of the marginals of a trace without a context."""
+    """Bytes of the marginals of a trace without a context.
+
+    The arguments are those of :func:`plan`.
+    """
     tokens, segments = prompt + answer, 3
     rows = tokens if config.marginal_rows == "all" else answer + 1
     by_head = 4 * 4 + 2 * (2 * tokens + rows * (3 + 2 * segments))
@@ -160,7 +183,10 @@ def marginal_bytes(config: ExtractConfig, shape: ModelShape, prompt: int, answer
 def hidden_bytes(
     config: ExtractConfig, shape: ModelShape, choice: str, prompt: int, answer: int
 ) -> int:
-    """Bytes of the hidden states of a trace."""
+    """Bytes of the hidden states of a trace.
+
+    The arguments are those of :func:`plan`; ``choice`` is the value of ``hidden_states``.
+    """
     rows = {"none": 0, "pooled": 4, "answer": answer + 1, "all": prompt + answer}[choice]
     layers = len(select_layers(config.hidden_layers, shape.layers))
     size = {"float16": 2, "bfloat16": 2, "int8": 1}.get(
@@ -173,10 +199,21 @@ def hidden_bytes(
 def memory(
     config: ExtractConfig, shape: ModelShape, prompt: int, answer: int, batch: int
 ) -> dict[str, int]:
-    """Bytes of memory while extracting: weights, generation's cache, the replay's pieces."""
+    """Memory that an extraction needs, in bytes, by use.
+
+    Args:
+        config: the configuration of the run.
+        shape: the shape of the model.
+        prompt: tokens of a prompt.
+        answer: tokens of an answer.
+        batch: questions per batch.
+
+    Returns:
+        Bytes of the weights, key-value cache, logits, one attention block and hidden states.
+    """
     size = _dtype_bytes(config, shape)
-    linear = {"int8": 1.0, "nf4": 0.56}.get(config.quantization, float(size))
-    weights = int((shape.parameters - shape.embedding) * linear) + shape.embedding * size
+    bytes_per_linear = {"int8": 1.0, "nf4": 0.56}.get(config.quantization, float(size))
+    weights = int((shape.parameters - shape.embedding) * bytes_per_linear) + shape.embedding * size
     tokens = prompt + answer
     sequences = batch * max(config.num_beams, config.samples)
     cache = sequences * tokens * cache_bytes_per_token(shape.config, size)
@@ -194,7 +231,7 @@ def memory(
 
 
 def _dtype_bytes(config: ExtractConfig, shape: ModelShape) -> int:
-    """Of the model's floating point type on this machine."""
+    """Bytes per element of the model's floating-point type on this machine."""
     from hallutrace.model.devices import computes_in_float32, resolve_device
 
     if config.dtype != "auto":
@@ -206,14 +243,18 @@ def _dtype_bytes(config: ExtractConfig, shape: ModelShape) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One batch, timed.
+    """Measurements of one batch.
 
     Attributes:
-        questions: in the batch.
-        traces: of them: several where there are several answers, fewer where some failed.
-        seconds: from prompts to a committed shard.
-        trace_bytes: of the shard, a trace.
-        prompt, answer: tokens, on average.
+        questions: questions of the batch.
+        traces: written traces; samples multiply them, failures reduce them.
+        seconds: duration from the prompts to the committed shard.
+        trace_bytes: mean bytes per trace.
+        prompt, answer: mean tokens of a prompt and of an answer.
+
+    Example:
+        >>> Measured(4, 4, 2.0, 9e4, 30.0, 8.0).seconds_of(400)
+        200.0
     """
 
     questions: int
@@ -224,12 +265,16 @@ class Measured:
     answer: float
 
     def seconds_of(self, questions: int) -> float:
-        """How long a run of so many questions takes."""
+        """Estimated duration in seconds of a run of ``questions`` questions."""
         return self.seconds / self.questions * questions
 
 
 def measure(config: ExtractConfig, questions: int) -> Measured:
-    """Extracts one batch into a folder that is thrown away; loading the model is not timed.
+    """Extracts one batch into a temporary folder; loading the model is not timed.
+
+    Args:
+        config: the configuration of the run.
+        questions: questions of the batch.
 
     Raises:
         HallutraceError: as :func:`hallutrace.extract` does.
@@ -239,8 +284,8 @@ def measure(config: ExtractConfig, questions: int) -> Measured:
 
     with tempfile.TemporaryDirectory() as folder:
         one_shard = {"out": Path(folder) / "run", "limit": questions, "shard_size": questions}
-        alone = {"worker": None, "overwrite": False, "retry_failed": False}
-        summary = extract(config.model_copy(update=one_shard | alone))
+        single_worker = {"worker": None, "overwrite": False, "retry_failed": False}
+        summary = extract(config.model_copy(update=one_shard | single_worker))
         with open_run(summary.folder) as store:
             measured = sum(record.questions for record in store.records)
             lengths = [(trace.prompt_length, len(trace.answer_tokens)) for trace in store]

@@ -61,30 +61,30 @@ def trace(
     reporter: Reporter | None = None,
     **options: Unpack[TraceOptions],
 ) -> list[Trace]:
-    r"""Traces what a model does with prompts, without a run: the traces of ``extract``, in memory.
+    r"""Traces the answers of a model to prompts, in memory.
 
-    What is stored has the same bits as in a run of the same prompts and settings. The model is
-    left as it was, also after an error: training mode, attention implementation, generation
-    configuration, hooks, random numbers. Arrays are views of a temporary file that is removed with
-    the traces.
+    The traces are bit-identical to those of a run with the same prompts and settings. The model is
+    left unchanged, also after an error: training mode, attention implementation, generation
+    configuration, hooks, random number generators. Arrays are views of a temporary file that is
+    removed with the traces.
 
     Args:
         model: a causal language model of transformers, or a ``PeftModel`` of one, whose adapters
-            act as they do now.
-        tokenizer: its tokenizer.
-        prompts: texts, tokenised as they are, as ``tokenizer(text)`` does; or conversations,
-            each a list of messages with ``role`` and ``content``, written by the chat template.
-        responses: an answer to each prompt, replayed: text, or token ids. None generates answers.
-        chat: whether each text is the message of a user, for the chat template to write.
-        reporter: told of progress, and of what is worth knowing; the default says nothing.
-        options: as for :class:`hallutrace.ExtractConfig`, with the same defaults.
+            stay active.
+        tokenizer: the tokenizer of ``model``.
+        prompts: texts, tokenised by ``tokenizer(text)``; or conversations, each a list of messages
+            with ``role`` and ``content``, formatted by the chat template.
+        responses: one answer per prompt, as text or token ids. None generates the answers.
+        chat: whether to format each text with the chat template, as the message of a user.
+        reporter: receives progress and notes; the default discards them.
+        options: fields of :class:`hallutrace.ExtractConfig`, with the same defaults.
 
     Returns:
-        The traces in the order of the prompts; with ``samples=k``, k of each.
+        The traces in the order of the prompts; ``samples=k`` gives k consecutive traces per prompt.
 
     Raises:
-        InputError: options or prompts that cannot be used, or a prompt that failed.
-        ModelError: something else than such a model, or one that cannot be captured.
+        InputError: an option or prompt is invalid, or a prompt failed.
+        ModelError: ``model`` is of another type or cannot be captured.
 
     Example:
         >>> from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -109,12 +109,12 @@ def _traces(
     reporter: Reporter,
     options: Mapping[str, Any],
 ) -> list[Trace]:
-    """What :func:`trace` gives; errors name options."""
+    """Implements :func:`trace`; its errors name command-line options, not parameters."""
     from hallutrace.model.objects import lent
 
     config = _config(options, chat=chat or _are_conversations(prompts))
     source = PromptList(prompts, responses)
-    # On Windows files that are mapped stay until the process ends.
+    # Windows cannot remove memory-mapped files before the process ends.
     with tempfile.TemporaryDirectory(prefix="hallutrace-", ignore_cleanup_errors=True) as folder:
         run = Run(Path(folder) / "run")
         with lent(model, tokenizer, reporter.note, identify=False) as loaded:
@@ -140,10 +140,10 @@ def _config(options: Mapping[str, Any], chat: bool) -> ExtractConfig:
 
 
 def _are_conversations(prompts: Sequence[str | Messages]) -> bool:
-    """Whether prompts are conversations; texts go through the chat template only if asked for.
+    """Whether the prompts are conversations.
 
     Raises:
-        InputError: some are, some are not.
+        InputError: the prompts mix texts and conversations.
     """
     kinds = {isinstance(prompt, str) for prompt in prompts}
     if len(kinds) == 2:
@@ -155,7 +155,7 @@ def _are_conversations(prompts: Sequence[str | Messages]) -> bool:
 
 
 def _check_all(run: Run, count: int, error: InputError | None = None) -> None:
-    """Refuses prompts of which some have no trace."""
+    """Raises an :class:`InputError` if any prompt failed."""
     failures = run.failures.read() if run.exists() else []
     if failures:
         first = min(failures, key=lambda failure: failure.index)

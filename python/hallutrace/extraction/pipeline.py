@@ -1,4 +1,4 @@
-"""``extract``: opens questions, model and folder, has the run walked, and tells what failed."""
+"""``extract``: opens the questions, the model and the run folder, and writes the shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hallutrace.retry import Retry
 from hallutrace.store import overwriting
 from hallutrace.store.folder import Run
 
-# What loads a model, and means nothing for one that is in memory.
+# Fields of the configuration that have no effect on a model object.
 LOADING = (
     "model",
     "revision",
@@ -41,29 +41,29 @@ def extract(
     model: Any = None,
     tokenizer: Any = None,
 ) -> Summary:
-    """Extracts a run, or goes on with it.
+    """Extracts a run, or resumes it.
 
-    A model object is traced as it is and left as it was: training mode, attention implementation,
-    generation configuration, hooks, random numbers. The run's identity holds a digest of its
-    weights, configuration, adapters and tokenizer, so that another model, or the same one after a
-    step of training, is refused; that reads all weights once at every start (about 0.7 GB a second
-    and core).
+    A model object is left unchanged: training mode, attention implementation, generation
+    configuration, hooks, random number generators. The identity of its run contains a digest of
+    weights, configuration, adapters and tokenizer, so resuming with another or a further trained
+    model raises an error. The digest reads all weights at every start (about 0.7 GB per second and
+    core).
 
     Args:
-        config: what to do; the default is the small model on 400 of its own questions.
-        reporter: told of progress; the default says nothing.
+        config: the configuration; the default extracts 400 demo questions with the demo model.
+        reporter: receives progress and notes; the default discards them.
         model: a causal language model of transformers, or a ``PeftModel`` of one, instead of the
-            one that ``config`` names.
-        tokenizer: the tokenizer of that model.
+            model that ``config`` names.
+        tokenizer: the tokenizer of ``model``.
 
     Returns:
-        What was done; open the run with ``hallutrace.open(summary.folder)``.
+        Counts, size and duration; open the run with ``hallutrace.open(summary.folder)``.
 
     Raises:
-        InputError: questions, options or folder that cannot be used.
-        IdentityError: the folder holds a run with other settings, or of another model.
-        ModelError: a model that cannot be loaded or captured.
-        StorageError: the file system refused.
+        InputError: the questions, options or folder are invalid.
+        IdentityError: the folder contains a run with other settings or of another model.
+        ModelError: the model cannot be loaded or captured.
+        StorageError: reading or writing files failed.
 
     Example:
         >>> config = hallutrace.ExtractConfig(model="demo", questions="demo:4", out=folder / "run")
@@ -82,7 +82,7 @@ def extract(
     if config.overwrite:
         overwriting.check_may_go(run)
     with _model(config, model, tokenizer, retry) as loaded:
-        # Only now: an existing run is kept if the model does not load.
+        # After loading, so that a model that cannot be loaded does not cost the existing run.
         if config.overwrite and run.folder.exists():
             run.check_ours()
             overwriting.clear(run)
@@ -92,10 +92,17 @@ def extract(
 def walk(
     config: ExtractConfig, source: QuestionSource, run: Run, loaded: Loaded, reporter: Reporter
 ) -> Summary:
-    """Makes all shards of a run that are not committed yet.
+    """Extracts all shards of a run that are not committed yet.
+
+    Args:
+        config: the configuration.
+        source: the questions.
+        run: folder of the run.
+        loaded: the model.
+        reporter: receives progress and notes.
 
     Raises:
-        StorageError: the file system refused.
+        StorageError: reading or writing files failed.
         HallutraceError: as :func:`extract`.
     """
     try:
@@ -113,7 +120,7 @@ def walk(
 
 @contextmanager
 def _model(config: ExtractConfig, model: Any, tokenizer: Any, retry: Retry) -> Iterator[Loaded]:
-    """The model that was given, as long as it is needed, or else the one that is named."""
+    """Yields the model object, or loads the model that the configuration names."""
     if model is None and tokenizer is None:
         yield load(config, retry)
         return
@@ -133,12 +140,29 @@ def _model(config: ExtractConfig, model: Any, tokenizer: Any, retry: Retry) -> I
 
 
 def default_of(name: str) -> Any:
-    """The default of a field of the configuration."""
+    """The default of a field of the configuration.
+
+    Example:
+        >>> default_of("dtype")
+        'auto'
+    """
     return ExtractConfig.model_fields[name].default
 
 
 def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSource:
-    """The questions, or the responses, that a configuration names."""
+    """Opens the questions or the responses that a configuration names.
+
+    Args:
+        config: the configuration.
+        retry: repeats downloads that fail.
+
+    Raises:
+        InputError: the source does not exist or is invalid.
+
+    Example:
+        >>> open_source(ExtractConfig(questions="demo:4")).total
+        4
+    """
     columns = Columns(
         id=config.id_column,
         question=config.question_column,

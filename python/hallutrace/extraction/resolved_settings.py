@@ -1,4 +1,4 @@
-"""What a configuration comes to once the model is known, and the manifest that records it."""
+"""Resolves a configuration for a loaded model and builds the manifest of the run."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ PLANTED = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The choices of a run, resolved.
+    """The resolved settings of a run.
 
     Attributes:
-        decoding: how answers are generated; None where they exist already.
-        response_eos: whether an end-of-sequence token is added to those.
-        response_end: the token that is added; None where answers are generated.
-        stop: strings that end an answer, generated or given.
+        decoding: how answers are generated; None if the answers exist.
+        response_eos: whether an end-of-sequence token is appended to existing answers.
+        response_end: id of that token; None if answers are generated or no token is appended.
+        stop: strings that end a generated or existing answer.
         reduction: how attention is reduced.
-        hidden: which hidden states are kept.
-        alternatives: how many of the likeliest tokens are kept for each answer token.
-        edge_dtype: of stored weights.
-        batch_size: questions a batch.
-        seed: of sampling.
+        hidden: which hidden states are stored.
+        alternatives: number of most likely tokens stored for each answer token.
+        edge_dtype: dtype of the stored edge weights.
+        batch_size: questions per batch.
+        seed: seed of sampling.
     """
 
     decoding: Decoding | None
@@ -67,15 +67,15 @@ class Settings:
         """Resolves a configuration for a model.
 
         Args:
-            config: what was asked.
+            config: the configuration.
             loaded: the model.
-            prompts: what it is asked with.
-            earlier: the manifest of the run that goes on, if it exists.
-            is_replay: whether answers exist already, and none is generated.
+            prompts: builds the prompts of the run.
+            earlier: the manifest of the run that is resumed; None for a new run.
+            is_replay: whether the answers exist, so that none is generated.
 
         Raises:
-            InputError: hidden layers or alternatives that the model does not have, or a decoding
-                that it cannot do.
+            InputError: the model does not support the hidden layers, alternatives, beams, answer
+                length or batch size.
         """
         if not is_replay:
             _check_decoding(config, loaded, prompts)
@@ -101,14 +101,25 @@ class Settings:
 
     @property
     def new_tokens(self) -> int:
-        """Tokens that an answer may add to its prompt, as far as that is known beforehand."""
+        """Tokens that a prompt must leave for its answer.
+
+        1 for existing answers, whose lengths are checked one by one.
+        """
         return self.decoding.max_new_tokens if self.decoding else 1
 
 
 def template_day(config: ExtractConfig, earlier: Manifest | None) -> date | None:
-    """The date that a chat template is told which reads the clock; None for today.
+    """The date passed to chat templates that contain the current date; None for today.
 
-    It is resolved at the start of a run: a run that goes on tells the date that it began with.
+    A resumed run uses the date on which it was started, so that its prompts stay the same.
+
+    Args:
+        config: the configuration.
+        earlier: the manifest of the run that is resumed; None for a new run.
+
+    Example:
+        >>> template_day(ExtractConfig(template_date="2026-01-31"), None)
+        datetime.date(2026, 1, 31)
     """
     recorded = earlier.identity["prompt"].get("date") if earlier else None
     day = config.template_date or recorded
@@ -123,7 +134,16 @@ def manifest_of(
     loaded: Loaded,
     attention: AttentionFacts,
 ) -> Manifest:
-    """The manifest: an identity of all that decides the bytes, and facts that follow from it."""
+    """The manifest of a run: the settings that determine its traces, and properties of the model.
+
+    Args:
+        config: the configuration.
+        settings: the resolved configuration.
+        source: the questions.
+        prompts: builds the prompts.
+        loaded: the model.
+        attention: the properties of its captured attention.
+    """
     identity = {
         "model": loaded.identity(),
         "source": source.identity(),
@@ -180,18 +200,19 @@ def _decoding(settings: Settings, loaded: Loaded) -> dict[str, Any]:
 
 
 def _response_end(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilder) -> int | None:
-    """The token that ends responses to which one is added."""
+    """The token to append to existing answers; None if ``response_eos`` is off."""
     if config.response_eos == "off":
         return None
-    after = prompts.turn_end()
-    return response_end(loaded, next((token for token in after if token in loaded.eos_ids), None))
+    turn_end = next((token for token in prompts.turn_end() if token in loaded.eos_ids), None)
+    return response_end(loaded, turn_end)
 
 
 def _check_decoding(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilder) -> None:
-    """Refuses what no question could be answered with; says what has no effect.
+    """Checks the decoding options against the model; notes stop strings without effect.
 
     Raises:
-        InputError: more beams than tokens, or answers longer than what the model takes.
+        InputError: there are more beams than tokens in the vocabulary, or answers may be longer
+            than the model allows.
     """
     vocabulary = vocabulary_of(loaded)
     if config.num_beams > vocabulary:
@@ -205,11 +226,11 @@ def _check_decoding(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilde
             f"Expected `max_new_tokens` below {longest} (the most tokens that {loaded.name} takes, "
             f"prompt included), got {config.max_new_tokens} - change --max-new-tokens"
         )
-    for word in config.stop:
-        if not can_be_said(loaded, word):
+    for text in config.stop:
+        if not can_be_said(loaded, text):
             prompts.notices.add(
-                f"stop {word}",
-                f"the tokenizer of {loaded.name} cannot write {word!r}, so --stop {word!r} ends no "
+                f"stop {text}",
+                f"the tokenizer of {loaded.name} cannot write {text!r}, so --stop {text!r} ends no "
                 "answer.",
             )
 
@@ -242,7 +263,7 @@ def _batch_size(
     if config.batch_size != "auto":
         size = config.batch_size
     elif earlier is not None:
-        # Resolved once, at the start of the run; the machine that goes on may have other memory.
+        # The size of the first start: free memory may differ now, and the size changes the bytes.
         size = int(earlier.identity["batch_size"])
     else:
         size = _largest_batch(config, loaded)

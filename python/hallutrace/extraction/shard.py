@@ -1,4 +1,4 @@
-"""The making of one shard: its questions in batches, answered, replayed, reduced and written."""
+"""Extracts one shard: builds prompts, runs the batches and finishes the file."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ class ShardJob:
     """Extracts one shard.
 
     Args:
-        record: what is known of the shard; sampling is seeded by its name.
+        record: commit record without the results; its shard name is part of the sampling seed.
         questions: all questions of the shard.
         run: folder of the run.
-        identity: all that decides the shard's bytes; a shard begun as another is discarded.
+        identity: string of all that determines the bytes of the shard; an unfinished shard with
+            another identity is discarded.
         loaded: the model.
-        prompts: makes prompts of questions.
-        settings: the run's choices.
-        fail: given every failure.
-        check: raises where the shard is no longer this process's; called before anything of it is
-            made durable.
-        checks: shown what is generated.
-        done: question id and sample of traces that other shards hold; they are not written again.
+        prompts: builds the prompts.
+        settings: the resolved settings of the run.
+        fail: called with each failure.
+        check: raises if this process no longer holds the claim on the shard; called before each
+            durable write.
+        checks: receives the generated answers.
+        done: question id and sample of each trace in another shard; these are not written again.
     """
 
     def __init__(
@@ -88,38 +89,38 @@ class ShardJob:
             checks,
             done,
         )
-        self._batches.tally = self.tally  # failures before the first batch are the shard's
+        self._batches.tally = self.tally  # counts failures before the first batch
 
     def run(self, batch_size: int, reporter: Reporter) -> None:
-        """Answers, replays and writes all questions, batch after batch, from where it stopped."""
+        """Runs all batches that the journal of the shard does not contain yet."""
         items = self._items()
-        self._say(reporter)
+        self._report_notices(reporter)
         lengths = [len(item.prompt.tokens) for item in items]
         done = [Tally.from_note(note) for note in self._writer.notes()]
         for tally in done:
             self.tally.add(tally)
-        planned = list(enumerate(batch_planning.plan_batches(lengths, batch_size)))[len(done) :]
-        left = sum(
-            self._answers_of(items[index].question) for _, indices in planned for index in indices
+        batches = list(enumerate(batch_planning.plan_batches(lengths, batch_size)))[len(done) :]
+        remaining = sum(
+            self._num_answers(items[index].question) for _, indices in batches for index in indices
         )
-        reporter.skip(sum(map(self._answers_of, self._questions)) - left)
-        for number, indices in planned:
+        reporter.skip(sum(map(self._num_answers, self._questions)) - remaining)
+        for number, indices in batches:
             batch = [items[index] for index in indices]
-            now = self._batches.tally = Tally()
+            tally = self._batches.tally = Tally()
             self._batches.run(batch, number)
             self._check()
-            self._writer.end_batch(now.to_note())
-            self.tally.add(now)
-            answers = sum(self._answers_of(item.question) for item in batch)
-            reporter.advance(now.traces, now.answer_tokens, now.failures, answers)
-            self._say(reporter)
+            self._writer.end_batch(tally.to_note())
+            self.tally.add(tally)
+            answers = sum(self._num_answers(item.question) for item in batch)
+            reporter.advance(tally.traces, tally.answer_tokens, tally.failures, answers)
+            self._report_notices(reporter)
 
-    def _answers_of(self, question: Question) -> int:
-        """How many answers a question is to have."""
+    def _num_answers(self, question: Question) -> int:
+        """Number of answers of a question, generated or existing."""
         return self._samples if self._settings.decoding else len(question.responses)
 
     def finish(self) -> CommitRecord:
-        """Publishes the shard; its record is to be committed."""
+        """Finishes the file of the shard and returns its record, which the caller commits."""
         self._check()
         keys = sorted(self.tally.keys)
         indices, counts = [index for *_, index in keys], self.tally.counts()
@@ -136,7 +137,7 @@ class ShardJob:
         )
 
     def forget(self) -> None:
-        """Forgets how far the shard came: it is committed, or it is to begin anew."""
+        """Deletes the journal, after the commit or to discard an unfinished shard."""
         self._writer.forget()
 
     @property
@@ -144,13 +145,13 @@ class ShardJob:
         """Seconds spent waiting for the disk to sync."""
         return self._writer.syncing
 
-    def _say(self, reporter: Reporter) -> None:
+    def _report_notices(self, reporter: Reporter) -> None:
         for line in self._prompts.notices.take():
             reporter.note(line)
 
     def _items(self) -> list[PromptedQuestion]:
-        """The questions with their prompts; those too long for the model are failures."""
-        room = (self._loaded.longest or 2**31) - self._settings.new_tokens
+        """Builds the prompts; a prompt that fails or is too long is recorded as a failure."""
+        max_tokens = (self._loaded.longest or 2**31) - self._settings.new_tokens
         items = []
         for index, question in enumerate(self._questions):
             try:
@@ -158,10 +159,11 @@ class ShardJob:
                 answer_ends.check_tokens(
                     self._loaded, prompt.tokens, "use the tokenizer that the model was trained with"
                 )
-                if len(prompt.tokens) > room:
+                if len(prompt.tokens) > max_tokens:
                     raise InputError(
-                        f"Expected a prompt of at most {room} tokens, got {len(prompt.tokens)} - "
-                        "shorten it, lower --max-new-tokens, or choose a model for longer inputs"
+                        f"Expected a prompt of at most {max_tokens} tokens, got "
+                        f"{len(prompt.tokens)} - shorten it, lower --max-new-tokens, or choose a "
+                        "model for longer inputs"
                     )
             except BaseException as error:
                 if is_fatal(error):
@@ -174,10 +176,10 @@ class ShardJob:
         return items
 
     def _given(self, question: Question, prompt_tokens: int) -> list[tuple[int, Answer]]:
-        """The answers that exist already, by sample; those that cannot be replayed are failures."""
+        """The existing answers with sample numbers; invalid ones are recorded as failures."""
         if self._settings.decoding:
             return []
-        room = (self._loaded.longest or 2**31) - prompt_tokens
+        max_tokens = (self._loaded.longest or 2**31) - prompt_tokens
         answers = []
         for sample, response in enumerate(question.responses):
             try:
@@ -189,10 +191,10 @@ class ShardJob:
                     self._settings.response_end,
                     question.spans[sample] if question.spans else (),
                 )
-                if len(answer.tokens) > room:
+                if len(answer.tokens) > max_tokens:
                     raise InputError(
-                        f"Expected a response of at most {room} tokens, got {len(answer.tokens)} - "
-                        "shorten it, or choose a model for longer inputs"
+                        f"Expected a response of at most {max_tokens} tokens, got "
+                        f"{len(answer.tokens)} - shorten it, or choose a model for longer inputs"
                     )
             except BaseException as error:
                 if is_fatal(error):
@@ -204,6 +206,6 @@ class ShardJob:
 
 
 def _seed_number(name: str) -> int:
-    """A number for each shard, those of retried questions apart from the others."""
+    """The number in a shard name; offset for retry shards, so that their seeds differ."""
     kind, _, number = name.rpartition("-")
     return int(number) + (1_000_000_000 if kind else 0)

@@ -1,4 +1,4 @@
-"""The walk over the shards of a run: passed over, claimed, made, retried and committed."""
+"""Iterates over the shards of a run: claims, extracts and commits each one that is missing."""
 
 from __future__ import annotations
 
@@ -29,11 +29,23 @@ from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.processes import State
 from hallutrace.third_party import refusing
 
-RETRY = "retry-"  # begins the names of shards with questions that were tried again
+RETRY = "retry-"  # prefix of the names of shards with retried questions
 
 
 class Extraction:
-    """One call of :func:`extract`, with its model in memory."""
+    """The extraction of one run with a loaded model.
+
+    Args:
+        config: the configuration.
+        source: the questions.
+        run: folder of the run.
+        loaded: the model.
+        reporter: receives progress and notes.
+
+    Raises:
+        InputError: a setting is invalid for the model.
+        ModelError: the attention of the model cannot be captured exactly.
+    """
 
     def __init__(
         self,
@@ -68,16 +80,21 @@ class Extraction:
             config, self._settings, source, self._prompts, loaded, attention
         )
         self._environment = environment(loaded.device)
-        self._new = 0
+        self._new_traces = 0
         self._syncing = 0.0
 
     def run_all(self) -> Summary:
-        """All shards that are not committed yet, and that no other process works on."""
+        """Extracts all shards that are neither committed nor claimed by another process.
+
+        Raises:
+            IdentityError: the folder contains a run with other settings.
+            InputError: the questions changed, or all questions of a shard failed.
+        """
         if self._earlier is not None:
             self._earlier.check_same(self._manifest, self._run.folder)
-            self._manifest = self._earlier  # with the facts as they were measured at the start
+            self._manifest = self._earlier  # its facts were measured when the run started
         elif not self._run.begin(self._manifest):
-            # Another process began the run meanwhile, and resolved what was left to the machine.
+            # Another process created the run meanwhile: resolve "auto" settings from its manifest.
             parts = (self._config, self._source, self._run, self._loaded, self._reporter)
             return Extraction(*parts).run_all()
         records = {record.name: record for record in self._run.records()}
@@ -85,17 +102,17 @@ class Extraction:
         self._run.tidy(records)
         if changed := changes(self._environment, list(records.values())):
             self._reporter.note(changed)
-        again = self._to_retry(records) if self._config.retry_failed else []
-        self._begin_report(records, again)
+        retried = self._to_retry(records) if self._config.retry_failed else []
+        self._begin_report(records, retried)
         began = time.monotonic()
-        if again:
-            self._retry(records, again)
-        held = [
+        if retried:
+            self._retry(records, retried)
+        claimed_elsewhere = [
             shard
             for shard in self._shards(records)
-            if not self._claimed(*shard, self._settings.batch_size)
+            if not self._try_shard(*shard, self._settings.batch_size)
         ]
-        self._wait_for(held)
+        self._wait_for(claimed_elsewhere)
         self._checks.judge()
         for line in self._prompts.notices.take():
             self._reporter.note(line)
@@ -103,7 +120,7 @@ class Extraction:
             self._run,
             self._source.merged,
             is_retried=self._config.retry_failed,
-            new_traces=self._new,
+            new_traces=self._new_traces,
             seconds=time.monotonic() - began,
             syncing=self._syncing,
         )
@@ -111,7 +128,7 @@ class Extraction:
     def _shards(
         self, records: dict[str, CommitRecord]
     ) -> Iterator[tuple[str, int, list[Question]]]:
-        """The shards still to do, with their questions; committed ones are checked and passed."""
+        """Name, first index and questions of each missing shard; checks the committed ones."""
         worker, _, workers = (self._config.worker or "0/1").partition("/")
         questions = self._questions()
         first = number = 0
@@ -119,21 +136,21 @@ class Extraction:
             name = f"{number:05d}"
             committed = records.get(name) or self._run.record(name)
             size = committed.questions if committed else self._config.shard_size
-            some = list(islice(questions, size))
+            shard = list(islice(questions, size))
             if committed:
-                self._check_digest(committed, some)
+                self._check_digest(committed, shard)
                 if name not in records or self._settings.decoding is None:
-                    self._reporter.skip(self._answers(some))
-            elif some and number % int(workers) == int(worker):
-                yield name, first, some
+                    self._reporter.skip(self._num_answers(shard))
+            elif shard and number % int(workers) == int(worker):
+                yield name, first, shard
             else:
-                self._reporter.skip(self._answers(some))  # another worker's
-            if len(some) < size:
+                self._reporter.skip(self._num_answers(shard))  # of another worker
+            if len(shard) < size:
                 return
-            first += len(some)
+            first += len(shard)
             number += 1
 
-    def _claimed(
+    def _try_shard(
         self,
         name: str,
         first: int,
@@ -141,35 +158,35 @@ class Extraction:
         batch_size: int,
         done: Collection[tuple[str, int]] = (),
     ) -> bool:
-        """Extracts and commits one shard; False where another process is at it."""
+        """Extracts and commits one shard; False if another process has claimed it."""
         self._run.make_folders()
-        mine = claim(self._run.partial, name, len(questions))
-        if isinstance(mine, Holder):
-            if mine.questions not in (len(questions), UNKNOWN_COUNT):
+        ours = claim(self._run.partial, name, len(questions))
+        if isinstance(ours, Holder):
+            if ours.questions not in (len(questions), UNKNOWN_COUNT):
                 raise InputError(
-                    f"Expected {mine.questions} questions in shard {name}, as the process "
-                    f"{mine.pid} on {mine.host} has it, got {len(questions)} - give all workers of "
+                    f"Expected {ours.questions} questions in shard {name}, as the process "
+                    f"{ours.pid} on {ours.host} has it, got {len(questions)} - give all workers of "
                     "a run the same --limit and --shard-size"
                 )
-            self._reporter.note(f"Shard {name} is being made by process {mine.pid} on {mine.host}.")
+            self._reporter.note(f"Shard {name} is being made by process {ours.pid} on {ours.host}.")
             return False
-        with mine:
+        with ours:
             self._run.check_current(self._manifest.fingerprint)
             if self._run.record(name) is None:
                 record = self._take_published(name, questions)
                 if record is None:
-                    record = self._shard(name, first, questions, batch_size, mine.check, done)
+                    record = self._shard(name, first, questions, batch_size, ours.check, done)
                 if record is None:
                     return True
-                self._new += record.counts["traces"]
+                self._new_traces += record.counts["traces"]
             else:
-                self._reporter.skip(self._answers(questions))
-            mine.done = True
+                self._reporter.skip(self._num_answers(questions))
+            ours.done = True
         return True
 
-    def _wait_for(self, held: list[tuple[str, int, list[Question]]]) -> None:
-        """Takes over shards whose holders are gone, which may be told only by their silence."""
-        for name, first, questions in held:
+    def _wait_for(self, shards: list[tuple[str, int, list[Question]]]) -> None:
+        """Takes over the shards of processes that ended; of unreachable ones after a timeout."""
+        for name, first, questions in shards:
             if self._run.record(name) is None:
                 holder = living(self._run.partial, name)
                 if holder is not None and holder.state() is State.UNKNOWN:
@@ -177,24 +194,24 @@ class Extraction:
                         f"Waiting for a sign of process {holder.pid} on {holder.host}, which "
                         "cannot be seen from here (5 minutes at most)."
                     )
-                if wait_for_sign(self._run.partial, name) and self._claimed(
+                if wait_for_sign(self._run.partial, name) and self._try_shard(
                     name, first, questions, self._settings.batch_size
                 ):
                     continue
-            self._reporter.skip(self._answers(questions))
+            self._reporter.skip(self._num_answers(questions))
 
     def _questions(self) -> Iterator[Question]:
-        """Good questions up to the limit; bad rows are recorded as they are met."""
-        taken = 0
+        """Yields valid questions up to the limit; records bad rows as failures."""
+        count = 0
         for row in self._source:
             if isinstance(row, BadRow):
-                # Every worker meets every row, and one of them records it.
+                # All workers read all rows; the first worker alone records the failure.
                 if (self._config.worker or "0/1").startswith("0/"):
                     self._run.failures.add(Failure(row.id, None, row.index, BAD_ROW, row.error))
                 continue
             yield row
-            taken += 1
-            if taken == self._config.limit:
+            count += 1
+            if count == self._config.limit:
                 return
 
     def _check_digest(self, record: CommitRecord, questions: Sequence[Question]) -> None:
@@ -214,10 +231,10 @@ class Extraction:
         check: Callable[[], object],
         done: Collection[tuple[str, int]] = (),
     ) -> CommitRecord | None:
-        """Extracts and commits one shard; None where questions tried again all failed again."""
+        """Extracts and commits one shard; None if all questions of a retry shard failed."""
         digest = _digest(questions)
         fingerprint = self._manifest.fingerprint
-        begun = CommitRecord(
+        draft = CommitRecord(
             name=name,
             first=first,
             questions=len(questions),
@@ -226,7 +243,7 @@ class Extraction:
             environment=self._environment,
         )
         job = ShardJob(
-            begun,
+            draft,
             questions,
             self._run.folder,
             f"{fingerprint}/{digest}/{batch_size}",
@@ -241,13 +258,13 @@ class Extraction:
         job.run(batch_size, self._reporter)
         check()
         tally = job.tally
-        # A few bad questions that fill a shard are no reason to stop; a model that broke is.
-        several = len(questions) > 1 and (first == 0 or tally.broken)
+        # A shard may lack traces if it has one question, or is a later one without valid questions.
+        needs_traces = len(questions) > 1 and (first == 0 or tally.broken)
         if not tally.traces and first < 0:
             job.forget()
             (self._run.partial / f"{name}.safetensors").unlink(missing_ok=True)
             return None
-        if not tally.traces and several:
+        if not tally.traces and needs_traces:
             job.forget()
             raise InputError(
                 f"Expected traces in shard {name}, got none: all {len(questions)} questions "
@@ -257,59 +274,62 @@ class Extraction:
         record = job.finish()
         began = time.monotonic()
         check()
-        self._run.commit(record)  # small, so that this is the time of its syncs
+        self._run.commit(record)  # the record is small: the commit takes the time of its syncs
         self._syncing += job.syncing + time.monotonic() - began
         job.forget()
         return record
 
     def _take_published(self, name: str, questions: Sequence[Question]) -> CommitRecord | None:
-        """Records a finished shard that a kill left without its record; None where there is none.
+        """Commits a finished shard whose process was killed before its commit; None if none exists.
 
-        Questions that are tried again need not be the same: a finished shard is not made anew.
+        The digest of a retry shard is not checked, because its set of questions may have changed.
         """
         record = self._run.take_published(name, self._manifest.fingerprint)
         if record is not None:
             if record.first >= 0:
                 self._check_digest(record, questions)
             self._run.commit(record)
-            self._reporter.skip(self._answers(questions))
+            self._reporter.skip(self._num_answers(questions))
         return record
 
     def _to_retry(self, records: dict[str, CommitRecord]) -> list[Question]:
-        """The questions that failed where another attempt may end otherwise."""
+        """The failed questions for which another attempt may succeed."""
         open_failures = still_failing(self._run, records.values())
         failed = {failure.id for failure in open_failures if failure.stage in RETRIED_STAGES}
         return [question for question in self._questions() if question.id in failed]
 
-    def _retry(self, records: dict[str, CommitRecord], again: list[Question]) -> None:
-        """Tries failed questions again, one at a time, in a shard of their own.
+    def _retry(self, records: dict[str, CommitRecord], questions: list[Question]) -> None:
+        """Retries failed questions in a new shard, with a batch size of 1.
 
-        Where all of them fail again nothing is committed; the summary says what still fails.
+        Nothing is committed if all of them fail; the summary lists the remaining failures.
         """
         done = {(key[0], key[1]) for record in records.values() for key in record.keys}
         numbers = [int(name.removeprefix(RETRY)) for name in records if name.startswith(RETRY)]
-        self._claimed(f"{RETRY}{max(numbers, default=-1) + 1:05d}", -1, again, 1, done)
+        self._try_shard(f"{RETRY}{max(numbers, default=-1) + 1:05d}", -1, questions, 1, done)
 
-    def _answers(self, questions: Sequence[Question]) -> int:
-        """Answers that questions are to have: what progress is counted in."""
+    def _num_answers(self, questions: Sequence[Question]) -> int:
+        """Number of answers of questions, the unit of progress."""
         if self._settings.decoding is None:
             return sum(len(question.responses) for question in questions)
         return len(questions) * self._settings.decoding.samples
 
-    def _begin_report(self, records: dict[str, CommitRecord], again: list[Question]) -> None:
-        """Tells the answers expected in all; those of responses that exist count when passed."""
+    def _begin_report(self, records: dict[str, CommitRecord], retried: list[Question]) -> None:
+        """Reports the expected number of answers, if it is known, and those already committed.
+
+        Committed existing answers count later, when :meth:`_shards` reads their questions.
+        """
         total, limit, samples = self._source.total, self._config.limit, 1
         if self._settings.decoding is not None:
             samples = self._settings.decoding.samples
             total = min((count for count in (total, limit) if count is not None), default=None)
         elif limit is not None and (total is None or limit < total):
-            total = None  # rows are answers, and a limit counts questions
+            total = None  # total counts rows (answers), the limit counts questions
         done = sum(
             record.questions * samples
             for name, record in records.items()
             if not name.startswith(RETRY) and self._settings.decoding is not None
         )
-        expected = None if total is None else total * samples + self._answers(again)
+        expected = None if total is None else total * samples + self._num_answers(retried)
         self._reporter.begin(expected, done)
 
 

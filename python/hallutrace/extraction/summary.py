@@ -15,16 +15,16 @@ class Summary:
     """Result of an extraction.
 
     Attributes:
-        folder: the run.
-        traces: in the whole run.
-        new_traces: made by this call.
-        failures: of the whole run.
-        merged: identical duplicates in the source.
-        right: share of answers that contain a reference, of those with references; None without.
-        bytes: of all shards.
-        seconds: that this call spent on its traces.
-        syncing: of those, seconds spent waiting for the disk to sync.
-        failing: what still fails, where this call tried failures again.
+        folder: folder of the run.
+        traces: number of traces in the run.
+        new_traces: number of traces that this call wrote.
+        failures: number of failures in the run.
+        merged: number of identical duplicates in the source.
+        right: share of the answers with references that contain one; None without references.
+        bytes: size of all shards in bytes.
+        seconds: duration of this call in seconds, without loading and checking the model.
+        syncing: seconds of those that this call waited for the disk to sync.
+        failing: remaining failures, if this call retried failures; empty otherwise.
     """
 
     folder: Path
@@ -40,23 +40,34 @@ class Summary:
 
     @property
     def syncing_share(self) -> float:
-        """Share of its time that this call waited for the disk to sync."""
+        """Share of ``seconds`` that this call waited for the disk to sync."""
         return self.syncing / self.seconds if self.seconds > 0 else 0.0
 
 
 def still_failing(run: Run, records: Iterable[CommitRecord]) -> list[Failure]:
-    """The failures of a run for which no later attempt gave a trace.
+    """The failures of a run whose question has no trace.
 
-    A bad row may have the id of a good row with a trace; it stays a failure.
+    A bad row is identified by its index, because a valid row with a trace may have the same id.
+
+    Args:
+        run: the run.
+        records: commit records of the run.
+
+    Example:
+        >>> from hallutrace.store.folder import Run
+        >>> still_failing(Run(run), Run(run).records())
+        []
     """
     records = list(records)
     done = {(key[0], key[1]) for record in records for key in record.keys}
     rows = {index for record in records for index in record.indices}
     return [
-        one
-        for one in run.failures.read()
+        failure
+        for failure in run.failures.read()
         if (
-            one.index not in rows if one.stage == BAD_ROW else (one.id, one.sample or 0) not in done
+            failure.index not in rows
+            if failure.stage == BAD_ROW
+            else (failure.id, failure.sample or 0) not in done
         )
     ]
 
@@ -64,15 +75,15 @@ def still_failing(run: Run, records: Iterable[CommitRecord]) -> list[Failure]:
 def summarize(
     run: Run, merged: int, *, is_retried: bool, new_traces: int, seconds: float, syncing: float
 ) -> Summary:
-    """Summarizes a run as it is now.
+    """Summarizes a run from its committed shards.
 
     Args:
         run: the run.
-        merged: identical duplicates in the source.
-        is_retried: whether failures were tried again; the summary then lists those left.
-        new_traces: see :class:`Summary`.
-        seconds: likewise.
-        syncing: likewise.
+        merged: see :class:`Summary`, as for the arguments below.
+        is_retried: whether this call retried failures; ``failing`` is filled only then.
+        new_traces: number of traces that this call wrote.
+        seconds: duration of this call.
+        syncing: seconds that this call waited for the disk.
     """
     records = run.records()
     failing = still_failing(run, records)

@@ -1,4 +1,4 @@
-"""From one replayed answer to the arrays and the text that a shard stores."""
+"""Converts one replayed answer to the arrays and metadata that a shard stores."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ POOLED = ["last_prompt", "last_answer", "last", "mean_answer"]
 
 @dataclass(frozen=True, slots=True)
 class HiddenChoice:
-    """Which hidden states are kept, and how.
+    """Which hidden states are stored.
 
     Attributes:
         states: ``none``, ``pooled``, ``answer`` or ``all``.
-        layers: numbers of the blocks whose output is kept.
+        layers: indices of the blocks whose output is stored.
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
+
+    Example:
+        >>> HiddenChoice("pooled", [0, 1], "float16").rows
+        'answer'
     """
 
     states: str
@@ -44,7 +48,7 @@ class HiddenChoice:
 
     @property
     def rows(self) -> str:
-        """The rows that the replay has to keep."""
+        """The rows that the replay must return: ``all`` or ``answer``."""
         return "all" if self.states == "all" else "answer"
 
 
@@ -52,13 +56,13 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
     """The tensors of a trace by their names in the format; ``meta`` is added by :func:`meta_of`.
 
     Args:
-        replayed: what the replay gave.
+        replayed: the result of the replay.
         tokens: ids of prompt and answer.
         eos: whether the answer ends with an end-of-sequence token.
-        hidden: which hidden states to keep.
+        hidden: which hidden states to store.
 
     Raises:
-        InputError: numbers that are not finite; it says which, and of which layer.
+        InputError: a value is NaN or infinite; the message names array and layer.
     """
     _check_finite(replayed, hidden)
     arrays: Arrays = {
@@ -79,7 +83,7 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
 
 
 def _scores(scores: TokenScores) -> Arrays:
-    """The scores of the answer's tokens; without alternatives where there are none."""
+    """The scores of the answer tokens; alternatives only if their number is not 0."""
     arrays: Arrays = {
         "logprob": scores.logprob,
         "token_entropy": scores.entropy,
@@ -87,28 +91,27 @@ def _scores(scores: TokenScores) -> Arrays:
     }
     if scores.alternatives.shape[1]:
         arrays["alternatives.token"] = scores.alternatives
-        # A probability of 0 is the least number that is stored.
+        # A log-probability of -inf becomes the lowest finite float16.
         arrays["alternatives.logprob"] = np.maximum(scores.alternative_logprobs, LEAST_FLOAT16)
     return arrays
 
 
 def _check_finite(replayed: Replayed, hidden: HiddenChoice) -> None:
-    """Refuses a replay with numbers that cannot be stored, before any of it is narrowed."""
+    """Raises an :class:`InputError` for NaN or infinity, before values are converted to float16."""
     for name, values in _scores(replayed.scores).items():
-        if values.ndim == 1:  # of the alternatives these tell enough
+        if values.ndim == 1:  # NaN among the alternatives implies NaN in `logsumexp`
             _check(values, f"`{name}`, the first of answer token {{}}")
-    for at, (layer, norms) in enumerate(zip(replayed.layers, replayed.value_norms, strict=True)):
-        place = f"layer {at} of those with attention"
-        _check(norms, f"`value_norm` of {place}")
+    for index, (layer, norms) in enumerate(zip(replayed.layers, replayed.value_norms, strict=True)):
+        where = f"layer {index} of those with attention"
+        _check(norms, f"`value_norm` of {where}")
         for name in MARGINALS:
             values = getattr(layer, name)
-            _check(values, f"`{name}` of {place}")
-        _check(layer.weights, f"the attention of {place}")
+            _check(values, f"`{name}` of {where}")
+        _check(layer.weights, f"the attention of {where}")
     if replayed.hidden is not None:
         for layer, states in zip(hidden.layers, replayed.hidden, strict=True):
             if states.numel() and not all(map(math.isfinite, torch.aminmax(states))):
-                wide = states.float().numpy()
-                _check(wide, f"the hidden states of layer {layer}")
+                _check(states.float().numpy(), f"the hidden states of layer {layer}")
 
 
 def _check(values: NDArray[Any], what: str) -> None:
@@ -127,12 +130,23 @@ def _check(values: NDArray[Any], what: str) -> None:
 def meta_of(
     question: Question, prompt: Prompt, answer: Answer, sample: int, hidden: HiddenChoice
 ) -> NDArray[np.uint8]:
-    """The text of a trace as the bytes of its JSON."""
+    """The metadata of a trace.
+
+    Args:
+        question: the question.
+        prompt: its prompt.
+        answer: the answer.
+        sample: number of the answer among the samples of the question.
+        hidden: which hidden states are stored.
+
+    Returns:
+        Canonical JSON, uint8 [bytes].
+    """
     prompt_length = len(prompt.tokens)
     tokens = prompt_length + len(answer.tokens)
-    kept: Any = POOLED
+    stored: Any = POOLED
     if hidden.states in ("answer", "all"):
-        kept = [prompt_length - 1 if hidden.states == "answer" else 0, tokens]
+        stored = [prompt_length - 1 if hidden.states == "answer" else 0, tokens]
     content = {
         "id": question.id,
         "sample": sample,
@@ -146,29 +160,29 @@ def meta_of(
         "prompt_length": prompt_length,
         "segments": prompt.boundaries,
         "finish_reason": answer.finish_reason,
-        "hidden": None if hidden.states == "none" else {"layers": hidden.layers, "tokens": kept},
+        "hidden": None if hidden.states == "none" else {"layers": hidden.layers, "tokens": stored},
     }
-    content |= _known(question, answer, sample)
+    content |= _optional_meta(question, answer, sample)
     return np.frombuffer(canonical(content), np.uint8)
 
 
-def _known(question: Question, answer: Answer, sample: int) -> dict[str, Any]:
-    """What only some sources tell, where this one does."""
-    known: dict[str, Any] = {}
+def _optional_meta(question: Question, answer: Answer, sample: int) -> dict[str, Any]:
+    """The metadata that only some sources provide."""
+    meta: dict[str, Any] = {}
     if question.choices:
-        known["choices"] = [list(choice) for choice in question.choices]
+        meta["choices"] = [list(choice) for choice in question.choices]
     if question.incorrect_answers:
-        known["incorrect_answers"] = list(question.incorrect_answers)
+        meta["incorrect_answers"] = list(question.incorrect_answers)
     generator = question.generators[sample] if question.generators else None
     if generator is not None:
-        known["generator"] = generator._asdict()
+        meta["generator"] = generator._asdict()
     if question.spans:
-        known["spans"] = [asdict(span) for span in answer.spans]
-    return known
+        meta["spans"] = [asdict(span) for span in answer.spans]
+    return meta
 
 
 def _edges(layers: list[Any]) -> Arrays:
-    """Graphs of all layers after each other; layers with fewer heads get empty graphs."""
+    """The concatenated graphs of all layers; layers with fewer heads get empty graphs."""
     graphs = max(layer.indptr.shape[0] for layer in layers)
     indptr = _stack_heads([layer.indptr for layer in layers])
     offsets = np.zeros(indptr.shape[0] * graphs + 1, np.int64)
@@ -185,13 +199,13 @@ def _stack_heads(layers: list[NDArray[Any]]) -> NDArray[Any]:
     """[layers, heads, ...]; layers with fewer heads are padded with zeros."""
     heads = max(layer.shape[0] for layer in layers)
     stacked = np.zeros((len(layers), heads, *layers[0].shape[1:]), layers[0].dtype)
-    for at, layer in enumerate(layers):
-        stacked[at, : layer.shape[0]] = layer
+    for index, layer in enumerate(layers):
+        stacked[index, : layer.shape[0]] = layer
     return stacked
 
 
 def _pool(states: torch.Tensor, eos: bool) -> torch.Tensor:
-    """[layers, 4, width] from the answer rows [layers, P-1..N-1, width], in the order of POOLED."""
+    """Pools answer rows [layers, A + 1, hidden_dim] to [layers, 4, hidden_dim], as in POOLED."""
     rows = states.shape[1]
     end = rows - 1 if eos else rows  # the first row is the last prompt token
     mean = states[:, 1:end] if end > 1 else states[:, :1]
@@ -209,10 +223,11 @@ def _pool(states: torch.Tensor, eos: bool) -> torch.Tensor:
 def _hidden(states: torch.Tensor, dtype: str) -> Arrays:
     if dtype == "bfloat16":
         return {"hidden": states.to(torch.bfloat16).view(torch.uint16).numpy()}
-    wide = states.float().numpy()
+    values = states.float().numpy()
     if dtype != "int8":
-        # float32 as it is; float16 is narrowed by the writer, which refuses what would overflow.
-        return {"hidden": wide}
-    scale = np.abs(wide).max(axis=-1) / np.float32(127)
-    steps = np.divide(wide, scale[..., None], out=np.zeros_like(wide), where=scale[..., None] > 0)
-    return {"hidden": np.rint(steps).astype(np.int8), "hidden.scale": scale}
+        # The writer converts to float16 and raises an error on overflow.
+        return {"hidden": values}
+    scale = np.abs(values).max(axis=-1) / np.float32(127)
+    is_nonzero = scale[..., None] > 0
+    scaled = np.divide(values, scale[..., None], out=np.zeros_like(values), where=is_nonzero)
+    return {"hidden": np.rint(scaled).astype(np.int8), "hidden.scale": scale}
