@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from hallutrace.config import ExtractConfig
     from hallutrace.extraction.in_memory import trace
     from hallutrace.extraction.pipeline import extract
-    from hallutrace.store.merge import merge, subset
+    from hallutrace.store.merge import merge
     from hallutrace.store.reader import TraceStore
     from hallutrace.store.reader import open_run as open
+    from hallutrace.store.subset import subset
     from hallutrace.store.trace import Trace
 
 __all__ = [
@@ -50,7 +51,7 @@ _HOMES = {
     "TraceStore": ("hallutrace.store.reader", "TraceStore"),
     "extract": ("hallutrace.extraction.pipeline", "extract"),
     "merge": ("hallutrace.store.merge", "merge"),
-    "subset": ("hallutrace.store.merge", "subset"),
+    "subset": ("hallutrace.store.subset", "subset"),
     "marginals": ("hallutrace.attention.sparsify", "marginals"),
     "open": ("hallutrace.store.reader", "open_run"),
     "trace": ("hallutrace.extraction.in_memory", "trace"),

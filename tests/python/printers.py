@@ -225,7 +225,7 @@ def merging(patch: Patch, texts: list[str]) -> list[str]:
 @printer
 def subsetting(patch: Patch, texts: list[str]) -> list[str]:
     patch.setattr(
-        "hallutrace.store.merge.subset", lambda *_, **__: Store(path_of(texts[0]), texts[1])
+        "hallutrace.store.subset.subset", lambda *_, **__: Store(path_of(texts[0]), texts[1])
     )
     subset.run_subset(Path("run"), Path("out"))
     return [one_line(texts[1])]

@@ -56,7 +56,7 @@ def run_subset(
     ] = 0,
 ) -> None:
     """Make a run of some traces of another; conditions that are given together must all hold."""
-    from hallutrace.store.merge import subset
+    from hallutrace.store.subset import subset
 
     part = subset(
         run,

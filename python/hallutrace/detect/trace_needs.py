@@ -9,7 +9,7 @@ from typing import Any, Literal
 from hallutrace.detect.options import HiddenVector
 from hallutrace.errors import InputError
 from hallutrace.store.folder import Manifest
-from hallutrace.store.trace import StoredMarginals
+from hallutrace.store.stored_marginals import StoredMarginals
 
 OF_ROWS = frozenset({"previous", "entropy", "mass", "square", "rough"})
 """Marginals of each row, which a run may keep for the answer rows alone."""

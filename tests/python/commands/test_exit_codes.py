@@ -174,7 +174,7 @@ def test_ctrl_c_tells_how_to_go_on() -> None:
     [
         (["inspect", "x"], "hallutrace.store.reader", "open_run"),
         (["verify", "x"], "hallutrace.store.verify", "verify_run"),
-        (["subset", "x", "--out", "y"], "hallutrace.store.merge", "subset"),
+        (["subset", "x", "--out", "y"], "hallutrace.store.subset", "subset"),
         (["--help"], "hallutrace.commands.app.typer.main", "get_command"),
     ],
 )
