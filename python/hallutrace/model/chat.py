@@ -76,7 +76,7 @@ class ChatTemplate:
         return self._apply(messages, add_generation_prompt=True)
 
     def after_turn(self) -> str:
-        """The text that the template writes after an assistant turn; empty if it cannot be found."""
+        """The text that the template writes after an assistant turn; empty if unknown."""
         turns = [
             {"role": "user", "content": self._content("x")},
             {"role": "assistant", "content": self._content(SENTINEL)},

@@ -271,10 +271,10 @@ class _DigestCache:
 
 def cache_file() -> Path | None:
     """Path of the digest cache; None if the user has no home folder."""
-    variable = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    cache_home = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
     try:
         # The XDG specification requires relative paths to be ignored.
-        base = Path(variable) if Path(variable).is_absolute() else Path.home() / ".cache"
+        base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return None
     return base / "hallutrace" / "digests.json"
