@@ -78,7 +78,7 @@ class Loaded:
 
     @property
     def longest(self) -> int | None:
-        """Maximum number of tokens of the model's context; None if the configuration has no limit."""
+        """Maximum number of tokens of the context; None if the configuration has no limit."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit and limit > 0 else None
 
