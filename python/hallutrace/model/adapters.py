@@ -56,49 +56,49 @@ def _weights(folder: Path) -> Iterator[Path]:
 
 
 def base_of(
-    asked: ModelName, where: str, adapter: Mapping[str, Any] | None
+    requested: ModelName, where: str, adapter: Mapping[str, Any] | None
 ) -> tuple[str, str | None]:
     """The base model to load: folder, file or name on the hub, and its revision on the hub.
 
     Args:
-        asked: the requested model.
-        where: folder, file or name on the hub that ``asked.name`` resolves to.
+        requested: the requested model.
+        where: folder, file or name on the hub that ``requested.name`` resolves to.
         adapter: the configuration of the adapter; None without one.
 
     Raises:
         ModelError: the named adapter or its base model was not found, or the base model is itself
             an adapter.
     """
-    if asked.adapter is not None:
+    if requested.adapter is not None:
         if adapter is None:
             raise ModelError(
-                f"Expected an adapter of peft in {asked.adapter!r}, got no {ADAPTER_CONFIG} - "
+                f"Expected an adapter of peft in {requested.adapter!r}, got no {ADAPTER_CONFIG} - "
                 "change --adapter"
             )
-        if adapter_config(where, asked.revision) is not None:
+        if adapter_config(where, requested.revision) is not None:
             raise ModelError(
-                f"Expected a model under the adapter {asked.adapter!r}, got another adapter "
+                f"Expected a model under the adapter {requested.adapter!r}, got another adapter "
                 f"({where}) - change --model"
             )
-        return where, asked.revision
+        return where, requested.revision
     if adapter is None:
-        return where, asked.revision
+        return where, requested.revision
     base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    name = requested.name
     fix = f"write its folder or its name on the hub into {ADAPTER_CONFIG}, or give it as --model "
-    fix += f"beside --adapter {asked.name}"
+    fix += f"beside --adapter {name}"
     if not isinstance(base, str) or not base:
         raise ModelError(
-            f"Expected the base model of the adapter {asked.name!r} in its {ADAPTER_CONFIG}, got "
+            f"Expected the base model of the adapter {name!r} in its {ADAPTER_CONFIG}, got "
             f"none under base_model_name_or_path - {fix}"
         )
     if not Path(base).exists() and (base[0] in "./~" or base.count("/") > 1):
         raise ModelError(
-            f"Expected the base model of the adapter {asked.name!r} at {base}, got no such folder "
-            f"- {fix}"
+            f"Expected the base model of the adapter {name!r} at {base}, got no such folder - {fix}"
         )
     if adapter_config(base, revision) is not None:
         raise ModelError(
-            f"Expected a model under the adapter {asked.name!r}, got another adapter ({base}) - "
+            f"Expected a model under the adapter {name!r}, got another adapter ({base}) - "
             "merge that one into its model first"
         )
     return base, revision

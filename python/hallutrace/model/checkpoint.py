@@ -67,11 +67,11 @@ class Checkpoint:
         return "none" if (config := self.quantization) is None else quantization_name(config)
 
 
-def open_checkpoint(asked: ModelName, retry: Retry | None = None) -> Checkpoint:
+def open_checkpoint(requested: ModelName, retry: Retry | None = None) -> Checkpoint:
     """Finds a model's files and reads its configuration, without weights.
 
     Args:
-        asked: the requested model.
+        requested: the requested model.
         retry: repeats temporary failures, such as of a busy hub.
 
     Raises:
@@ -83,22 +83,22 @@ def open_checkpoint(asked: ModelName, retry: Retry | None = None) -> Checkpoint:
         'none'
     """
     retry = retry or Retry()
-    name = asked.adapter or asked.name
+    name = requested.adapter or requested.name
     with loading(name):
-        where = _resolve_name(asked.name, asked.revision)
-        adapter, revision = where, asked.revision
-        if asked.adapter is not None:
-            adapter, revision = _resolve_name(asked.adapter, None), None
+        where = _resolve_name(requested.name, requested.revision)
+        adapter, revision = where, requested.revision
+        if requested.adapter is not None:
+            adapter, revision = _resolve_name(requested.adapter, None), None
         found = retry.call(
             lambda: adapter_config(adapter, revision), f"Looking for an adapter in {name}"
         )
-        base, base_revision = base_of(asked, where, found)
+        base, base_revision = base_of(requested, where, found)
 
     def find() -> Checkpoint:
         model = Files.of(base, base_revision, CONFIG)
-        config = _config(model, asked.trust_remote_code)
+        config = _config(model, requested.trust_remote_code)
         files = None if found is None else Files.of(adapter, revision, ADAPTER_CONFIG)
-        return Checkpoint(name, model, config, files, asked.trust_remote_code)
+        return Checkpoint(name, model, config, files, requested.trust_remote_code)
 
     with loading(name if found is None else f"{base}, the base model of {name}"):
         checkpoint = retry.call(find, f"Loading the configuration of {name}")

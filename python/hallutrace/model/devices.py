@@ -25,22 +25,22 @@ def resolve_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        asked = torch.device(device)
+        requested = torch.device(device)
     except (RuntimeError, ValueError):
         raise ModelError(
             f"Expected a device such as cpu, cuda, cuda:1 or mps, got {device!r} - change --device"
         ) from None
-    if asked.type == "cuda" and not torch.cuda.is_available():
+    if requested.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(
             f"Expected a GPU for --device {device}, got none that torch can see - "
             "use --device cpu, or install a build of torch for the GPU"
         )
-    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+    if requested.type == "cuda" and (requested.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"Expected one of the {torch.cuda.device_count()} GPUs for --device, got {device!r} - "
             "they are numbered from 0"
         )
-    if asked.type not in ("cpu", "cuda"):
+    if requested.type not in ("cpu", "cuda"):
         _check_usable(device)
     return device
 

@@ -25,11 +25,11 @@ from hallutrace.errors import ModelError
 
 PART = 64 * 2**20  # bytes per part; one thread hashes a part
 READ = 2**20  # bytes per read
-REMEMBERED = 16 * 2**20  # bytes; digests of files of at least this size are cached
-TOLD = 4 * 2**30  # bytes; from this total on, the user is notified before the files are read
+MIN_CACHED_SIZE = 16 * 2**20  # bytes; digests of files of at least this size are cached
+NOTIFY_SIZE = 4 * 2**30  # bytes; from this total on, the user is notified before the files are read
 # Seconds. A file that was written more recently may be written again within one tick of the file
 # system's clock, so that equal times would not mean equal content.
-SETTLED = 2.0
+MIN_AGE = 2.0
 MAX_THREADS = 8
 
 # Suffixes of the files of a checkpoint that transformers, tokenizers and peft read.
@@ -74,11 +74,7 @@ class FolderDigest:
     only: str | None = None
 
     def check_unchanged(self) -> None:
-        """Raises :class:`ModelError` if files changed since they were digested.
-
-        Raises:
-            ModelError: files changed, were added or removed; it names them.
-        """
+        """Raises :class:`ModelError` if files changed, were added or were removed since."""
         now = {name: _stamp(path) for name, path in self._files().items()}
         names = {*now, *self.stamps}
         changed = sorted(name for name in names if now.get(name) != self.stamps.get(name))
@@ -96,9 +92,6 @@ class FolderDigest:
 
         On a CPU, weights may be memory-mapped, so that writing to a file changes the model. A
         mapping of a file that was removed or replaced keeps the old content.
-
-        Raises:
-            ModelError: files were written to; it names them.
         """
         changed = []
         for name, before in self.stamps.items():
@@ -194,7 +187,7 @@ def _digests(
     cached = {name: digest for name, digest in digests.items() if digest is not None}
     unknown = {name: (files[name], stamps[name][0]) for name in stamps if name not in cached}
     size = sum(size for _, size in unknown.values())
-    if note is not None and size >= TOLD:
+    if note is not None and size >= NOTIFY_SIZE:
         note(f"Reading the {size / 1e9:.0f} GB of {folder} once, to tell this model from others")
     start_time = time.time()
     computed = _digest_files(unknown)
@@ -247,7 +240,7 @@ class _DigestCache:
 
     def get(self, path: Path, stamp: Stamp) -> str | None:
         entry = self._entries.get(str(path.resolve()))
-        if entry is None or entry[:-1] != list(stamp) or stamp[0] < REMEMBERED:
+        if entry is None or entry[:-1] != list(stamp) or stamp[0] < MIN_CACHED_SIZE:
             return None
         return str(entry[-1])
 
@@ -256,8 +249,8 @@ class _DigestCache:
         fresh = {
             str(path.resolve()): [*stamp, digest]
             for path, (stamp, digest) in digests.items()
-            if stamp[0] >= REMEMBERED
-            and max(stamp[1], stamp[2]) < (start_time - SETTLED) * 1e9
+            if stamp[0] >= MIN_CACHED_SIZE
+            and max(stamp[1], stamp[2]) < (start_time - MIN_AGE) * 1e9
             and _stamp(path) == stamp
         }
         if not fresh or self._path is None:

@@ -100,10 +100,6 @@ class Files:
         return {name: value for name, value in arguments.items() if value is not None}
 
     def check_unchanged(self) -> None:
-        """Raises :class:`ModelError` if files of the folder changed since they were digested.
-
-        Raises:
-            ModelError: files changed; it names them.
-        """
+        """Raises :class:`ModelError` if files of the folder changed since they were digested."""
         if self.digest is not None:
             self.digest.check_unchanged()

@@ -46,11 +46,10 @@ class Loaded:
         layers: number of transformer layers.
         hidden_size: dimension of the hidden states.
         attention: the attention implementation of generation.
-        quantization: ``int8`` or ``nf4`` if quantised on loading, else the name of the
-            checkpoint's own quantisation, or ``none``.
+        quantization: ``int8`` or ``nf4`` if quantised on loading, else that of the checkpoint.
         base: ``name`` and ``commit`` of the base model of an adapter; None without an adapter.
         trust_remote_code: whether Python code of the checkpoint may run.
-        code: digest of the Python code of the checkpoint that runs; None without any.
+        code: digest of that code; None if none runs.
         digests: digests of the folders from which weights may be memory-mapped.
     """
 
@@ -101,11 +100,7 @@ class Loaded:
         }
 
     def check_in_place(self) -> None:
-        """Raises :class:`ModelError` if weight files were overwritten since they were loaded.
-
-        Raises:
-            ModelError: files were written to; it names them.
-        """
+        """Raises :class:`ModelError` if weight files were overwritten since they were loaded."""
         for digest in self.digests:
             digest.check_in_place()
 
@@ -116,7 +111,7 @@ def default_prompt(config: ExtractConfig, loaded: Loaded) -> str | None:
     return PROMPT_TEMPLATE if config.prompt is None and is_demo else config.prompt
 
 
-def load_config(asked: ModelName) -> Any:
+def load_config(requested: ModelName) -> Any:
     """Loads the configuration of a model, or of the base model of an adapter, without weights.
 
     Raises:
@@ -126,10 +121,10 @@ def load_config(asked: ModelName) -> Any:
         >>> load_config(ModelName("demo")).is_encoder_decoder
         False
     """
-    return open_checkpoint(asked).config
+    return open_checkpoint(requested).config
 
 
-def load_tokenizer(asked: ModelName) -> Any:
+def load_tokenizer(requested: ModelName) -> Any:
     """Loads the tokenizer of a model, or of an adapter that has its own.
 
     Raises:
@@ -139,7 +134,7 @@ def load_tokenizer(asked: ModelName) -> Any:
         >>> load_tokenizer(ModelName("demo")).is_fast
         True
     """
-    return _tokenizer(open_checkpoint(asked), Retry())
+    return _tokenizer(open_checkpoint(requested), Retry())
 
 
 @one_at_a_time
@@ -155,8 +150,7 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
             warnings about the model for the user.
 
     Raises:
-        ModelError: the model was not found, has an unsupported type, is incomplete, or does not
-            fit into memory.
+        ModelError: the model was not found, is not supported, is incomplete or does not fit.
         MissingExtraError: a package that the model needs is not installed.
 
     Example:
