@@ -1,1 +1,1 @@
-"""Arrays in, edges and summaries out: what is kept of an attention matrix."""
+"""Sparsification of attention matrices into edges, and exact marginals."""

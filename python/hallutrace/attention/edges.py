@@ -1,7 +1,7 @@
 """Sparse attention graphs and exact marginals, as arrays.
 
-An edge points key -> query, the way information flows: the token looked at, then the token that
-looks.
+An edge points from key to query, in the direction in which information flows: from the attended
+token to the attending token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
     import torch
 
-# The smallest weight whose logarithm is taken; what is below counts as this.
+# Weights are clamped to this, the smallest normal float32, before the logarithm.
 LEAST_LOGGED = np.float32(2.0**-126)
 
 
@@ -29,17 +29,17 @@ class EdgeList:
     """The edges of one attention matrix, ordered by head, query, key.
 
     Attributes:
-        indptr: int64 [heads * queries + 1]; edges of row (head, query) are numbers
-            ``indptr[head * queries + query]`` to the next entry.
-        keys: int32 [edges], position of the token looked at, increasing within a row.
+        indptr: int64 [heads * queries + 1], CSR row pointers: with ``row = head * queries + query``
+            the edges of a row have the indices ``indptr[row]`` to ``indptr[row + 1]``, exclusive.
+        keys: int32 [edges], position of the attended token, increasing within a row.
         weights: float32 [edges], positive.
-        shape: (heads, queries, keys); one head where heads were combined.
-        first_query: position of query row 0, in the numbering of the keys.
-        retained: float32 [heads, queries], share of the mass of each row that its edges hold; 1 for
-            an empty row, NaN where it is not known.
+        shape: (heads, queries, keys); heads is 1 if the heads were combined.
+        first_query: key position of query row 0.
+        retained: float32 [heads, queries], fraction of the attention mass of each row that its
+            edges hold, in [0, 1]; 1 for a row without mass, NaN if unknown.
 
     Raises:
-        InputError: arrays of another dtype or of shapes that do not agree.
+        InputError: an array has the wrong dtype, or the shapes do not match.
 
     Source: ours.
 
@@ -76,14 +76,14 @@ class EdgeList:
 
     @property
     def queries(self) -> npt.NDArray[np.int64]:
-        """Position of the token that looks, int64 [edges], in the numbering of the keys."""
+        """Key position of the attending token of each edge, int64 [edges]."""
         heads, queries, _ = self.shape
         positions = np.arange(self.first_query, self.first_query + queries, dtype=np.int64)
         return np.repeat(np.tile(positions, heads), np.diff(self.indptr))
 
     @property
     def heads(self) -> npt.NDArray[np.int64]:
-        """Head of each edge, int64 [edges]; 0 everywhere where heads were combined."""
+        """Head of each edge, int64 [edges]; all 0 if the heads were combined."""
         heads, queries, _ = self.shape
         return np.repeat(np.arange(heads, dtype=np.int64), np.diff(self.indptr[:: max(queries, 1)]))
 
@@ -91,10 +91,16 @@ class EdgeList:
         """The edges of one head, as an edge list of shape (1, queries, keys).
 
         Args:
-            head: from 0; negative ones count from the last.
+            head: index from 0; negative indices count from the last head.
 
         Raises:
-            InputError: a head that is not there.
+            InputError: no such head.
+
+        Example:
+            >>> import numpy as np
+            >>> edges = hallutrace.sparsify(np.ones((2, 2, 2), np.float32), heads="each")
+            >>> edges.head(-1).shape, edges.head(-1).keys.tolist()
+            ((1, 2, 2), [0, 0, 1])
         """
         heads, queries, keys = self.shape
         if not -heads <= head < heads:
@@ -112,13 +118,20 @@ class EdgeList:
         )
 
     def to_torch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The graph as PyTorch Geometric takes it.
+        """The graph in the format of PyTorch Geometric.
 
         Returns:
-            ``edge_index`` int64 [2, edges], row 0 the key and row 1 the query of each edge, and
-            ``edge_weight`` float32 [edges]; both are copies. With several heads the edges of all of
-            them are in one graph, in the order of heads: ``torch.from_numpy(edges.heads)`` tells
-            them apart, ``edges.head(h).to_torch()`` gives one.
+            ``edge_index`` int64 [2, edges], row 0 the keys and row 1 the queries, and
+            ``edge_weight`` float32 [edges]; both are copies. The edges of all heads are in one
+            graph, ordered by head: ``torch.from_numpy(edges.heads)`` is the head of each edge,
+            ``edges.head(h).to_torch()`` the graph of one head.
+
+        Example:
+            >>> import numpy as np
+            >>> edges = hallutrace.sparsify(np.float32([[1, 0], [0.25, 0.75]]), top_k=1)
+            >>> edge_index, edge_weight = edges.to_torch()
+            >>> edge_index.tolist(), edge_weight.tolist()
+            ([[0, 1], [0, 1]], [1.0, 0.75])
         """
         import torch
 
@@ -129,7 +142,7 @@ class EdgeList:
         """The matrix as ``scipy.sparse.csr_array`` [queries, keys], float32; row i is query row i.
 
         Raises:
-            InputError: several heads; take one with ``edges.head(h)``.
+            InputError: several heads; select one with ``edges.head(h)``.
             MissingExtraError: scipy is not installed.
         """
         heads, queries, keys = self.shape
@@ -141,31 +154,38 @@ class EdgeList:
         return sparse.csr_array((self.weights, self.keys, self.indptr), shape=(queries, keys))
 
     def to_networkx(self) -> networkx.DiGraph[int] | networkx.MultiDiGraph[int]:
-        """The graph of all key positions, edges key -> query with the attribute ``weight``.
+        """The graph with a node for each key position and edges from key to query.
 
         Returns:
-            A ``DiGraph``; with several heads a ``MultiDiGraph`` whose edges also have ``head``.
+            A ``DiGraph`` whose edges have the attribute ``weight``; with several heads a
+            ``MultiDiGraph`` whose edges also have the attribute ``head``.
 
         Raises:
             MissingExtraError: networkx is not installed.
         """
         networkx = _import("networkx", "to_networkx()")
-        several = self.shape[0] != 1
-        graph = networkx.MultiDiGraph() if several else networkx.DiGraph()
+        has_heads = self.shape[0] != 1
+        graph = networkx.MultiDiGraph() if has_heads else networkx.DiGraph()
         graph.add_nodes_from(range(self.shape[2]))
-        ends = zip(self.keys.tolist(), self.queries.tolist(), strict=True)
+        nodes = zip(self.keys.tolist(), self.queries.tolist(), strict=True)
         attributes = [{"weight": weight} for weight in self.weights.tolist()]
-        if several:
+        if has_heads:
             for attribute, head in zip(attributes, self.heads.tolist(), strict=True):
                 attribute["head"] = head
         graph.add_edges_from(
             (key, query, attribute)
-            for (key, query), attribute in zip(ends, attributes, strict=True)
+            for (key, query), attribute in zip(nodes, attributes, strict=True)
         )
         return graph
 
     def to_dense(self) -> npt.NDArray[np.float32]:
-        """The matrix with zeros where there is no edge, float32 [heads, queries, keys]."""
+        """The dense matrix, float32 [heads, queries, keys], 0 for every dropped weight.
+
+        Example:
+            >>> import numpy as np
+            >>> hallutrace.sparsify(np.float32([[1, 0], [0.25, 0.75]]), top_k=1).to_dense().tolist()
+            [[[1.0, 0.0], [0.0, 0.75]]]
+        """
         heads, queries, keys = self.shape
         dense = np.zeros((heads * queries, keys), dtype=np.float32)
         dense[np.repeat(np.arange(heads * queries), np.diff(self.indptr)), self.keys] = self.weights
@@ -186,40 +206,40 @@ class EdgeList:
         return "\n".join(lines)
 
     def _heaviest(self, count: int) -> str:
-        """The heaviest edges in words."""
+        """The ``count`` edges of largest weight, formatted for ``repr``."""
         order = np.argsort(-self.weights, kind="stable")[:count]
         queries, heads = self.queries, self.heads
-        several = self.shape[0] != 1
+        has_heads = self.shape[0] != 1
         return ", ".join(
             f"{self.keys[edge]} -> {queries[edge]} ({self.weights[edge]:.3f}"
-            + (f", head {heads[edge]})" if several else ")")
+            + (f", head {heads[edge]})" if has_heads else ")")
             for edge in order.tolist()
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Marginals:
-    """Exact summaries of an attention matrix per head, on the raw weights; all float32.
+    """Exact statistics of an attention matrix per head, from all weights; all float32.
 
-    Row i stands at position p = i + first_query.
+    Query row i is at key position p = i + first_query.
 
     Attributes:
-        diagonal: [heads, queries], weight on the row's own position, 0 where there is no such key.
-        previous: [heads, queries], weight on the position before, 0 where there is none.
-        received: [heads, keys], sum of each column over the rows whose own position is later.
-        entropy: [heads, queries], in nats.
+        diagonal: [heads, queries], weight on key p, 0 if there is no such key.
+        previous: [heads, queries], weight on key p - 1, 0 if there is no such key.
+        received: [heads, keys], sum of each column over the rows at later positions.
+        entropy: [heads, queries], Shannon entropy in nats.
         square: [heads, queries], sum of the squared weights of the row. Its negative logarithm is
             the Rényi entropy of order 2.
         mass: [heads, queries, segments], sum of the weights on each segment of the keys.
-        rough: [heads, queries, segments], how much the weights of a segment vary from key to key:
-            sqrt(sum over j = -1..n of (w[j-1] - 2 w[j] + w[j+1])**2), where w[0..n) are the
-            weights on the keys of the segment that the row sees, and w is 0 outside them. A
-            segment of one such key with weight w has sqrt(6) * w, one of none has 0.
+        rough: [heads, queries, segments], norm of the second difference of the weights of a
+            segment: sqrt(sum over j = -1..n of (w[j-1] - 2 w[j] + w[j+1])**2), where w[0..n) are
+            the weights on the keys of the segment up to position p, and w is 0 outside them. It is
+            sqrt(6) * w for a segment with one such key, of weight w, and 0 for one without.
 
-    Source: ours, but for ``square``: Head Entropy (arXiv 2602.13699), and ``rough``: the norm of
-    the row after the filter [1, -2, 1], frequency-aware detection (arXiv 2602.18145). That paper
-    takes the norm over the context and over the new tokens, padded with zeros; here it is taken
-    over each segment. What published detectors read from the others is told in their documentation.
+    Source: ours, except ``square``, from Head Entropy (arXiv 2602.13699), and ``rough``, the norm
+    of the row after the filter [1, -2, 1], from frequency-aware detection (arXiv 2602.18145). That
+    paper takes the norm over the context and over the new tokens, padded with zeros; here it is
+    taken over each segment. The detectors that read the other statistics cite their sources.
 
     Example:
         >>> import numpy as np
@@ -254,7 +274,7 @@ class Marginals:
 def _check(
     name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]
 ) -> None:
-    """Refuses an array of another dtype or shape."""
+    """Raises :class:`InputError` unless an array has this dtype and shape."""
     if array.dtype != dtype or array.shape != shape:
         raise InputError(
             f"Expected `{name}` {np.dtype(dtype).name} {list(shape)}, got {array.dtype.name} "
@@ -263,7 +283,7 @@ def _check(
 
 
 def _import(module: str, purpose: str) -> Any:
-    """An optional package of the extra ``graphs``."""
+    """Imports an optional package of the extra ``graphs``."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

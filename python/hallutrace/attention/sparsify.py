@@ -1,6 +1,6 @@
-"""Attention arrays in, edges and marginals out.
+"""Sparsifies attention arrays and computes their marginals.
 
-Nothing here imports torch: a tensor can only come from a program that has done so.
+The module does not import torch itself: a caller that passes a tensor has already imported it.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ def sparsify(
     causal: bool = True,
     first_query: int | None = None,
 ) -> EdgeList:
-    """Keeps the weights of an attention matrix that matter, as a graph.
+    """Sparsifies an attention matrix into a graph.
 
-    Rules work on each row on its own; those given combine as an intersection, and a weight of zero
-    is never kept. The result does not depend on the number of threads.
+    The rules apply to each row separately. A weight is kept if it meets all the given rules; a zero
+    weight is never kept. The result does not depend on the number of threads.
 
     Args:
         attention: float32, float16 or bfloat16, [heads, queries, keys] or [queries, keys], a numpy
-            array or a torch tensor on the CPU; finite weights, none negative. Read in place where
-            the stride over keys is 1 and no other is negative, otherwise copied once. It must not
-            be written to by another thread meanwhile.
-        top_k: keep the k largest weights of a row, ties to the lower key.
-        min_weight: keep weights of at least this, rounded to float32.
-        top_mass: keep the smallest number of largest weights that hold this share of the row's
-            mass.
-        heads: "mean" or "max" combine heads before the rules, "each" keeps them apart.
-        causal: query row i stands at key position i + first_query and sees no key after it; those
-            are never read.
-        first_query: key position of query row 0; by default the queries are the last ones,
-            keys - queries.
+            array or a torch tensor on the CPU; weights must be finite and not negative. It is read
+            without a copy if the stride over keys is 1 and no stride is negative, else copied
+            once. No other thread may write to it during the call.
+        top_k: keep the k largest weights of a row; ties go to the lower key.
+        min_weight: keep weights >= this, rounded to float32.
+        top_mass: keep the fewest largest weights whose sum is at least this fraction of the row's
+            mass, in (0, 1].
+        heads: "mean" or "max" combine the heads before the rules apply, "each" keeps every head.
+        causal: query row i is at key position i + first_query and attends to no later key; weights
+            on later keys are not read.
+        first_query: key position of query row 0; default keys - queries, so that the queries are
+            the last positions.
 
     Returns:
         Edges ordered by head, query, key.
 
     Raises:
-        InputError: an array, a weight or an argument other than told above.
+        InputError: the array, a weight or an argument is not as described above.
 
     Source: ours.
 
@@ -93,20 +93,20 @@ def marginals(
     causal: bool = True,
     first_query: int | None = None,
 ) -> Marginals:
-    """Exact summaries of an attention matrix per head, on the raw weights.
+    """Exact statistics of an attention matrix per head, from all weights.
 
     Args:
         attention: as for :func:`sparsify`.
-        segments: increasing key positions where each segment after the first begins; k of them make
-            k + 1 segments, equal ones an empty segment.
+        segments: non-decreasing key positions at which each segment after the first begins; k
+            positions make k + 1 segments, two equal positions an empty segment.
         causal: as for :func:`sparsify`.
         first_query: as for :func:`sparsify`.
 
     Returns:
-        float32 arrays, within 1e-6 + 1e-5 * abs(x) of what float64 gives.
+        float32 arrays, within 1e-6 + 1e-5 * abs(x) of the float64 result x.
 
     Raises:
-        InputError: an array, a weight or an argument other than told above.
+        InputError: the array, a weight or an argument is not as described above.
 
     Source: ours.
 
@@ -127,17 +127,23 @@ def marginals(
 
 
 def borrow(attention: object) -> tuple[npt.NDArray[Any], bool]:
-    """The weights as the core reads them, in place where that can be.
+    """Converts attention to an array that the core can read, without a copy if possible.
 
     Args:
-        attention: a numpy array or a torch tensor on the CPU, of any number of axes.
+        attention: a numpy array or a torch tensor on the CPU, with any number of axes.
 
     Returns:
-        An array of float32 or float16, or of uint16 with the bits of bfloat16, and whether it is
-        that.
+        A float32, float16 or uint16 array, and whether it is uint16 with the bits of bfloat16.
 
     Raises:
-        InputError: another kind of object, another dtype, or another device than the CPU.
+        InputError: another type of object, another dtype, or a tensor not on the CPU.
+
+    Example:
+        >>> import numpy as np
+        >>> weights = np.ones((2, 2), np.float32)
+        >>> array, is_bfloat16 = borrow(weights)
+        >>> array is weights, is_bfloat16
+        (True, False)
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(attention, torch.Tensor):
@@ -147,8 +153,8 @@ def borrow(attention: object) -> tuple[npt.NDArray[Any], bool]:
     elif isinstance(attention, np.ndarray):
         array, bfloat16 = _borrow_array(attention)
     else:
-        what = type(attention).__name__
-        _refuse("attention", "a numpy array or a torch tensor", what, "pass numpy.asarray(...)")
+        kind = type(attention).__name__
+        _refuse("attention", "a numpy array or a torch tensor", kind, "pass numpy.asarray(...)")
     return (array if _is_readable(array) else _copy(array)), bfloat16
 
 
@@ -159,9 +165,9 @@ def _borrow_tensor(tensor: torch.Tensor) -> tuple[npt.NDArray[Any], bool]:
         _refuse("attention", "on the CPU", f"on {tensor.device}", "pass attention.cpu()")
     if tensor.layout != torch.strided:
         _refuse("attention", "dense", str(tensor.layout), "pass attention.to_dense()")
-    tensor = tensor.detach().resolve_neg()  # a view that is negated when it is read
+    tensor = tensor.detach().resolve_neg()  # torch may negate a view lazily
     if tensor.dtype == torch.bfloat16:
-        # numpy has no bfloat16; the bits are the same, and nothing is copied.
+        # numpy has no bfloat16: the same bits as uint16, without a copy.
         return tensor.view(torch.uint16).numpy(), True
     if tensor.dtype not in (torch.float32, torch.float16):
         name = str(tensor.dtype).removeprefix("torch.")
@@ -170,7 +176,7 @@ def _borrow_tensor(tensor: torch.Tensor) -> tuple[npt.NDArray[Any], bool]:
 
 
 def _borrow_array(array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
-    if array.dtype.name == "bfloat16":  # of the package ml_dtypes
+    if array.dtype.name == "bfloat16":  # dtype of the package ml_dtypes
         return array.view(np.uint16), True
     if array.dtype.char not in "fe":  # float32 and float16, of either byte order
         _refuse_dtype(array.dtype.name, array.shape, 'pass attention.astype("float32")')
@@ -178,7 +184,7 @@ def _borrow_array(array: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
 
 
 def _is_readable(array: npt.NDArray[Any]) -> bool:
-    """Whether the core can read an array in place."""
+    """Whether the core can read an array without a copy."""
     flags = array.flags
     if not (array.dtype.isnative and flags.aligned):
         return False
@@ -191,7 +197,7 @@ def _is_readable(array: npt.NDArray[Any]) -> bool:
 
 
 def _copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The one place where attention is copied: other strides, byte order or alignment."""
+    """A native-endian, aligned, C-contiguous copy."""
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", subok=False)
 
 
@@ -202,7 +208,7 @@ def _top_k(top_k: object) -> int | None:
         return top_k
     if not _is_integer(top_k) or int(top_k) < 1:  # type: ignore[call-overload]
         _refuse("top_k", "an integer >= 1 or None", top_k, "pass None to leave the rule out")
-    # No row has more keys than this.
+    # The core takes an int32; no row has that many keys.
     return min(int(top_k), 2**31)  # type: ignore[call-overload, no-any-return]
 
 

@@ -1,1 +1,1 @@
-"""Models and how they are asked: loading, prompts, generation."""
+"""Loading models, building prompts, generating answers."""

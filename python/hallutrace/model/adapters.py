@@ -1,4 +1,4 @@
-"""Adapters of peft: found, put on top of their base model, and taken as an object has them."""
+"""PEFT adapters: finding them, checking them and loading them onto their base model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from typing import Any
 from hallutrace.errors import ModelError
 from hallutrace.model.files import ADAPTER_CONFIG, Files, ModelName
 
-NAMED = 5  # weights that a message names
+MAX_LISTED = 5  # weights that an error message names
 
 
 def adapter_config(where: str, revision: str | None) -> dict[str, Any] | None:
-    """The configuration of an adapter; None for what is no adapter.
+    """Reads the configuration of an adapter.
+
+    Args:
+        where: folder or file, or name on the hub.
+        revision: commit, branch or tag on the hub.
+
+    Returns:
+        The content of ``adapter_config.json``; None if there is no such file.
 
     Raises:
-        ModelError: a damaged configuration, or a whole model beside it.
+        ModelError: the file is invalid, or weights of a whole model are in the same folder.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -43,69 +50,73 @@ def adapter_config(where: str, revision: str | None) -> dict[str, Any] | None:
 
 
 def _weights(folder: Path) -> Iterator[Path]:
-    """Files of a whole model's weights in a folder."""
+    """Weight files of a whole model in a folder."""
     for pattern in ("model*.safetensors", "pytorch_model*.bin"):
         yield from folder.glob(pattern)
 
 
 def base_of(
-    asked: ModelName, where: str, adapter: Mapping[str, Any] | None
+    requested: ModelName, where: str, adapter: Mapping[str, Any] | None
 ) -> tuple[str, str | None]:
-    """The model that is to be loaded: folder, file or name on the hub, and its revision there.
+    """The base model to load: folder, file or name on the hub, and its revision on the hub.
 
     Args:
-        asked: the model, as it was asked for.
-        where: what its name stands for.
-        adapter: the configuration of the adapter, if there is one.
+        requested: the requested model.
+        where: folder, file or name on the hub that ``requested.name`` resolves to.
+        adapter: the configuration of the adapter; None without one.
 
     Raises:
-        ModelError: no adapter or no base model where one is named, or one adapter on another.
+        ModelError: the named adapter or its base model was not found, or the base model is itself
+            an adapter.
     """
-    if asked.adapter is not None:
+    if requested.adapter is not None:
         if adapter is None:
             raise ModelError(
-                f"Expected an adapter of peft in {asked.adapter!r}, got no {ADAPTER_CONFIG} - "
+                f"Expected an adapter of peft in {requested.adapter!r}, got no {ADAPTER_CONFIG} - "
                 "change --adapter"
             )
-        if adapter_config(where, asked.revision) is not None:
+        if adapter_config(where, requested.revision) is not None:
             raise ModelError(
-                f"Expected a model under the adapter {asked.adapter!r}, got another adapter "
+                f"Expected a model under the adapter {requested.adapter!r}, got another adapter "
                 f"({where}) - change --model"
             )
-        return where, asked.revision
+        return where, requested.revision
     if adapter is None:
-        return where, asked.revision
+        return where, requested.revision
     base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    name = requested.name
     fix = f"write its folder or its name on the hub into {ADAPTER_CONFIG}, or give it as --model "
-    fix += f"beside --adapter {asked.name}"
+    fix += f"beside --adapter {name}"
     if not isinstance(base, str) or not base:
         raise ModelError(
-            f"Expected the base model of the adapter {asked.name!r} in its {ADAPTER_CONFIG}, got "
+            f"Expected the base model of the adapter {name!r} in its {ADAPTER_CONFIG}, got "
             f"none under base_model_name_or_path - {fix}"
         )
     if not Path(base).exists() and (base[0] in "./~" or base.count("/") > 1):
         raise ModelError(
-            f"Expected the base model of the adapter {asked.name!r} at {base}, got no such folder "
-            f"- {fix}"
+            f"Expected the base model of the adapter {name!r} at {base}, got no such folder - {fix}"
         )
     if adapter_config(base, revision) is not None:
         raise ModelError(
-            f"Expected a model under the adapter {asked.name!r}, got another adapter ({base}) - "
+            f"Expected a model under the adapter {name!r}, got another adapter ({base}) - "
             "merge that one into its model first"
         )
     return base, revision
 
 
 def with_adapter(model: Any, adapter: Files, name: str) -> Any:
-    """A model with an adapter of peft in its layers, not merged: what peft itself computes.
+    """Adds a PEFT adapter to the layers of a model, without merging, so that logits equal PEFT's.
 
     Args:
-        model: the base model; it is changed.
+        model: the base model; modified in place.
         adapter: files of the adapter.
-        name: of the adapter, as it was asked for.
+        name: the adapter's name, as the user gave it, for error messages.
+
+    Returns:
+        The transformers model with the adapter layers in it.
 
     Raises:
-        ModelError: an adapter that does not fit, or is of a kind that cannot be traced.
+        ModelError: the adapter does not fit the model, or its type cannot be traced.
     """
     from peft import PeftConfig, PeftModel
 
@@ -118,8 +129,8 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
     config = PeftConfig.from_pretrained(adapter.where, **adapter.arguments)
     check_kind(config, name)
     adapted = PeftModel.from_pretrained(model, adapter.where, config=config, **adapter.arguments)
-    # Once more, for what it says: peft only warns of weights that are missing, and says nothing of
-    # those that have no place in the model.
+    # Load again for its result: from_pretrained only warns about missing weights and ignores
+    # unexpected ones.
     info = adapted.load_adapter(adapter.where, "default", **adapter.arguments)
     for keys, problem in (
         (info.missing_keys, "none for"),
@@ -135,14 +146,14 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
 
 
 def check_kind(config: Any, name: str) -> None:
-    """Refuses an adapter that is more than weights in the layers of its model.
+    """Raises :class:`ModelError` for an adapter that is more than weights in the model's layers.
 
     Args:
-        config: of peft.
-        name: of the adapter.
+        config: the ``PeftConfig``.
+        name: the adapter's name, for the error message.
 
     Raises:
-        ModelError: prompt tuning and the like.
+        ModelError: prompt tuning or another method that adds tokens.
     """
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ModelError(
@@ -152,7 +163,12 @@ def check_kind(config: Any, name: str) -> None:
 
 
 def named(keys: Collection[str]) -> str:
-    """The first names in order, and how many more there are."""
+    """The first names in alphabetical order, and the number of the others.
+
+    Example:
+        >>> named(["f", "e", "d", "c", "b", "a"])
+        'a, b, c, d, e and 1 more'
+    """
     names = sorted(map(str, keys))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

@@ -1,10 +1,10 @@
-"""Where an answer ends, in tokens: one definition for generation, for cutting and for responses.
+"""Where an answer ends, in tokens: one rule for stopping, for truncation and for given responses.
 
-An answer ends with its first end-of-sequence token, which is part of it, or where its tokens first
-spell a stop string, whatever comes first; what follows is never kept. Stop strings are looked for
-in the answer alone, never in the prompt. One that spells a special token, such as ``<|end|>``, is
-looked for with special tokens written out, so that it is found as a token and as characters; any
-other in the text without them, so that ``end`` is not found in ``<|end|>``.
+An answer ends with its first end-of-sequence token, inclusive, or at its first stop string,
+whichever comes first; later tokens are dropped. Stop strings are searched in the answer only, not
+in the prompt. A stop string that contains a special token, such as ``<|end|>``, is searched in the
+text decoded with special tokens, so that it matches the token and the same characters; any other
+is searched in the text without them, so that ``end`` does not match ``<|end|>``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hallutrace.model.special_tokens import special_texts
 from hallutrace.questions import Span
 from hallutrace.third_party import refusing
 
-_SLACK = 8  # tokens that may spell nothing within a stop string
+_EMPTY_TOKENS = 8  # tokens within a stop string that may decode to no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Answer:
     """One answer.
 
     Attributes:
-        tokens: ids, the end-of-sequence token included if it came; at least one.
-        text: the answer as text, without special tokens and without a stop string.
+        tokens: token ids, at least one, including the end-of-sequence token if there is one.
+        text: the decoded answer without special tokens and without the stop string.
         finish_reason: ``eos``, ``stop`` (a stop string), ``length`` or ``given``.
-        spans: of it, that the source of a given answer labelled.
+        spans: labelled spans of a given response.
     """
 
     tokens: list[int]
@@ -40,30 +40,30 @@ class Answer:
 
 
 class AnswerEnds:
-    """Where answers of a model end.
+    """Finds where the answers of a model end.
 
     Args:
-        loaded: the model; its ends and its tokenizer.
+        loaded: the model, for its end-of-sequence tokens and its tokenizer.
         stop: strings that end an answer.
     """
 
     def __init__(self, loaded: Loaded, stop: Sequence[str] = ()) -> None:
         self._loaded = loaded
         marks = special_texts(loaded.tokenizer) if stop else []
-        # Each with whether it is looked for among special tokens.
+        # Each stop string with whether it is searched in the text with special tokens.
         self._stop = {word: any(mark in word for mark in marks) for word in stop}
-        # Every token spells a byte at least, but for a few.
-        longest = max((len(word.encode("utf-8", "replace")) for word in self._stop), default=0)
-        self._window = longest + _SLACK
+        # All but a few tokens decode to at least one byte, so this many hold a stop string.
+        max_bytes = max((len(word.encode("utf-8", "replace")) for word in self._stop), default=0)
+        self._window = max_bytes + _EMPTY_TOKENS
 
     def stops(self, tokens: Sequence[int]) -> bool:
         """Whether the last of an answer's tokens completes a stop string."""
         return bool(self._completed(tokens))
 
     def _completed(self, tokens: Sequence[int]) -> list[str]:
-        """The stop strings that a text holds which ends with these tokens.
+        """The stop strings in the text of these tokens.
 
-        Only the last tokens are decoded at first, so that a long answer costs no more per token.
+        The last tokens are decoded first, so that the cost per token does not grow with the answer.
         """
         tail = self._texts(tokens[-self._window :])
         if not any(word in tail[special] for word, special in self._stop.items()):
@@ -72,17 +72,20 @@ class AnswerEnds:
         return [word for word, special in self._stop.items() if word in text[special]]
 
     def _texts(self, tokens: Sequence[int]) -> dict[bool, str]:
-        """The text of tokens, without special tokens and with them, as far as it is needed."""
+        """The decoded text by whether it has special tokens; only the variants that are needed."""
         return {
             special: decode(self._loaded, tokens, special) for special in {*self._stop.values()}
         }
 
     def cut(self, tokens: Sequence[int]) -> Answer:
-        """The answer in tokens that may go on after its end.
+        """Truncates tokens at the end of the answer.
 
-        A stop string is cut in tokens: those that hold nothing but it and what follows are
-        dropped, the one in which it begins stays if it also holds answer. An answer that begins
-        with it keeps one token.
+        A stop string is removed in whole tokens: the token in which it begins is kept if it also
+        holds text of the answer, tokens after that are dropped. An answer that begins with a stop
+        string keeps one token.
+
+        Args:
+            tokens: token ids, which may continue after the end of the answer.
         """
         ids = list(tokens)
         for count, token in enumerate(ids, 1):
@@ -90,22 +93,22 @@ class AnswerEnds:
                 return Answer(ids[:count], self._text(ids[:count]), "eos")
             words = self._completed(ids[:count]) if self._stop else []
             if words:
-                parts = [self._before(word, ids[:count]) for word in words]
-                return min(parts, key=lambda part: (len(part.tokens), len(part.text)))
+                answers = [self._before(word, ids[:count]) for word in words]
+                return min(answers, key=lambda answer: (len(answer.tokens), len(answer.text)))
         return Answer(ids, self._text(ids), "length")
 
     def _before(self, word: str, ids: list[int]) -> Answer:
-        """The answer in tokens of which the last completes a stop string."""
+        """The answer before a stop string that the last token completes."""
         special = self._stop[word]
         text = self._decoded(ids, special).partition(word)[0]
         kept = 1
         while kept < len(ids) and not self._decoded(ids[:kept], special).startswith(text):
             kept += 1
         plain = self._decoded(ids[:kept])
-        # Characters of the stop string that the last token kept holds.
-        beyond = len(self._decoded(ids[:kept], special)) - len(text)
-        if beyond > 0 and plain != self._decoded(ids[: kept - 1]):
-            plain = plain[:-beyond]
+        # Characters of the stop string in the last token kept.
+        excess = len(self._decoded(ids[:kept], special)) - len(text)
+        if excess > 0 and plain != self._decoded(ids[: kept - 1]):
+            plain = plain[:-excess]
         return Answer(ids[:kept], plain.strip(), "stop")
 
     def _decoded(self, ids: Sequence[int], special: bool = False) -> str:
@@ -123,22 +126,21 @@ def given(
     end: int | None,
     spans: Sequence[Span] = (),
 ) -> Answer:
-    """An answer that exists already; what follows its end is dropped.
+    """Makes an answer of a given response, truncated at its end.
 
     Args:
-        ends: where answers end.
-        loaded: the model that replays it.
-        response: text, tokenised as it stands without special tokens; or ids, of which padding at
-            the end is dropped.
-        eos: ``on`` ends it with an end-of-sequence token if it has none, ``off`` never does,
-            ``auto`` does so for text alone. A response that ends with a stop string gets none, as
-            generation gives none.
-        end: the token that is added; None where the model has none.
-        spans: of the response's text, that its source labelled.
+        ends: finds where answers end.
+        loaded: the model that replays the response.
+        response: text, which is tokenised without special tokens; or token ids, from which trailing
+            padding is removed.
+        eos: ``on`` appends an end-of-sequence token if there is none, ``off`` never does, ``auto``
+            does for text only. None is appended after a stop string, since generation produces
+            none there.
+        end: the end-of-sequence token to append; None if the model has none.
+        spans: labelled spans of the response's text.
 
     Raises:
-        InputError: ids that the model does not have, no token at all, or spans that the response
-            does not have.
+        InputError: a token id out of range, no token at all, or a span outside the response.
     """
     is_text = isinstance(response, str)
     tokens = list(
@@ -159,14 +161,14 @@ def given(
 
 
 def response_end(loaded: Loaded, turn_end: int | None) -> int | None:
-    """The end-of-sequence token that a response gets.
+    """The end-of-sequence token to append to a response; None if the model has none.
 
-    Models may have several. In a chat it is the one that the chat template puts after a turn of
-    the assistant, which the tokenizer's need not be (Gemma, Phi-3); elsewhere the tokenizer's.
+    Models may have several. In a chat it is the token that the chat template writes after a turn of
+    the assistant, which may differ from the tokenizer's (Gemma, Phi-3); else it is the tokenizer's.
 
     Args:
         loaded: the model.
-        turn_end: what the chat template puts there; None outside of a chat.
+        turn_end: the token that the chat template writes there; None without a chat template.
     """
     for token in (turn_end, loaded.tokenizer.eos_token_id):
         if token in loaded.eos_ids:
@@ -175,29 +177,34 @@ def response_end(loaded: Loaded, turn_end: int | None) -> int | None:
 
 
 def can_be_said(loaded: Loaded, text: str) -> bool:
-    """Whether the tokenizer has tokens that spell a text.
+    """Whether encoding and decoding a text gives the text back.
 
     Raises:
         InputError: the tokenizer failed.
     """
     with refusing(f"text that the tokenizer of {loaded.name} takes", "change --stop"):
-        # After another character, for some tokenizers strip the space that a text begins with.
+        # The "x" is there because some tokenizers strip a leading space.
         tokens = loaded.tokenizer("x" + text, add_special_tokens=False)["input_ids"]
         return text in decode(loaded, tokens, special=True)
 
 
 def vocabulary_of(loaded: Loaded) -> int:
-    """How many token ids the model takes and gives."""
+    """Number of token ids that the model can both read and predict."""
     size = int(loaded.model.config.get_text_config().vocab_size)
     embedding = loaded.model.get_input_embeddings()
     return min(size, int(getattr(embedding, "num_embeddings", size)))
 
 
 def check_tokens(loaded: Loaded, tokens: Sequence[int], fix: str) -> None:
-    """Refuses ids that the model has no embedding for.
+    """Raises :class:`InputError` for the first token id without an embedding.
+
+    Args:
+        loaded: the model.
+        tokens: token ids.
+        fix: what the user can do, for the error message.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: a token id is negative or too large.
     """
     size = vocabulary_of(loaded)
     for token in tokens:
@@ -206,7 +213,7 @@ def check_tokens(loaded: Loaded, tokens: Sequence[int], fix: str) -> None:
 
 
 def decode(loaded: Loaded, tokens: Sequence[int], special: bool = False) -> str:
-    """Text of answer tokens, special ones left out unless asked for."""
+    """Decodes answer tokens; special tokens are included only if ``special``."""
     text: str = loaded.tokenizer.decode(
         list(tokens), skip_special_tokens=not special, clean_up_tokenization_spaces=False
     )
@@ -214,7 +221,7 @@ def decode(loaded: Loaded, tokens: Sequence[int], special: bool = False) -> str:
 
 
 def _without_padding(loaded: Loaded, tokens: list[int]) -> list[int]:
-    """Ids without the padding at their end, where that is not also an end or the unknown token."""
+    """Removes trailing padding, unless the padding token is also an EOS or the unknown token."""
     pad = loaded.tokenizer.pad_token_id
     if pad is None or pad in (*loaded.eos_ids, loaded.tokenizer.unk_token_id):
         return tokens

@@ -1,8 +1,8 @@
-"""Labelled spans of an answer: from characters, as sources give them, to the tokens they cover.
+"""Labelled spans of an answer: maps character spans to the tokens that they cover.
 
-A token is covered by a span if they share a character other than white space: tokenizers disagree
-on whether ``" Paris"`` has its space, and the space before a span or after it states nothing. A
-token that is a part of a character has all of that character.
+A span covers a token if they share a character other than white space: tokenizers differ in whether
+the token ``" Paris"`` includes its space, and a space at either end of a span carries no content. A
+token that holds some bytes of a character counts as holding the whole character.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from hallutrace.errors import InputError
 from hallutrace.questions import Response, Span
 
-Range = tuple[int, int]  # of characters: begin, end
+Range = tuple[int, int]  # begin and end, exclusive
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class AnswerSpan:
     """A labelled span of an answer.
 
     Attributes:
-        start: its first character in the answer's text, from 0.
-        end: the character after its last.
-        label: as the source has it.
-        tokens: the first answer token that it covers and the one after the last, from 0.
+        start: index of its first character in the answer's text, from 0.
+        end: index after its last character.
+        label: the label from the data source.
+        tokens: indices of the answer tokens that it covers: the first, and the one after the last.
     """
 
     start: int
@@ -35,10 +35,10 @@ class AnswerSpan:
 
 
 def check_spans(spans: Sequence[Span], length: int) -> None:
-    """Refuses spans that no text of this length has.
+    """Raises :class:`InputError` for the first span outside a text of ``length`` characters.
 
     Raises:
-        InputError: naming the first.
+        InputError: a span is out of range or ends before it starts.
     """
     for span in spans:
         if not 0 <= span.start <= span.end <= length:
@@ -52,22 +52,22 @@ def check_spans(spans: Sequence[Span], length: int) -> None:
 def place_spans(
     tokenizer: Any, response: Response, spans: Sequence[Span], tokens: Sequence[int], answer: str
 ) -> tuple[AnswerSpan, ...]:
-    """Places spans of a response in the answer that was made of it.
+    """Maps spans of a response to the answer that was made of it.
 
     Args:
-        tokenizer: of transformers.
-        response: as the source gave it: text, or ids of tokens.
-        spans: of its text.
-        tokens: of the answer: the first ones of the response, and perhaps an end.
-        answer: text of the answer: of the response, without white space around it and without
-            what follows the end of an answer.
+        tokenizer: a transformers tokenizer.
+        response: the given response, text or token ids.
+        spans: character spans of the response's text.
+        tokens: token ids of the answer: a prefix of the response's tokens, possibly with an
+            appended end-of-sequence token.
+        answer: text of the answer: the response's text, truncated at the end of the answer and
+            stripped of white space.
 
     Returns:
-        The spans with their characters in ``answer``, those beyond it left out.
+        The spans with character indices in ``answer``; spans outside it are dropped.
 
     Raises:
-        InputError: spans that the response does not have, or a tokenizer whose tokens do not tell
-            where they are.
+        InputError: a span is outside the response, or the tokens do not decode to the response.
     """
     if not spans:
         return ()
@@ -81,7 +81,7 @@ def place_spans(
         )
     placed = []
     for span in spans:
-        start, end = (min(max(at - first, 0), len(answer)) for at in (span.start, span.end))
+        start, end = (min(max(i - first, 0), len(answer)) for i in (span.start, span.end))
         if start < end or span.start == span.end:
             covered = covered_tokens(text, ranges[: len(tokens)], (start + first, end + first))
             placed.append(AnswerSpan(start, end, span.label, covered))
@@ -89,32 +89,35 @@ def place_spans(
 
 
 def covered_tokens(text: str, ranges: Sequence[Range], span: Range) -> Range:
-    """The first token that a span covers and the one after the last.
+    """Indices of the first token that a span covers and of the one after the last.
+
+    If it covers no token, both are the index of the first token that ends after the span's start.
 
     Args:
-        text: that tokens and span are of.
-        ranges: characters of each token, in order.
-        span: characters of the span.
+        text: the text of the tokens.
+        ranges: character range of each token, in order.
+        span: character range of the span.
 
     Example:
         >>> covered_tokens("to Paris", [(0, 2), (2, 5), (5, 8)], (3, 8))
         (1, 3)
     """
     covered, before = [], 0
-    for at, (begin, end) in enumerate(ranges):
+    for index, (begin, end) in enumerate(ranges):
         if text[max(begin, span[0]) : min(end, span[1])].strip():
-            covered.append(at)
+            covered.append(index)
         elif end <= span[0]:
-            before = at + 1
+            before = index + 1
     return (covered[0], covered[-1] + 1) if covered else (before, before)
 
 
 def token_ranges(tokenizer: Any, response: Response) -> tuple[str, list[Range]]:
-    """The text of a response, and the characters of each of its tokens.
+    """The text of a response and the character range of each of its tokens.
 
     Args:
-        tokenizer: of transformers.
-        response: text, whose tokens the tokenizer places; or ids, which are decoded.
+        tokenizer: a transformers tokenizer.
+        response: text, for which a fast tokenizer gives the offsets; or token ids, which are
+            decoded.
     """
     if isinstance(response, str) and tokenizer.is_fast:
         encoded = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
@@ -125,10 +128,10 @@ def token_ranges(tokenizer: Any, response: Response) -> tuple[str, list[Range]]:
 
 
 def _decoded_ranges(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[Range]]:
-    """The same of ids, from the text of ever more of them.
+    """The text of token ids and the range of each, from decoding prefixes of increasing length.
 
-    The text of the first tokens may end in what stands for a part of a character; the whole text
-    tells how much of it is certain.
+    The text of a prefix may end in a replacement character for an incomplete character, so only
+    the characters that agree with the whole text count.
     """
 
     def decoded(count: int) -> str:
@@ -138,11 +141,11 @@ def _decoded_ranges(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[Range
         return text
 
     whole = decoded(len(ids))
-    ranges, certain = [], 0
+    ranges, agreed = [], 0
     for count in range(1, len(ids) + 1):
-        text, begin = decoded(count), certain
-        while certain < min(len(text), len(whole)) and text[certain] == whole[certain]:
-            certain += 1
-        is_cut = certain < min(len(text), len(whole))  # the token ends within a character
-        ranges.append((begin, certain + is_cut))
+        text, begin = decoded(count), agreed
+        while agreed < min(len(text), len(whole)) and text[agreed] == whole[agreed]:
+            agreed += 1
+        is_cut = agreed < min(len(text), len(whole))  # the token ends within a character
+        ranges.append((begin, agreed + is_cut))
     return whole, ranges

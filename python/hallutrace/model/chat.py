@@ -1,4 +1,4 @@
-"""The chat template of a tokenizer: rendered, and asked what it reads and what it does."""
+"""The chat template of a tokenizer: rendering, and checks of the arguments that it reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hallutrace.errors import InputError
 from hallutrace.third_party import refusing
 from hallutrace.transformers_compat import template_clock
 
-CLOCK = "strftime_now"  # the function by which templates read the clock
-SENTINEL = "Wxq7 which zebra 42"  # stands for a question; no template has it, case tells rewriting
-# Arguments by which templates let a model think before it answers; on by default in some.
+CLOCK = "strftime_now"  # the template function that reads the clock
+# Stands for a question. No template contains it; mixed case shows whether a template changes case.
+SENTINEL = "Wxq7 which zebra 42"
+# Template arguments that switch the model's reasoning before the answer; on by default in some.
 THINKING = ("enable_thinking", "thinking")
 _RANDOM = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _FIX = "use --chat off with a --prompt of your own, or fix the template"
@@ -24,18 +25,18 @@ class ChatTemplate:
     """Renders one question as a chat.
 
     Args:
-        tokenizer: of transformers, with a chat template.
-        arguments: given to the template.
-        day: the date that the template is told where it reads the clock.
+        tokenizer: a transformers tokenizer with a chat template.
+        arguments: keyword arguments of the template.
+        day: the date for templates that read the clock; the time is midnight.
 
     Attributes:
-        source: the template's text.
-        content: how a message's content is given: ``text``, or ``parts`` where the template takes
-            nothing else.
-        reads_clock: whether what it makes of a question depends on the clock.
+        source: the template's Jinja source.
+        content: format of a message's content: ``text``, or ``parts`` (a list of dicts) if the
+            template accepts nothing else.
+        reads_clock: whether the rendered prompt depends on the clock.
 
     Raises:
-        InputError: it fails, leaves the question out, or gives something else each time.
+        InputError: the template fails, leaves the question out, or is not deterministic.
     """
 
     def __init__(self, tokenizer: Any, arguments: Mapping[str, Any], day: date) -> None:
@@ -44,14 +45,18 @@ class ChatTemplate:
         self._now = datetime.combine(day, time())
         self._clock_was_read = False
         self.content = "text"
-        self.reads_clock = True  # until it is known, any template may
+        self.reads_clock = True  # allows the check below to read it
         with refusing("a chat template that can be used", _FIX):
             self.source = str(tokenizer.get_chat_template())
         self._check()
         self.reads_clock = self._clock_was_read
 
     def render(self, text: str, **arguments: Any) -> str:
-        """A prompt that ends where the assistant begins to speak.
+        """Renders one user message and the generation prompt.
+
+        Args:
+            text: content of the message.
+            arguments: further keyword arguments of the template.
 
         Raises:
             InputError: the template failed.
@@ -60,10 +65,10 @@ class ChatTemplate:
         return self._apply([message], add_generation_prompt=True, **arguments)
 
     def render_messages(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """A prompt of a conversation, which the assistant goes on with.
+        """Renders a conversation and the generation prompt.
 
         Args:
-            messages: role and content of each.
+            messages: dicts with ``role`` and ``content``.
 
         Raises:
             InputError: the template failed.
@@ -71,7 +76,7 @@ class ChatTemplate:
         return self._apply(messages, add_generation_prompt=True)
 
     def after_turn(self) -> str:
-        """What the template puts after a turn of the assistant; nothing where it cannot tell."""
+        """The text that the template writes after an assistant turn; empty if unknown."""
         turns = [
             {"role": "user", "content": self._content("x")},
             {"role": "assistant", "content": self._content(SENTINEL)},
@@ -83,11 +88,11 @@ class ChatTemplate:
         return rendered.rpartition(SENTINEL)[2] if SENTINEL in rendered else ""
 
     def reads(self, name: str) -> bool:
-        """Whether the template mentions an argument."""
+        """Whether the template's source contains a name as a whole word."""
         return re.search(rf"\b{re.escape(name)}\b", self.source) is not None
 
     def thinking_argument(self) -> str | None:
-        """The argument that turns thinking off, where it is on and nobody asked for it."""
+        """The argument that turns reasoning off, if reasoning is on and the user did not set it."""
         for name in THINKING:
             if name in self._arguments or not self.reads(name):
                 continue
@@ -100,7 +105,7 @@ class ChatTemplate:
         return None
 
     def opening(self) -> str:
-        """What the template puts before the question, as it would stand in a finished prompt."""
+        """The text that the template writes before the question."""
         return self.render(SENTINEL).partition(SENTINEL)[0]
 
     def _check(self) -> None:
@@ -117,19 +122,19 @@ class ChatTemplate:
             )
 
     def _rendered_sentinel(self) -> str:
-        """The template with a question in it, given as text or else as parts."""
-        found: list[str] = []
+        """Renders a question as text or, if that fails, as parts; sets ``content``."""
+        errors: list[str] = []
         for self.content in ("text", "parts"):
             try:
                 rendered = self.render(SENTINEL)
             except InputError as error:
-                found.append(str(error))
+                errors.append(str(error))
                 continue
             if SENTINEL.casefold() in rendered.casefold():
                 return rendered
-            found.append("")
-        if found[0]:
-            raise InputError(found[0])
+            errors.append("")
+        if errors[0]:
+            raise InputError(errors[0])
         raise InputError(
             f"Expected a chat template that holds the question, got one that leaves it out - {_FIX}"
         )
@@ -147,7 +152,7 @@ class ChatTemplate:
         return str(rendered)
 
     def _strftime(self, form: str) -> str:
-        """The clock that a template reads: it stands still."""
+        """Formats the fixed date; replaces the template's clock function."""
         if not self.reads_clock:
             raise InputError(
                 "Expected a chat template that reads the clock for all questions or for none, got "

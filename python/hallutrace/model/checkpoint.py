@@ -1,4 +1,4 @@
-"""What a model's name stands for: its files, its commit, its configuration and its adapter."""
+"""Resolves a model name to its files, commit, configuration and adapter."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ GGUF = ".gguf"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, as its files say, before its weights are loaded.
+    """The files and configuration of a model; its weights are not loaded.
 
     Attributes:
-        name: as it was asked for.
-        model: the files of the model.
-        config: of transformers.
-        adapter: the files of the adapter that goes on top of it, if it was one that was asked for.
-        trust_remote_code: whether code that comes with the files may run.
+        name: the requested name, of the adapter if there is one.
+        model: files of the base model.
+        config: the transformers configuration.
+        adapter: files of the adapter; None without one.
+        trust_remote_code: whether Python code of the checkpoint may run.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Checkpoint:
     trust_remote_code: bool
 
     def digested(self, note: Callable[[str], None]) -> Checkpoint:
-        """The same with the commits of all its files known.
+        """A copy with all commits known; local folders are digested.
 
         Args:
-            note: told where many bytes have to be read.
+            note: called with a message before many bytes are read.
 
         Raises:
             ModelError: a file that cannot be read.
@@ -51,50 +51,54 @@ class Checkpoint:
 
     @property
     def files(self) -> Files:
-        """Those that were asked for: of the adapter, where it is one."""
+        """The requested files: of the adapter if there is one, else of the model."""
         return self.adapter or self.model
 
     @property
     def quantization(self) -> dict[str, Any] | None:
-        """The checkpoint's own ``quantization_config``; None if its weights are not quantised."""
+        """The checkpoint's ``quantization_config``; None if its weights are not quantised."""
         return config_quantization(self.config)
 
     @property
     def quantization_name(self) -> str:
-        """What it is called in a run's identity; ``none`` if its weights are not quantised."""
+        """The quantisation as named in a run's identity; ``none`` if there is none."""
         if self.model.gguf is not None:
             return f"gguf {gguf_type(self.model.path)}"
-        return "none" if (found := self.quantization) is None else quantization_name(found)
+        return "none" if (config := self.quantization) is None else quantization_name(config)
 
 
-def open_checkpoint(asked: ModelName, retry: Retry | None = None) -> Checkpoint:
-    """Finds a model's files and reads its configuration; no weights.
+def open_checkpoint(requested: ModelName, retry: Retry | None = None) -> Checkpoint:
+    """Finds a model's files and reads its configuration, without weights.
 
     Args:
-        asked: the model.
-        retry: of what fails for a moment, as when a hub is busy.
+        requested: the requested model.
+        retry: repeats temporary failures, such as of a busy hub.
 
     Raises:
-        ModelError: no such model, or not a causal language model.
-        MissingExtraError: a GGUF file, and no package that reads it.
+        ModelError: the model was not found, or is not a causal language model.
+        MissingExtraError: the model is a GGUF file and the package ``gguf`` is not installed.
+
+    Example:
+        >>> open_checkpoint(ModelName("demo")).quantization_name
+        'none'
     """
     retry = retry or Retry()
-    name = asked.adapter or asked.name
+    name = requested.adapter or requested.name
     with loading(name):
-        where = _where(asked.name, asked.revision)
-        adapter, revision = where, asked.revision
-        if asked.adapter is not None:
-            adapter, revision = _where(asked.adapter, None), None
+        where = _resolve_name(requested.name, requested.revision)
+        adapter, revision = where, requested.revision
+        if requested.adapter is not None:
+            adapter, revision = _resolve_name(requested.adapter, None), None
         found = retry.call(
             lambda: adapter_config(adapter, revision), f"Looking for an adapter in {name}"
         )
-        base, base_revision = base_of(asked, where, found)
+        base, base_revision = base_of(requested, where, found)
 
     def find() -> Checkpoint:
         model = Files.of(base, base_revision, CONFIG)
-        config = _config(model, asked.trust_remote_code)
+        config = _config(model, requested.trust_remote_code)
         files = None if found is None else Files.of(adapter, revision, ADAPTER_CONFIG)
-        return Checkpoint(name, model, config, files, asked.trust_remote_code)
+        return Checkpoint(name, model, config, files, requested.trust_remote_code)
 
     with loading(name if found is None else f"{base}, the base model of {name}"):
         checkpoint = retry.call(find, f"Loading the configuration of {name}")
@@ -103,19 +107,24 @@ def open_checkpoint(asked: ModelName, retry: Retry | None = None) -> Checkpoint:
 
 
 def config_quantization(config: Any) -> dict[str, Any] | None:
-    """The ``quantization_config`` in a model's configuration; None if it has none."""
-    for part in (config, config.get_text_config()):
-        found = getattr(part, "quantization_config", None)
-        if found is not None:
-            return dict(found if isinstance(found, Mapping) else found.to_dict())
+    """The ``quantization_config`` of a transformers configuration; None if it has none."""
+    for level in (config, config.get_text_config()):
+        quantization = getattr(level, "quantization_config", None)
+        if quantization is not None:
+            is_mapping = isinstance(quantization, Mapping)
+            return dict(quantization if is_mapping else quantization.to_dict())
     return None
 
 
 def quantization_name(config: Mapping[str, Any]) -> str:
-    """A short name of how a checkpoint is quantised, such as ``bitsandbytes nf4`` or ``gptq 4``.
+    """A short name of the quantisation of a checkpoint, such as ``bitsandbytes nf4`` or ``gptq 4``.
 
     Args:
-        config: its ``quantization_config``.
+        config: the checkpoint's ``quantization_config``.
+
+    Example:
+        >>> quantization_name({"quant_method": "gptq", "bits": 4})
+        'gptq 4'
     """
     method = str(getattr(config.get("quant_method"), "value", config.get("quant_method")))
     if config.get("load_in_8bit"):
@@ -126,8 +135,8 @@ def quantization_name(config: Mapping[str, Any]) -> str:
     return f"{method} {bits}" if isinstance(bits, (int, str)) else method
 
 
-def _where(name: str, revision: str | None) -> str:
-    """The folder or the repository that a name stands for."""
+def _resolve_name(name: str, revision: str | None) -> str:
+    """Resolves a name to a folder, a GGUF file or a repository on the hub."""
     if not name.strip():
         raise ModelError("Expected a model's name or folder, got none - change --model")
     where = str(MODEL_FOLDER) if name == "demo" else name
@@ -159,14 +168,14 @@ def _config(files: Files, trust_remote_code: bool) -> Any:
 
 
 def check_config(config: Any, name: str) -> None:
-    """Refuses what cannot be loaded, or would be loaded as something else than it is.
+    """Raises :class:`ModelError` for a model that would fail to load or load wrongly.
 
     Args:
-        config: of transformers.
-        name: of the model.
+        config: the transformers configuration.
+        name: the model's name, for the error message.
 
     Raises:
-        ModelError: an encoder-decoder model, or weights quantised in an unknown way.
+        ModelError: an encoder-decoder model, or an unknown quantisation method.
     """
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(

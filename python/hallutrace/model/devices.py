@@ -1,4 +1,4 @@
-"""The device that a model runs on, as it is asked for and as this machine has it."""
+"""Resolves the requested device to one that this machine has."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from hallutrace.errors import ModelError
 
 
 def resolve_device(device: str) -> str:
-    """The device to use; ``auto`` is the first there is of cuda, mps and cpu.
+    """The device to use; ``auto`` is the first available of cuda, mps and cpu.
+
+    Args:
+        device: ``auto`` or the name of a torch device.
 
     Raises:
-        ModelError: no such device on this machine.
+        ModelError: this machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        'cpu'
     """
     import torch
 
@@ -18,39 +25,39 @@ def resolve_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        asked = torch.device(device)
+        requested = torch.device(device)
     except (RuntimeError, ValueError):
         raise ModelError(
             f"Expected a device such as cpu, cuda, cuda:1 or mps, got {device!r} - change --device"
         ) from None
-    if asked.type == "cuda" and not torch.cuda.is_available():
+    if requested.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(
             f"Expected a GPU for --device {device}, got none that torch can see - "
             "use --device cpu, or install a build of torch for the GPU"
         )
-    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+    if requested.type == "cuda" and (requested.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"Expected one of the {torch.cuda.device_count()} GPUs for --device, got {device!r} - "
             "they are numbered from 0"
         )
-    if asked.type not in ("cpu", "cuda"):
+    if requested.type not in ("cpu", "cuda"):
         _check_usable(device)
     return device
 
 
 def computes_in_float32(device: str) -> bool:
-    """Whether a model whose dtype nobody chose is float32 there: on a CPU and on mps."""
+    """Whether float32 is the default dtype on a device: on cpu and mps."""
     import torch
 
     return torch.device(device).type in ("cpu", "mps")
 
 
 def _check_usable(device: str) -> None:
-    """Refuses a device of another kind that this build of torch or this machine does not have."""
+    """Raises :class:`ModelError` for a device on which torch cannot add and copy a tensor."""
     import torch
 
     try:
-        # `meta` takes a tensor too, and forgets what is in it.
+        # Compare the result, since the device `meta` raises no error but holds no data.
         works = bool((torch.ones(1, device=device) + 1).cpu() == 2)
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -1,8 +1,8 @@
-"""One digest for all bytes of a model's files: read in parallel, and remembered while they stay.
+"""One digest of all files of a model, read in parallel and cached until a file changes.
 
-A file is hashed in parts (BLAKE2b) by several threads, and its digest is the hash of those of its
-parts. Digests of large files are remembered in the user's cache folder by path, size, times and
-inode, so that a checkpoint is read whole once and not at every start.
+Several threads hash the parts of a file with BLAKE2b; the digest of the file is the hash of the
+digests of its parts. Digests of large files are cached in the user's cache folder by path, size,
+times and inode, so that a checkpoint is not read again at every start.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from hallutrace import atomic_files
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import ModelError
 
-PART = 64 * 2**20  # bytes that one thread hashes
-READ = 2**20  # bytes of one read
-REMEMBERED = 16 * 2**20  # size from which the digest of a file is remembered
-TOLD = 4 * 2**30  # bytes from which it is said that they are read
-# A file that was written this many seconds ago or less may be written again within the same tick
-# of the file system's clock, so its times do not tell its content.
-SETTLED = 2.0
-MOST_THREADS = 8
+PART = 64 * 2**20  # bytes per part; one thread hashes a part
+READ = 2**20  # bytes per read
+MIN_CACHED_SIZE = 16 * 2**20  # bytes; digests of files of at least this size are cached
+NOTIFY_SIZE = 4 * 2**30  # bytes; from this total on, the user is notified before the files are read
+# Seconds. A file that was written more recently may be written again within one tick of the file
+# system's clock, so that equal times would not mean equal content.
+MIN_AGE = 2.0
+MAX_THREADS = 8
 
-# What transformers, tokenizers and peft read of a checkpoint.
+# Suffixes of the files of a checkpoint that transformers, tokenizers and peft read.
 SUFFIXES = frozenset(
     {".bin", ".bpe", ".codes", ".gguf", ".jinja", ".json", ".merges", ".model", ".py"}
     | {".safetensors", ".spm", ".tiktoken", ".txt", ".vocab", ".yaml", ".yml"}
 )
-# What training leaves beside a checkpoint and nothing reads to load the model.
+# Files that training writes into a checkpoint and that loading does not read.
 UNREAD = frozenset(
     {
         "all_results.json",
@@ -56,20 +56,16 @@ Stamp = tuple[int, int, int, int]
 """Size, time of the last write and of the last change of attributes (ns), inode."""
 
 
-def quiet(_: str) -> None:
-    """Says nothing."""
-
-
 @dataclass(frozen=True)
 class FolderDigest:
-    """What the files of a folder came to when they were read.
+    """Digest of the files of a folder, with their stamps at the time of reading.
 
     Attributes:
-        folder: of the files.
-        text: ``folder-`` and 16 hexadecimal digits, of the names, sizes and bytes of all files;
-            ``file-`` and those of one file.
-        stamps: of each file, by its name within the folder.
-        only: the one file that counts; None where all of them do.
+        folder: folder of the files.
+        text: ``folder-`` and 16 hexadecimal digits, the hash of names, sizes and bytes of all
+            files; or ``file-`` and 16 digits, the hash of size and bytes of a single file.
+        stamps: stamp of each file, by its path relative to the folder.
+        only: name of the single file; None for all files of the model.
     """
 
     folder: Path
@@ -78,11 +74,7 @@ class FolderDigest:
     only: str | None = None
 
     def check_unchanged(self) -> None:
-        """Refuses files that changed since they were digested.
-
-        Raises:
-            ModelError: naming them.
-        """
+        """Raises :class:`ModelError` if files changed, were added or were removed since."""
         now = {name: _stamp(path) for name, path in self._files().items()}
         names = {*now, *self.stamps}
         changed = sorted(name for name in names if now.get(name) != self.stamps.get(name))
@@ -96,13 +88,10 @@ class FolderDigest:
         return _files_of(self.folder, self.only)
 
     def check_in_place(self) -> None:
-        """Refuses weights that were written to since, without being replaced.
+        """Raises :class:`ModelError` if a weight file was overwritten in place.
 
-        On a CPU weights may be mapped from their files, so that writing to a file changes the model
-        in memory. A file that was removed or replaced stays mapped as it was.
-
-        Raises:
-            ModelError: naming them.
+        On a CPU, weights may be memory-mapped, so that writing to a file changes the model. A
+        mapping of a file that was removed or replaced keeps the old content.
         """
         changed = []
         for name, before in self.stamps.items():
@@ -118,17 +107,22 @@ class FolderDigest:
 
 
 def digest_folder(
-    folder: Path, note: Callable[[str], None] = quiet, only: str | None = None
+    folder: Path, note: Callable[[str], None] | None = None, only: str | None = None
 ) -> FolderDigest:
     """Digests the files of a model.
 
     Args:
-        folder: with the files; links are followed, as the hub's cache is made of them.
-        note: told where many bytes have to be read.
-        only: the one file to digest; None for all that matter.
+        folder: folder of the files; symbolic links are followed, since the hub's cache uses them.
+        note: called with a message before many bytes are read.
+        only: name of the single file to digest; None for all files of the model.
 
     Raises:
-        ModelError: a file that cannot be read.
+        ModelError: a file cannot be read.
+
+    Example:
+        >>> from hallutrace.demo import MODEL_FOLDER
+        >>> digest_folder(MODEL_FOLDER).text
+        'folder-...'
     """
     try:
         files = _files_of(folder, only)
@@ -140,15 +134,19 @@ def digest_folder(
         ) from None
     whole = hashlib.blake2b(digest_size=8)
     for name in sorted(stamps):
-        # The name of a single file does not matter.
-        told = name if only is None else ""
-        whole.update(os.fsencode(f"{told}\0{stamps[name][0]}\0{digests[name]}\n"))
+        # The digest of a single file does not depend on its name.
+        label = name if only is None else ""
+        whole.update(os.fsencode(f"{label}\0{stamps[name][0]}\0{digests[name]}\n"))
     kind = "folder" if only is None else "file"
     return FolderDigest(folder, f"{kind}-{whole.hexdigest()}", stamps, only)
 
 
 def digest_code(files: Mapping[str, Path]) -> str:
-    """The digest of small files by name: 16 hexadecimal digits."""
+    """Digest of the names and bytes of small files, 16 hexadecimal digits.
+
+    Args:
+        files: path of each file, by the name that is hashed.
+    """
     whole = hashlib.blake2b(digest_size=8)
     for name in sorted(files):
         whole.update(os.fsencode(name) + b"\0" + hashlib.blake2b(files[name].read_bytes()).digest())
@@ -156,21 +154,21 @@ def digest_code(files: Mapping[str, Path]) -> str:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a checkpoint that matter, by name: weights, configuration, tokenizer, code."""
+    """Files of a checkpoint by relative path: weights, configuration, tokenizer and code."""
     found = {
         path.name: path
         for path in folder.iterdir()
         if path.suffix in SUFFIXES and path.name not in UNREAD and not path.is_dir()
     }
-    below = list((folder / TEMPLATES).glob("*.jinja"))
+    nested = list((folder / TEMPLATES).glob("*.jinja"))
     if any(path.suffix == ".py" for path in found.values()):
-        # Code of a checkpoint may import from folders beside it.
-        below += [
+        # Code of a checkpoint may import from its subfolders.
+        nested += [
             path
             for path in folder.rglob("*.py")
             if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
-    return found | {path.relative_to(folder).as_posix(): path for path in below}
+    return found | {path.relative_to(folder).as_posix(): path for path in nested}
 
 
 def _files_of(folder: Path, only: str | None) -> dict[str, Path]:
@@ -181,52 +179,54 @@ def _digests(
     folder: Path,
     files: Mapping[str, Path],
     stamps: Mapping[str, Stamp],
-    note: Callable[[str], None],
+    note: Callable[[str], None] | None,
 ) -> dict[str, str]:
-    """The digest of each file: remembered, or made now and remembered."""
-    known = _Remembered.read()
-    digests = {name: known.get(files[name], stamp) for name, stamp in stamps.items()}
-    found = {name: digest for name, digest in digests.items() if digest is not None}
-    unknown = {name: (files[name], stamps[name][0]) for name in stamps if name not in found}
+    """The digest of each file, from the cache or computed and added to the cache."""
+    cache = _DigestCache.read()
+    digests = {name: cache.get(files[name], stamp) for name, stamp in stamps.items()}
+    cached = {name: digest for name, digest in digests.items() if digest is not None}
+    unknown = {name: (files[name], stamps[name][0]) for name in stamps if name not in cached}
     size = sum(size for _, size in unknown.values())
-    if size >= TOLD:
+    if note is not None and size >= NOTIFY_SIZE:
         note(f"Reading the {size / 1e9:.0f} GB of {folder} once, to tell this model from others")
-    began = time.time()
-    made = _digest_files(unknown)
-    known.add({files[name]: (stamps[name], digest) for name, digest in made.items()}, began)
-    return found | made
+    start_time = time.time()
+    computed = _digest_files(unknown)
+    entries = {files[name]: (stamps[name], digest) for name, digest in computed.items()}
+    cache.add(entries, start_time)
+    return cached | computed
 
 
 def _digest_files(files: Mapping[str, tuple[Path, int]]) -> dict[str, str]:
-    """Hexadecimal digests of files with their sizes; parts of all of them are hashed at once."""
-    with ThreadPoolExecutor(min(MOST_THREADS, available_cpus())) as pool:
+    """Hexadecimal digests of files, given as path and size; all their parts share one pool."""
+    with ThreadPoolExecutor(min(MAX_THREADS, available_cpus())) as pool:
         parts = {
-            name: [pool.submit(_digest_part, path, at) for at in range(0, max(size, 1), PART)]
+            name: [pool.submit(_digest_part, path, begin) for begin in range(0, max(size, 1), PART)]
             for name, (path, size) in files.items()
         }
         return {
-            name: hashlib.blake2b(b"".join(part.result() for part in some)).hexdigest()[:32]
-            for name, some in parts.items()
+            name: hashlib.blake2b(b"".join(future.result() for future in futures)).hexdigest()[:32]
+            for name, futures in parts.items()
         }
 
 
 def _digest_part(path: Path, begin: int) -> bytes:
-    """Of at most `PART` bytes; hashing releases the interpreter."""
+    """Digest of at most `PART` bytes from offset ``begin``; hashing releases the GIL."""
     digest = hashlib.blake2b(digest_size=32)
     buffer = memoryview(bytearray(READ))
     with path.open("rb", buffering=0) as file:
         file.seek(begin)
-        left = PART
-        while left and (count := file.readinto(buffer[: min(READ, left)])):
+        remaining = PART
+        while remaining and (count := file.readinto(buffer[: min(READ, remaining)])):
             digest.update(buffer[:count])
-            left -= count
+            remaining -= count
     return digest.digest()
 
 
-class _Remembered:
+class _DigestCache:
     """Digests of large files, in ``digests.json`` of the user's cache folder.
 
-    Nothing here may end a run: a cache that cannot be read or written is one that is not there.
+    The cache raises no errors: one that cannot be read counts as empty, and a failed write is
+    ignored.
     """
 
     def __init__(self, path: Path | None, entries: dict[str, list[Any]]) -> None:
@@ -234,28 +234,28 @@ class _Remembered:
         self._entries = entries
 
     @classmethod
-    def read(cls) -> _Remembered:
+    def read(cls) -> _DigestCache:
         path = cache_file()
         return cls(path, _entries(path))
 
     def get(self, path: Path, stamp: Stamp) -> str | None:
         entry = self._entries.get(str(path.resolve()))
-        if entry is None or entry[:-1] != list(stamp) or stamp[0] < REMEMBERED:
+        if entry is None or entry[:-1] != list(stamp) or stamp[0] < MIN_CACHED_SIZE:
             return None
         return str(entry[-1])
 
-    def add(self, digests: Mapping[Path, tuple[Stamp, str]], began: float) -> None:
-        """Remembers files that did not change while they were read."""
+    def add(self, digests: Mapping[Path, tuple[Stamp, str]], start_time: float) -> None:
+        """Adds the files that did not change since ``start_time``, in seconds since the epoch."""
         fresh = {
             str(path.resolve()): [*stamp, digest]
             for path, (stamp, digest) in digests.items()
-            if stamp[0] >= REMEMBERED
-            and max(stamp[1], stamp[2]) < (began - SETTLED) * 1e9
+            if stamp[0] >= MIN_CACHED_SIZE
+            and max(stamp[1], stamp[2]) < (start_time - MIN_AGE) * 1e9
             and _stamp(path) == stamp
         }
         if not fresh or self._path is None:
             return
-        # Read again: another process may have written meanwhile.
+        # Read the cache again, since another process may have written to it.
         kept = {path: entry for path, entry in _entries(self._path).items() if _stamp(Path(path))}
         text = json.dumps({"version": 1, "files": kept | fresh})
         with suppress(OSError):
@@ -263,32 +263,32 @@ class _Remembered:
 
 
 def cache_file() -> Path | None:
-    """Where digests are remembered; None where the user has no home."""
-    given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
+    """Path of the digest cache; None if the user has no home folder."""
+    cache_home = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
     try:
-        # The specification has relative paths ignored.
-        base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+        # The XDG specification requires relative paths to be ignored.
+        base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return None
     return base / "hallutrace" / "digests.json"
 
 
 def _entries(path: Path | None) -> dict[str, list[Any]]:
-    """What a cache file holds, as far as it is what was written."""
+    """The valid entries of a cache file, by path: stamp and digest."""
     try:
         content = json.loads(path.read_bytes()) if path is not None else {}
         files = content["files"] if content["version"] == 1 else {}
         return {
             str(name): entry
             for name, entry in files.items()
-            if [type(part) for part in entry] == [int, int, int, int, str]
+            if [type(value) for value in entry] == [int, int, int, int, str]
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None for a file that is not there, or a link to nothing."""
+    """Stamp of a file; None for a missing file or a broken link."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""The files of a model: a folder, one file, or a commit on the hub, and which was asked for."""
+"""The name of a requested model, and its files: a folder, a GGUF file or a commit on the hub."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """The model that is asked for, by name.
+    """The requested model.
 
     Attributes:
-        name: on the hub, of a folder, of a GGUF file, or ``demo``; of an adapter of peft too.
+        name: name on the hub, folder or GGUF file of a model, or ``demo``; a PEFT adapter may be
+            named here too.
         revision: commit, branch or tag on the hub.
-        adapter: folder, or name on the hub, of an adapter of peft that goes on top of the model.
-        trust_remote_code: whether code that comes with the files may run.
+        adapter: folder or name on the hub of a PEFT adapter to load onto the model.
+        trust_remote_code: whether Python code of the checkpoint may run.
     """
 
     name: str
@@ -34,21 +35,21 @@ class ModelName:
 
     @classmethod
     def of(cls, config: ExtractConfig) -> ModelName:
-        """The model that a configuration asks for."""
+        """The model of an extraction configuration."""
         return cls(config.model, config.revision, config.adapter, config.trust_remote_code)
 
 
 @dataclass(frozen=True)
 class Files:
-    """A folder, one file of a folder, or one commit of a repository on the hub.
+    """The files of a model: a folder, a GGUF file, or one commit of a repository on the hub.
 
     Attributes:
         where: the folder, or the name of the repository.
-        revision: what to ask the hub for: its commit, where that is known; None for a folder.
-        commit: the hub's commit, or a digest of the file or of all files of the folder;
-            ``unknown`` before it is made.
-        digest: of the folder; None for the hub.
-        gguf: name of the GGUF file that holds the whole model; None elsewhere.
+        revision: revision to request from the hub, the commit if it is known; None for a folder.
+        commit: the hub's commit, or the digest of the file or folder; ``unknown`` before it is
+            computed.
+        digest: digest of the folder; None before it is computed and for the hub.
+        gguf: name of the GGUF file in the folder; None without one.
     """
 
     where: str
@@ -59,12 +60,12 @@ class Files:
 
     @classmethod
     def of(cls, where: str, revision: str | None, file: str) -> Files:
-        """A folder or GGUF file, not digested yet, or what the hub says is the commit.
+        """A folder or GGUF file, without its digest, or the commit of a repository.
 
         Args:
             where: folder, GGUF file, or repository on the hub.
             revision: commit, branch or tag on the hub.
-            file: one that the repository has.
+            file: name of a file in the repository, used to query the commit.
         """
         if Path(where).is_file():
             return cls(str(Path(where).parent), None, "unknown", None, Path(where).name)
@@ -74,10 +75,13 @@ class Files:
         return cls(where, commit or revision, commit or "unknown", None)
 
     def digested(self, note: Callable[[str], None]) -> Files:
-        """The same with its commit known, which for a folder takes reading all of it.
+        """A copy with its commit known; reads all files of a local folder.
+
+        Args:
+            note: called with a message before many bytes are read.
 
         Raises:
-            ModelError: a file that cannot be read.
+            ModelError: a file cannot be read.
         """
         if self.commit != "unknown" or not Path(self.where).is_dir():
             return self
@@ -91,15 +95,11 @@ class Files:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of ``from_pretrained`` that ask for these files and no others."""
-        asked = {"revision": self.revision, "gguf_file": self.gguf}
-        return {name: value for name, value in asked.items() if value is not None}
+        """Keyword arguments of ``from_pretrained`` that select these files."""
+        arguments = {"revision": self.revision, "gguf_file": self.gguf}
+        return {name: value for name, value in arguments.items() if value is not None}
 
     def check_unchanged(self) -> None:
-        """Refuses a folder whose files changed since.
-
-        Raises:
-            ModelError: naming them.
-        """
+        """Raises :class:`ModelError` if files of the folder changed since they were digested."""
         if self.digest is not None:
             self.digest.check_unchanged()

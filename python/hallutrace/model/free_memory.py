@@ -1,12 +1,12 @@
-"""Memory that is free where a model runs."""
+"""Free memory of the devices of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-# Of a control group of Linux: its limit, what it uses, and the line of memory.stat that counts what
-# of that is only a copy of files. First of version 2, then of version 1.
+# Files of a Linux control group (cgroup): its limit, its usage, and the field of memory.stat that
+# counts the file cache within the usage. Version 2 first, then version 1.
 GROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -14,7 +14,7 @@ GROUP_FILES = (
 
 
 def release_cached_memory() -> None:
-    """Gives back what torch keeps of a GPU's memory for later."""
+    """Frees the memory of GPUs that torch caches for later allocations."""
     import torch
 
     if torch.cuda.is_available():
@@ -22,15 +22,19 @@ def release_cached_memory() -> None:
 
 
 def free_memory(devices: Collection[str]) -> int:
-    """Bytes that are free on the devices of a model, or that the system would give.
+    """Bytes that a batch can allocate on the devices of a model.
 
-    A model that is spread over several devices leaves a part of what grows with a batch on each:
-    as many times as there are devices, what is free on the fullest. Main memory is left out where
-    there is a GPU beside it. What only caches files counts as free, as it does for the system
-    itself: on a machine that has read a large model there is little else.
+    A model on several GPUs splits the memory of a batch among them, so the estimate is the number
+    of GPUs times the smallest free memory. Main memory is ignored if there is a GPU. File cache
+    counts as free, because the system reclaims it; after a large model was read, most of main
+    memory is file cache.
 
     Args:
-        devices: such as ``cpu``, ``cuda:1``.
+        devices: torch device names such as ``cpu`` or ``cuda:1``.
+
+    Example:
+        >>> free_memory(["cpu"]) > 0
+        True
     """
     gpus = sorted({device for device in devices if device.partition(":")[0] == "cuda"})
     if gpus:
@@ -43,19 +47,24 @@ def free_memory(devices: Collection[str]) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU or the CPU's allocator had no more memory."""
+    """Whether an error reports that a GPU or the CPU is out of memory.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
+        True
+    """
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"MemoryError", "OutOfMemoryError"}:
         return True
     text = str(error).lower()
     return any(
-        said in text
-        for said in ("out of memory", "not enough memory", "t allocate memory", "cannot allocate")
+        phrase in text
+        for phrase in ("out of memory", "not enough memory", "t allocate memory", "cannot allocate")
     )
 
 
 def _left_to_groups(root: Path) -> Iterator[int]:
-    """Bytes that each control group of this process may still use, where there are such."""
+    """Bytes left to each control group of this process that has a memory limit."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -63,27 +72,27 @@ def _left_to_groups(root: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            mounted, files = "sys/fs/cgroup", GROUP_FILES[0]
+            mount, files = "sys/fs/cgroup", GROUP_FILES[0]
         elif "memory" in controllers.split(","):
-            mounted, files = "sys/fs/cgroup/memory", GROUP_FILES[1]
+            mount, files = "sys/fs/cgroup/memory", GROUP_FILES[1]
         else:
             continue
-        # Inside a container the path may be one outside, and then only the mounted root is there.
+        # Inside a container the path may be that of the host, of which only the root is mounted.
         group = Path(path.lstrip("/"))
         for part in (group, *group.parents):
-            left = _left(root / mounted / part, *files)
-            if left is not None:
-                yield left
+            remaining = _remaining(root / mount / part, *files)
+            if remaining is not None:
+                yield remaining
 
 
-def _left(group: Path, limit: str, usage: str, file_cache: str) -> int | None:
-    """None where the group sets no limit."""
+def _remaining(group: Path, limit: str, usage: str, file_cache: str) -> int | None:
+    """Bytes that a control group may still allocate; None if it has no limit."""
     try:
-        most = (group / limit).read_text().strip()
-        if most == "max":
+        limit_text = (group / limit).read_text().strip()
+        if limit_text == "max":
             return None
         used = int((group / usage).read_text())
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(0, int(most) - used + int(counts.get(file_cache, 0)))
+        return max(0, int(limit_text) - used + int(counts.get(file_cache, 0)))
     except (OSError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Generation: padded batches, the fastest attention the model has, every decoding field set."""
+"""Generation of answers in padded batches, with every decoding setting explicit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hallutrace.transformers_compat import cache_argument
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are decoded; fields are named as those of :class:`ExtractConfig`."""
+    """Decoding settings, with the names and meanings of the fields of :class:`ExtractConfig`."""
 
     max_new_tokens: int
     num_beams: int = 1
@@ -34,18 +34,18 @@ class Decoding:
 
     @classmethod
     def of(cls, config: ExtractConfig) -> Decoding:
-        """The decoding that a configuration asks for."""
+        """The decoding settings of an extraction configuration."""
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
     def identity(self) -> dict[str, Any]:
-        """The resolved fields of generation, as JSON."""
-        own = {"max_new_tokens": self.max_new_tokens, "samples": self.samples}
-        return own | {"stop": list(self.stop), **self._fields()}
+        """The resolved settings as JSON, part of a run's identity."""
+        settings = {"max_new_tokens": self.max_new_tokens, "samples": self.samples}
+        return settings | {"stop": list(self.stop), **self._fields()}
 
     def resolve(self, loaded: Loaded) -> Any:
-        """A generation configuration with every field that decides tokens set.
+        """A transformers generation configuration with every field set that affects the tokens.
 
-        A checkpoint's own configuration may sample, cut or penalise; nothing of it is left.
+        The checkpoint's own generation configuration, which may sample or penalise, is not used.
         """
         from transformers import GenerationConfig
 
@@ -60,13 +60,13 @@ class Decoding:
         )
 
     def _fields(self) -> dict[str, Any]:
-        samples = self.temperature > 0
-        # top_k 0, top_p 1 and the like mean "not applied"; transformers' own defaults would apply
-        # some. Without sampling top_k is not read; 50 is its default, which says nothing.
+        is_sampling = self.temperature > 0
+        # top_k 0, top_p 1 and similar values turn a rule off; the defaults of transformers would
+        # apply some. Without sampling top_k is not read, and its default 50 avoids a warning.
         return {
-            "do_sample": samples,
-            "temperature": self.temperature if samples else 1.0,
-            "top_k": self.top_k_sampling or 0 if samples else 50,
+            "do_sample": is_sampling,
+            "temperature": self.temperature if is_sampling else 1.0,
+            "top_k": self.top_k_sampling or 0 if is_sampling else 50,
             "top_p": 1.0 if self.top_p is None else self.top_p,
             "min_p": self.min_p,
             "typical_p": 1.0,
@@ -85,14 +85,21 @@ class Decoding:
 
 
 def batch_seed(seed: int, shard: int, batch: int, first: int = 0) -> int:
-    """The seed of one batch, so that sampling does not depend on what was done before it.
+    """The seed of one batch, so that its samples do not depend on earlier batches.
 
     Args:
-        seed: of the run.
-        shard: its number.
-        batch: its number in the shard.
-        first: place in the batch of the first question that is answered; parts of a batch that had
-            to be halved must not draw the same numbers.
+        seed: seed of the run.
+        shard: index of the shard.
+        batch: index of the batch in the shard.
+        first: index in the batch of the first question to answer. It differs between the parts of
+            a batch that was split for lack of memory, so that they draw different numbers.
+
+    Returns:
+        An integer in [0, 2**56).
+
+    Example:
+        >>> batch_seed(0, 0, 1) == batch_seed(0, 0, 1) != batch_seed(0, 0, 2)
+        True
     """
     text = f"{seed}/{shard}/{batch}" + (f"/{first}" if first else "")
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
@@ -105,17 +112,18 @@ def generate(
 
     Args:
         loaded: the model.
-        prompts: token ids; padded on the left here.
-        decoding: how to decode.
-        seed: for sampling; the caller's random numbers are left as they are.
+        prompts: token ids of each prompt, without padding.
+        decoding: decoding settings.
+        seed: seed for sampling; torch's global random state is restored afterwards.
 
     Returns:
-        For each prompt ``decoding.samples`` answers.
+        For each prompt a list of ``decoding.samples`` answers.
 
     Raises:
-        ModelError: an answer that neither ended nor has all its tokens.
+        ModelError: an answer is shorter than ``max_new_tokens`` without an end, or the logits are
+            not finite.
     """
-    from hallutrace.model import kv_cache  # loads transformers
+    from hallutrace.model import kv_cache  # imported late because it imports transformers
     from hallutrace.model.cpu_linear import faster_decoding
     from hallutrace.model.malloc import freed_memory_kept
 
@@ -131,23 +139,27 @@ def generate(
         seeded(seed, loaded.device) if config.do_sample else nullcontext(),
         faster_decoding(loaded.model),
         freed_memory_kept(),
-        _told_of_logits(),
+        _explain_nonfinite_logits(),
     ):
         out = loaded.model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            stopping_criteria=_at_stop(ends, ids.shape[1]) if decoding.stop else None,
+            stopping_criteria=_stopping_criteria(ends, ids.shape[1]) if decoding.stop else None,
             **cache_argument(kv_cache.prepare(loaded, ids, mask, copies, decoding.max_new_tokens)),
         )
     answers = [ends.cut(tokens) for tokens in out[:, ids.shape[1] :].tolist()]
     _check_lengths(answers, decoding.max_new_tokens)
-    return [answers[at : at + decoding.samples] for at in range(0, len(answers), decoding.samples)]
+    samples = decoding.samples
+    return [answers[first : first + samples] for first in range(0, len(answers), samples)]
 
 
 @contextmanager
 def generation_config(model: Any, config: Any) -> Iterator[None]:
-    """Within it, a model's own generation configuration, from which unset fields are filled."""
+    """A context in which ``config`` replaces the model's generation configuration.
+
+    ``generate`` fills unset fields of its argument from the model's configuration.
+    """
     before = model.generation_config
     model.generation_config = config
     try:
@@ -156,34 +168,35 @@ def generation_config(model: Any, config: Any) -> Iterator[None]:
         model.generation_config = before
 
 
-def _at_stop(ends: AnswerEnds, prompt_width: int) -> Any:
-    """Ends a sequence, or a beam, where :class:`AnswerEnds` says that its answer ends.
+def _stopping_criteria(ends: AnswerEnds, prompt_length: int) -> Any:
+    """A criterion that stops each sequence or beam at the end of its answer.
 
-    transformers' own criterion looks into the prompt as well, and knows tokens by their text alone.
+    The stop-string criterion of transformers searches the prompt too, and the text of each token
+    rather than the decoded answer.
     """
     from transformers import StoppingCriteria, StoppingCriteriaList
 
     class AtStop(StoppingCriteria):  # type: ignore[misc]
         def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            rows = input_ids[:, prompt_width:].tolist()
+            rows = input_ids[:, prompt_length:].tolist()
             return torch.tensor([ends.stops(row) for row in rows], device=input_ids.device)
 
     return StoppingCriteriaList([AtStop()])
 
 
-def _check_lengths(answers: Sequence[Answer], longest: int) -> None:
-    """Refuses an answer that is shorter than asked without an end: it may hold what fills it up."""
+def _check_lengths(answers: Sequence[Answer], max_new_tokens: int) -> None:
+    """Raises :class:`ModelError` for a short answer without an end: it may contain padding."""
     for answer in answers:
-        if answer.finish_reason == "length" and len(answer.tokens) != longest:
+        if answer.finish_reason == "length" and len(answer.tokens) != max_new_tokens:
             raise ModelError(
-                f"Expected an answer of {longest} tokens or one that ends, got "
+                f"Expected an answer of {max_new_tokens} tokens or one that ends, got "
                 f"{len(answer.tokens)} tokens without an end - leave out --stop"
             )
 
 
 @contextmanager
-def _told_of_logits() -> Iterator[None]:
-    """Within it, the error of sampling from logits that are no numbers says what they come from."""
+def _explain_nonfinite_logits() -> Iterator[None]:
+    """A context in which torch's error for sampling from NaN or infinity names the likely cause."""
     try:
         yield
     except RuntimeError as error:
@@ -197,11 +210,19 @@ def _told_of_logits() -> Iterator[None]:
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts in one tensor, filled up on the left, and the mask of what is prompt."""
-    longest = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), longest), pad_id)
-    mask = torch.zeros((len(prompts), longest), dtype=torch.long)
+    """Pads prompts on the left.
+
+    Returns:
+        Token ids and attention mask (1 for prompt, 0 for padding), both int64 [prompts, tokens].
+
+    Example:
+        >>> left_padded([[5], [6, 7]], pad_id=0)[0].tolist()
+        [[0, 5], [6, 7]]
+    """
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), length), pad_id)
+    mask = torch.zeros((len(prompts), length), dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, longest - len(prompt) :] = 1
+        ids[row, length - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, length - len(prompt) :] = 1
     return ids, mask

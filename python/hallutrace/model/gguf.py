@@ -1,4 +1,4 @@
-"""A model in one GGUF file: checked before transformers reads it, and how it is quantised."""
+"""GGUF files: a check before transformers reads one, and the type of its weights."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ MAGIC = b"GGUF"
 
 
 def check_gguf(path: Path) -> None:
-    """Refuses a file that is not GGUF, and one that nothing installed can read.
+    """Raises an error unless a file is GGUF and the package that reads it is installed.
 
     Raises:
-        ModelError: another kind of file, or one that cannot be read.
+        ModelError: the file is not GGUF or cannot be read.
         MissingExtraError: the package ``gguf`` is not installed.
     """
     try:
         with path.open("rb") as file:
-            begin = file.read(len(MAGIC))
+            header = file.read(len(MAGIC))
     except OSError as error:
         raise ModelError(
             f"Expected a GGUF file that can be read, got: {error.strerror} at {path} - check it"
         ) from None
-    if begin != MAGIC:
+    if header != MAGIC:
         raise ModelError(
             f"Expected a GGUF file, got {path}, which does not begin with {MAGIC.decode()} - "
             "download it again, or give a folder that transformers reads"
@@ -36,13 +36,14 @@ def check_gguf(path: Path) -> None:
 
 
 def gguf_type(path: Path) -> str:
-    """The type that most of a GGUF file's weights are stored in, such as ``Q4_1`` or ``F16``."""
+    """The storage type of most weights of a GGUF file, such as ``Q4_1`` or ``F16``."""
     stat = path.stat()
-    return _type(path, stat.st_size, stat.st_mtime_ns)
+    # Size and time are part of the cache key, so that a changed file is read again.
+    return _most_common_type(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _type(path: Path, size: int, changed: int) -> str:
+def _most_common_type(path: Path, size: int, mtime_ns: int) -> str:
     from gguf import GGUFReader
 
     elements: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What other libraries raise and log, made a line for the user."""
+"""Converts errors and log messages of other libraries to one-line errors for the user."""
 
 from __future__ import annotations
 
@@ -9,52 +9,57 @@ from contextlib import contextmanager
 from hallutrace.errors import HallutraceError, MissingExtraError, ModelError
 from hallutrace.model.free_memory import is_out_of_memory
 
-LONGEST = 600  # characters of a message that are kept
+MAX_CHARACTERS = 600  # of a library's message in an error
 
 
 @contextmanager
 def loading(name: str, device: str = "cpu") -> Iterator[None]:
-    """Within it, what a library raises becomes an error of ours that keeps what it says.
+    """A context that converts errors of libraries, with their message, to errors of this package.
 
     Args:
-        name: of the model, as asked for.
-        device: where it goes.
+        name: the model's name, for the error message.
+        device: the device to load it on, for the error message.
 
     Raises:
-        ModelError: whatever a library raised.
-        MissingExtraError: a package that is not installed.
+        ModelError: a library raised an error.
+        MissingExtraError: a package is not installed.
     """
     try:
-        with heard("transformers") as reports:
+        with collected_warnings("transformers") as messages:
             yield
     except HallutraceError:
         raise
     except BaseException as error:
         if not is_of_library(error):
             raise
-        raise _error_of(name, device, error, reports) from None
+        raise _error_of(name, device, error, messages) from None
 
 
 def is_of_library(error: BaseException) -> bool:
-    """Whether an error is one that a library meant to be handled.
+    """Whether an error is an ``Exception`` or a panic of a Rust extension.
 
-    Extensions in Rust, as tokenizers is, raise a panic as a ``BaseException``.
+    Extensions in Rust, such as tokenizers, raise a panic as a ``BaseException``.
     """
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
-def essence(error: BaseException | str, longest: int = LONGEST) -> str:
-    """A message on one line; a long one loses its middle, for its end often has the fix."""
+def essence(error: BaseException | str, max_characters: int = MAX_CHARACTERS) -> str:
+    """A message on one line; of a long one the middle is cut, since the end often has the fix.
+
+    Example:
+        >>> essence("a long message: fix it", max_characters=17)
+        'a long ... fix it'
+    """
     text = " ".join(str(error).split())
-    if len(text) <= longest:
+    if len(text) <= max_characters:
         return text
-    begin = longest * 2 // 5
-    return f"{text[:begin]} ... {text[-(longest - begin - 5) :]}"
+    begin = max_characters * 2 // 5
+    return f"{text[:begin]} ... {text[-(max_characters - begin - 5) :]}"
 
 
 @contextmanager
-def heard(name: str) -> Iterator[list[str]]:
-    """Collects what a logger and those below it are told meanwhile, from warnings on."""
+def collected_warnings(name: str) -> Iterator[list[str]]:
+    """A context that collects warnings and errors logged to a logger and its children."""
     logger = logging.getLogger(name)
     handler = _Collector()
     logger.addHandler(handler)
@@ -74,7 +79,7 @@ class _Collector(logging.Handler):
 
 
 def _error_of(
-    name: str, device: str, error: BaseException, reports: list[str]
+    name: str, device: str, error: BaseException, messages: list[str]
 ) -> ModelError | MissingExtraError:
     text = essence(error)
     if isinstance(error, ValueError) and "trust_remote_code=True" in str(error):
@@ -93,9 +98,9 @@ def _error_of(
             f"Expected enough memory for {name!r} on {device}, got: {text} - try --quantization "
             "int8 or nf4, --dtype bfloat16, --device-map auto, or a smaller model"
         )
-    if "above report" in text and reports:
-        # The report was logged, and told nobody.
-        text = f"{text} {essence(reports[-1])}"
+    if "above report" in text and messages:
+        # The report is only in the log, which the user does not see.
+        text = f"{text} {essence(messages[-1])}"
     is_of_files = isinstance(error, OSError) or type(error).__module__.startswith("huggingface_hub")
     fix = (
         "check the name or folder, the network, and `hf auth login` for gated models"

@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer, and the facts of it that the rest needs."""
+"""Loading a model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to generate and to be replayed.
+    """A loaded model with its tokenizer and the properties that generation and capture need.
 
     Attributes:
         model: the causal language model, in eval mode.
         tokenizer: its tokenizer.
-        name: as it was asked for.
+        name: the requested name.
         commit: the hub's commit, or a digest of a local folder.
-        dtype: torch's name of its floating point type.
-        eos_ids: tokens that end an answer, increasing.
-        pad_id: token that fills up batches; it is masked, so any will do.
-        layers: number of blocks.
-        hidden_size: width of a hidden state.
-        attention: the implementation that generation uses.
-        quantization: ``none``, ``int8`` or ``nf4`` as asked, or that of the checkpoint itself.
-        base: name and commit of the model under an adapter; None where it is no adapter.
-        trust_remote_code: whether code that comes with the files may run.
-        code: digest of such code that did run; None if none did.
-        digests: of the folders that its weights may be mapped from.
+        dtype: torch's name of the floating point type, such as ``bfloat16``.
+        eos_ids: ids of the end-of-sequence tokens, increasing.
+        pad_id: id of the token that pads batches; it is masked, so that its choice has no effect.
+        layers: number of transformer layers.
+        hidden_size: dimension of the hidden states.
+        attention: the attention implementation of generation.
+        quantization: ``int8`` or ``nf4`` if quantised on loading, else that of the checkpoint.
+        base: ``name`` and ``commit`` of the base model of an adapter; None without an adapter.
+        trust_remote_code: whether Python code of the checkpoint may run.
+        code: digest of that code; None if none runs.
+        digests: digests of the folders from which weights may be memory-mapped.
     """
 
     model: Any
@@ -71,24 +71,24 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        """Where its inputs have to be."""
+        """The device of the model's inputs."""
         device: torch.device = self.model.device
         return device
 
     @property
     def longest(self) -> int | None:
-        """Most tokens it takes; None where its configuration does not say."""
+        """Maximum number of tokens of the context; None if the configuration has no limit."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit and limit > 0 else None
 
     @property
     def is_dequantized(self) -> bool:
-        """Whether a quantised checkpoint was unpacked, as this machine cannot compute with it."""
-        is_own = self.quantization not in ("none", "int8", "nf4")
-        return is_own and not getattr(self.model, "is_quantized", False)
+        """Whether a quantised checkpoint was dequantised, for lack of kernels on this machine."""
+        is_checkpoints_own = self.quantization not in ("none", "int8", "nf4")
+        return is_checkpoints_own and not getattr(self.model, "is_quantized", False)
 
     def identity(self) -> dict[str, Any]:
-        """What of it decides the bytes of a trace."""
+        """The properties that determine the bytes of a trace, as JSON."""
         return {
             "name": self.name,
             "commit": self.commit,
@@ -100,54 +100,62 @@ class Loaded:
         }
 
     def check_in_place(self) -> None:
-        """Refuses to go on with weights whose files were written to since they were loaded.
-
-        Raises:
-            ModelError: naming the files.
-        """
+        """Raises :class:`ModelError` if weight files were overwritten since they were loaded."""
         for digest in self.digests:
             digest.check_in_place()
 
 
 def default_prompt(config: ExtractConfig, loaded: Loaded) -> str | None:
-    """The prompt template: as asked, the small model's own, or None for the general one."""
-    is_small = loaded.name == "demo" or (loaded.base or {}).get("name") == str(MODEL_FOLDER)
-    return PROMPT_TEMPLATE if config.prompt is None and is_small else config.prompt
+    """The requested prompt template, else that of the demo model; None for the general default."""
+    is_demo = loaded.name == "demo" or (loaded.base or {}).get("name") == str(MODEL_FOLDER)
+    return PROMPT_TEMPLATE if config.prompt is None and is_demo else config.prompt
 
 
-def load_config(asked: ModelName) -> Any:
-    """The configuration of a model, or of the model under an adapter, without any weights.
-
-    Raises:
-        ModelError: no such model, or not a causal language model.
-    """
-    return open_checkpoint(asked).config
-
-
-def load_tokenizer(asked: ModelName) -> Any:
-    """The tokenizer of a model, or the one that an adapter brings with it.
+def load_config(requested: ModelName) -> Any:
+    """Loads the configuration of a model, or of the base model of an adapter, without weights.
 
     Raises:
-        ModelError: no such model, or one without a tokenizer.
+        ModelError: the model was not found, or is not a causal language model.
+
+    Example:
+        >>> load_config(ModelName("demo")).is_encoder_decoder
+        False
     """
-    return _tokenizer(open_checkpoint(asked), Retry())
+    return open_checkpoint(requested).config
+
+
+def load_tokenizer(requested: ModelName) -> Any:
+    """Loads the tokenizer of a model, or of an adapter that has its own.
+
+    Raises:
+        ModelError: the model was not found, or has no tokenizer.
+
+    Example:
+        >>> load_tokenizer(ModelName("demo")).is_fast
+        True
+    """
+    return _tokenizer(open_checkpoint(requested), Retry())
 
 
 @one_at_a_time
 def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
-    """Loads the model that a configuration asks for; one thread at a time.
+    """Loads the model of an extraction configuration; one thread at a time.
 
-    While transformers loads a model it changes torch for the whole process: models that other
-    threads make meanwhile stay without weights.
+    The lock is needed because transformers changes global state of torch while it loads: models
+    that other threads create at that time would get no weights.
 
     Args:
-        config: what is asked for.
-        retry: of what fails for a moment, as when a hub is busy; its ``note`` also receives
-            what a user should know of the model.
+        config: the extraction configuration.
+        retry: repeats temporary failures, such as of a busy hub; its ``note`` also receives
+            warnings about the model for the user.
 
     Raises:
-        ModelError: it does not exist, is of a wrong kind, is incomplete, or does not fit.
-        MissingExtraError: a package that it needs is not installed.
+        ModelError: the model was not found, is not supported, is incomplete or does not fit.
+        MissingExtraError: a package that the model needs is not installed.
+
+    Example:
+        >>> load(hallutrace.ExtractConfig(model="demo", questions="demo:1", out=folder)).name
+        'demo'
     """
     retry = retry or Retry()
     checkpoint = open_checkpoint(ModelName.of(config), retry)
@@ -190,14 +198,17 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
 
 
 def describe(model: Any, tokenizer: Any, name: str, commit: str, **facts: Any) -> Loaded:
-    """The facts of a model that is in memory already.
+    """Reads the properties of a model in memory.
 
     Args:
-        model: of transformers.
+        model: a transformers model.
         tokenizer: its tokenizer.
-        name: of the model.
-        commit: of its files.
+        name: name of the model.
+        commit: commit or digest of its files.
         facts: further fields of :class:`Loaded`.
+
+    Raises:
+        ModelError: the configuration lacks the size of the layers or of the vocabulary.
     """
     text_config = model.config.get_text_config()
     for field in ("num_hidden_layers", "hidden_size", "vocab_size"):
@@ -224,17 +235,17 @@ def describe(model: Any, tokenizer: Any, name: str, commit: str, **facts: Any) -
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """All tokens that end an answer: of the generation configuration, else of the tokenizer."""
-    found = model.generation_config.eos_token_id
-    if found is None:
-        found = tokenizer.eos_token_id
-    if found is None:
+    """All end-of-sequence tokens: of the generation configuration, else of the tokenizer."""
+    eos = model.generation_config.eos_token_id
+    if eos is None:
+        eos = tokenizer.eos_token_id
+    if eos is None:
         return ()
-    return tuple(sorted({found} if isinstance(found, int) else set(found)))
+    return tuple(sorted({eos} if isinstance(eos, int) else set(eos)))
 
 
 def _tokenizer(checkpoint: Checkpoint, retry: Retry) -> Any:
-    """An adapter's own tokenizer, where it brings one; else its model's."""
+    """Loads the tokenizer of the adapter if it has one, else of the model."""
     from transformers import AutoTokenizer
 
     files = checkpoint.model
@@ -256,10 +267,10 @@ def _has_tokenizer(files: Files) -> bool:
 
 
 def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Retry) -> Any:
-    """The model in memory; where that fails for a damaged file, an error that names the file."""
+    """Loads the model; if that fails because of a damaged file, the error names the file."""
     dtype = config.dtype
-    is_wide = config.device_map is None and computes_in_float32(device)
-    if dtype == "auto" and is_wide and checkpoint.quantization is None:
+    is_float32 = config.device_map is None and computes_in_float32(device)
+    if dtype == "auto" and is_float32 and checkpoint.quantization is None:
         dtype = "float32"
 
     def weights() -> Any:
@@ -295,8 +306,8 @@ def _base(checkpoint: Checkpoint) -> dict[str, str] | None:
 
 
 def _mapped(model: Any, checkpoint: Checkpoint) -> tuple[FolderDigest, ...]:
-    """Digests of the folders that weights may still be read from: mapped, or left on the disk."""
+    """Digests of the folders of memory-mapped or offloaded weights, which are still read."""
     if all(weight.device.type not in ("cpu", "meta") for weight in model.parameters()):
         return ()
-    parts = (checkpoint.model, checkpoint.adapter)
-    return tuple(part.digest for part in parts if part is not None and part.digest is not None)
+    both = (checkpoint.model, checkpoint.adapter)
+    return tuple(files.digest for files in both if files is not None and files.digest is not None)

@@ -1,4 +1,4 @@
-"""Locks for threads that share a process: of what changes the process, and of a model."""
+"""Locks between threads: of functions that change global state, and of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MODELS_LOCK = threading.Lock()
 
 
 def one_at_a_time(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """A function that other threads wait for until it is done."""
+    """A decorator: while a thread runs the function, other threads that call it wait."""
     lock = threading.RLock()
 
     @functools.wraps(function)
@@ -30,10 +30,10 @@ def one_at_a_time(function: Callable[Arguments, Result]) -> Callable[Arguments, 
 
 @contextmanager
 def exclusive(model: Any) -> Iterator[None]:
-    """Within it, no other thread captures or generates with ``model``; others wait.
+    """A context in which no other thread captures or generates with ``model``; others wait.
 
-    A capture changes the model's attention implementation, which generation in another thread
-    would follow.
+    A capture changes the model's attention implementation, which would affect generation in
+    another thread.
     """
     with _MODELS_LOCK:
         lock = _MODELS.setdefault(model, threading.RLock())

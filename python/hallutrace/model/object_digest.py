@@ -1,4 +1,4 @@
-"""One digest for a model and a tokenizer in memory: what decides the bytes of their traces."""
+"""A digest of a model and a tokenizer in memory, of all that affects the bytes of a trace."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from typing import Any
 
 import torch
 
-PART = 64 * 2**20  # bytes that one thread hashes
-# What a configuration says of its origin, or of how it was loaded, and no pass reads.
+PART = 64 * 2**20  # bytes per part; one thread hashes a part
+# Fields of a configuration about its origin or loading, which no forward pass reads.
 UNREAD = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
 
 
 def digest_object(model: Any, tokenizer: Any) -> str:
-    """``object-`` and 16 hexadecimal digits, of weights, configuration, adapters and tokenizer.
+    """The digest of weights, configuration, adapters and tokenizer.
 
-    It reads every parameter and buffer once, about 0.7 GB a second and core; weights on a GPU are
-    copied to the host, one at a time.
+    It reads every parameter and buffer once, at about 0.7 GB per second and core; weights on a GPU
+    are copied to the host one at a time.
 
     Args:
-        model: of transformers.
-        tokenizer: of transformers.
+        model: a transformers model.
+        tokenizer: a transformers tokenizer.
+
+    Returns:
+        ``object-`` and 16 hexadecimal digits.
     """
     whole = hashlib.blake2b(digest_size=8)
     config = {name: value for name, value in model.config.to_dict().items() if name not in UNREAD}
@@ -34,7 +37,7 @@ def digest_object(model: Any, tokenizer: Any) -> str:
         for name, tensor in _tensors(model):
             whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             data = memoryview(_bytes(tensor))
-            parts = [data[at : at + PART] for at in range(0, len(data), PART)]
+            parts = [data[begin : begin + PART] for begin in range(0, len(data), PART)]
             for digest in pool.map(_digest, parts):
                 whole.update(digest)
     return f"object-{whole.hexdigest()}"
@@ -45,10 +48,10 @@ def _digest(part: memoryview) -> bytes:
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor that a forward pass may read, by name; tied weights come once."""
+    """Every tensor that a forward pass may read, with its name; tied weights once."""
     seen = set()
-    # The state has what quantised weights keep beside their bytes, and no buffers that are not
-    # saved, such as the frequencies of rotary embeddings.
+    # Both sources are needed: only the state dict has the scales of quantised weights, and only
+    # named_buffers() has non-persistent buffers, such as the frequencies of rotary embeddings.
     for name, tensor in {**dict(model.named_buffers()), **model.state_dict()}.items():
         if not isinstance(tensor, torch.Tensor):
             continue
@@ -74,8 +77,8 @@ def _tokenizer(tokenizer: Any) -> list[Any]:
 
 
 def _adapters(model: Any) -> Iterator[list[Any]]:
-    """How the adapters of peft in a model act: which are active, how strong, and whether at all."""
-    if "peft" not in sys.modules:  # whoever has adapters of it has imported it
+    """State of the PEFT adapters in a model: which are active, merged or disabled, and scaling."""
+    if "peft" not in sys.modules:  # without the import there can be no adapters
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -1,4 +1,4 @@
-"""A model that a caller has in memory: checked, described, lent, and given back as it was."""
+"""Use of a caller's model: checks it, describes it and restores its state afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hallutrace.model.object_digest import digest_object
 from hallutrace.model.remote_code import code_digest
 from hallutrace.model.vocabulary import check_vocabulary, embedding_rows, vocabulary_notes
 
-IN_MEMORY = "in memory"  # the commit of a model that was not digested
+IN_MEMORY = "in memory"  # the commit of a model without a digest
 
 
 @contextmanager
@@ -27,27 +27,27 @@ def lent(
     *,
     identify: bool,
 ) -> Iterator[Loaded]:
-    """Within it, a caller's model is ready to be traced; afterwards it is as it was.
+    """A context in which a caller's model can be traced; its state is restored on exit.
 
-    Every module gets its attributes back, also after an error: training mode, buffers, hooks, the
-    generation configuration. Parameters are only read. Other threads that trace or generate
-    with the same model through hallutrace wait.
+    The attributes of every module are restored, also after an error: training mode, buffers, hooks
+    and the generation configuration. Parameters are not modified. Other threads that trace or
+    generate with the same model through hallutrace wait.
 
     Args:
-        model: a causal language model of transformers, or a ``PeftModel`` of one: its adapters act
-            as they do now, active, merged or disabled.
-        tokenizer: of transformers.
-        note: told what a user should know of them.
-        identify: whether to digest its weights, which reads all of them once.
+        model: a transformers causal language model, or a ``PeftModel`` of one; its adapters stay
+            active, merged or disabled as they are.
+        tokenizer: a transformers tokenizer.
+        note: called with warnings about the model and tokenizer for the user.
+        identify: whether to digest the weights, which reads all of them once.
 
     Raises:
-        ModelError: something else than such a model and its tokenizer.
+        ModelError: not a supported model, or not its tokenizer.
     """
     base = base_model(model)
     check_tokenizer(tokenizer)
-    with exclusive(base), _as_it_was(base):
+    with exclusive(base), _restored(base):
         for module in base.modules():
-            # Not `eval()`: a module may do more there, such as merging an adapter.
+            # Not `eval()`, which modules may override, for example to merge an adapter.
             module.training = False
         name = base.name_or_path or type(base).__name__
         check_config(base.config, name)
@@ -70,12 +70,13 @@ def lent(
 
 
 def base_model(model: Any) -> Any:
-    """The model of transformers in what a caller has; adapters of peft are in its layers.
+    """The transformers model in a caller's model; PEFT adapters stay in its layers.
 
     Raises:
-        ModelError: something else, or an adapter that adds tokens of its own.
+        ModelError: not a causal language model, weights are not in memory, or an adapter adds
+            tokens.
     """
-    peft = sys.modules.get("peft")  # whoever has a model of it has imported it
+    peft = sys.modules.get("peft")  # without the import there can be no model of peft
     if peft is not None and isinstance(model, peft.PeftModel):
         for adapter, config in model.peft_config.items():
             check_kind(config, adapter)
@@ -99,11 +100,7 @@ def base_model(model: Any) -> Any:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Refuses what is no tokenizer of transformers.
-
-    Raises:
-        ModelError: saying what it is.
-    """
+    """Raises :class:`ModelError` for an object that is not a transformers tokenizer."""
     from transformers import PreTrainedTokenizerBase
 
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
@@ -114,23 +111,23 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 @contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
-    """Gives every module its attributes back, and what those that are dictionaries held.
+def _restored(model: Any) -> Iterator[None]:
+    """A context that restores the attributes of every module, and the items of dict attributes.
 
-    These are buffers and hooks among others. transformers installs hooks for attentions with the
-    first pass that asks for them, and a rotary embedding may keep frequencies of a long text, which
-    were made in inference mode and would fail in training.
+    Dict attributes hold buffers and hooks, among others. transformers installs hooks in the first
+    forward pass that returns attentions, and a rotary embedding may keep the frequencies of a long
+    text, which are inference tensors and would fail in training.
     """
-    before = [(vars(module), vars(module).copy()) for module in model.modules()]
-    held = [
+    attributes = [(vars(module), vars(module).copy()) for module in model.modules()]
+    items = [
         (value, value.copy())
-        for _, attributes in before
-        for value in attributes.values()
+        for _, copy in attributes
+        for value in copy.values()
         if isinstance(value, dict)
     ]
     try:
         yield
     finally:
-        for there, copy in [*before, *held]:
-            there.clear()
-            there.update(copy)
+        for original, copy in [*attributes, *items]:
+            original.clear()
+            original.update(copy)

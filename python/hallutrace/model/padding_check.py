@@ -1,7 +1,7 @@
-"""Short prompts beside a long one and alone, before any question: does padding change them?
+"""A check, before the first question, of whether left padding changes a model's logits.
 
-Prompts of a batch are filled up on the left. A model that does not mask what fills them up, or
-counts positions from it, answers otherwise in company than alone, and nothing would show it.
+Prompts of a batch are padded on the left. A model that does not mask the padding, or counts
+positions from it, gives other answers in a batch than alone, without any error.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from hallutrace.model.loading import Loaded
 from hallutrace.third_party import refusing
 
 LENGTHS = (3, 6, 11)  # tokens of the short prompts
-LONG = 23  # tokens of the prompt beside them
-# In standard deviations of the logits: rounding is below, a model that sees its padding far above.
+LONG = 23  # tokens of the long prompt in the same batch
+# Tolerances in standard deviations of the logits. Rounding errors are smaller, errors of a model
+# that sees its padding far larger.
 EXACT, ROUNDED = 1e-3, 0.25
 
 
 def sees_padding(loaded: Loaded) -> bool:
-    """Whether prompts of a batch change each other by more than rounding.
+    """Whether padding changes the next-token logits by more than rounding errors.
 
-    The median over prompts of several lengths decides, so that one token that rounding sends to
-    another expert does not count.
+    The median over prompts of several lengths decides, so that a single token that rounding routes
+    to another expert has no effect.
 
     Raises:
-        ModelError: the model does not generate at all.
+        ModelError: the model fails to generate.
     """
     size = vocabulary_of(loaded)
-    short = [[(11 * at + 5) % size for at in range(length)] for length in LENGTHS]
-    long = [(7 * at + 4) % size for at in range(LONG)]
+    short = [[(11 * i + 5) % size for i in range(length)] for length in LENGTHS]
+    long = [(7 * i + 4) % size for i in range(LONG)]
     with refusing(
         f"a model that generates, as {loaded.name}", "try another --dtype or model", ModelError
     ):
-        together = _next_logits(loaded, [*short, long])
+        batched = _next_logits(loaded, [*short, long])
         alone = [_next_logits(loaded, [prompt])[0] for prompt in short]
-    moved = [
-        float((one - other).abs().max() / one.std().clamp_min(1e-30))
-        for one, other in zip(alone, together, strict=False)
+    errors = [
+        float((expected - got).abs().max() / expected.std().clamp_min(1e-30))
+        for expected, got in zip(alone, batched, strict=False)
     ]
-    return sorted(moved)[len(moved) // 2] > _tolerance(loaded)
+    return sorted(errors)[len(errors) // 2] > _tolerance(loaded)
 
 
 def _tolerance(loaded: Loaded) -> float:
@@ -53,7 +54,7 @@ def _tolerance(loaded: Loaded) -> float:
 
 
 def _next_logits(loaded: Loaded, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Logits of the token after each prompt, as generation makes them, [prompts, vocabulary]."""
+    """Logits of the token after each prompt in generation, float32 [prompts, vocabulary]."""
     ids, mask = left_padded(prompts, loaded.pad_id)
     config = Decoding(max_new_tokens=1).resolve(loaded)
     config.return_dict_in_generate = config.output_logits = True

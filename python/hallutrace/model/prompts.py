@@ -1,4 +1,4 @@
-"""From a question to the tokens of its prompt."""
+"""Builds the prompt of a question: template, chat template and tokenisation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
 PLAIN_CONTEXT_TEMPLATE = "{context}\n\nQuestion: {question}\nAnswer:"
 CHAT_TEMPLATE = "{question}"
 CHAT_CONTEXT_TEMPLATE = "{context}\n\n{question}"
-_PLACES = re.compile(r"(\{question\}|\{context\})")
+_PLACEHOLDERS = re.compile(r"(\{question\}|\{context\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,14 @@ class Prompt:
     """The prompt of one question.
 
     Attributes:
-        text: what the model reads.
-        tokens: its token ids.
-        context: first token of the context and the one after its last; None without a context.
+        text: text of the prompt.
+        tokens: token ids of the prompt.
+        context: indices of the first token of the context and of the one after the last; None
+            without a context.
+
+    Example:
+        >>> Prompt("To be or", [1, 5, 6, 7], context=(1, 3)).boundaries
+        [1, 1, 3, 4]
     """
 
     text: str
@@ -38,26 +43,41 @@ class Prompt:
 
     @property
     def boundaries(self) -> list[int]:
-        """Key positions where segments begin: after the first token, the context's, the answer."""
-        inner = [] if self.context is None else [max(1, at) for at in self.context]
+        """Key positions at which the segments of the marginals begin.
+
+        The segments are the first token, the tokens before, in and after the context, and the
+        answer.
+        """
+        inner = [] if self.context is None else [max(1, position) for position in self.context]
         return [min(1, len(self.tokens)), *inner, len(self.tokens)]
 
 
 class PromptBuilder:
-    """Fills the template, applies the chat template, tokenises.
+    r"""Fills the template, applies the chat template and tokenises.
 
     Args:
-        tokenizer: of transformers.
-        template: text with ``{question}`` and, if wanted, ``{context}``; None takes the default.
-        chat: ``auto`` uses the tokenizer's chat template if it has one; ``on`` demands it.
-        chat_kwargs: given to the chat template.
-        day: the date that a chat template is told which reads the clock; None takes today.
+        tokenizer: a transformers tokenizer.
+        template: text with ``{question}`` and optionally ``{context}``; None for the default.
+        chat: ``auto`` uses the tokenizer's chat template if there is one, ``on`` requires it,
+            ``off`` does not use it.
+        chat_kwargs: keyword arguments of the chat template.
+        day: the date for chat templates that read the clock; None for today.
 
     Attributes:
-        notices: what is worth saying of the prompts.
+        notices: warnings about the prompts.
 
     Raises:
-        InputError: ``chat="on"`` where the tokenizer has no chat template, or one that fails.
+        InputError: ``chat="on"`` and the tokenizer has no chat template, or the chat template
+            fails.
+
+    Example:
+        >>> from hallutrace.model.files import ModelName
+        >>> from hallutrace.model.loading import load_tokenizer
+        >>> from hallutrace.questions import Question
+        >>> builder = PromptBuilder(load_tokenizer(ModelName("demo")), None, "auto", {})
+        >>> question = Question("1", "Who?", references=[], context=None, index=0, group="1")
+        >>> builder.build(question).text
+        'Question: Who?\nAnswer:'
     """
 
     def __init__(
@@ -87,7 +107,7 @@ class PromptBuilder:
         self._checks.before(self._chat_kwargs, self._suffix, clock_was_set=day is not None)
 
     def identity(self) -> dict[str, Any]:
-        """What of it decides the prompts, as JSON."""
+        """The settings that determine the prompts, as JSON."""
         plain, with_context = self._templates()
         identity = {
             "template": plain,
@@ -95,7 +115,7 @@ class PromptBuilder:
             "chat": self._chat is not None,
             "chat_template_kwargs": self._chat_kwargs,
         }
-        # Named where they matter alone: most prompts have neither.
+        # Included only if they affect the prompts, which is rare.
         if self._chat and self._chat.reads_clock:
             identity["date"] = self._day.isoformat()
         if self._chat and self._chat.content != "text":
@@ -103,7 +123,7 @@ class PromptBuilder:
         return identity
 
     def turn_end(self) -> list[int]:
-        """The tokens that the chat template puts after a turn of the assistant."""
+        """Token ids that the chat template writes after an assistant turn; empty without one."""
         after = self._chat.after_turn() if self._chat else ""
         if not after:
             return []
@@ -111,11 +131,11 @@ class PromptBuilder:
             return list(self._tokenizer(after, add_special_tokens=False)["input_ids"])
 
     def build(self, question: Question) -> Prompt:
-        """The prompt of one question.
+        """Builds the prompt of one question.
 
         Raises:
-            InputError: the question, or what the chat template makes of it, cannot be used.
-            ModelError: a context, and a tokenizer that cannot place it.
+            InputError: the question, or its rendering by the chat template, cannot be used.
+            ModelError: the question has a context and the tokenizer gives no character offsets.
         """
         text, context = self._fill(question)
         if question.messages and self._chat is None:
@@ -133,7 +153,7 @@ class PromptBuilder:
         elif self._chat:
             rendered = self._chat.render(text)
             if context is not None:
-                context = _found_again(context, text, rendered)
+                context = _rendered_span(context, text, rendered)
             text = rendered
         with refusing("a question that the tokenizer takes", "take it out, or fix its text"):
             encoded = self._tokenizer(
@@ -155,15 +175,15 @@ class PromptBuilder:
         return PLAIN_TEMPLATE, PLAIN_CONTEXT_TEMPLATE
 
     def _fill(self, question: Question) -> tuple[str, tuple[int, int] | None]:
-        """The template filled in, and the characters where the context first stands.
+        """The filled template and the character range of the first occurrence of the context.
 
-        What is filled in is not read as a template again.
+        The template is split first, so that placeholders in a question are not filled.
         """
         plain, with_context = self._templates()
         values = {"{question}": question.question, "{context}": question.context or ""}
         text = ""
         span = None
-        for part in _PLACES.split(plain if question.context is None else with_context):
+        for part in _PLACEHOLDERS.split(plain if question.context is None else with_context):
             value = values.get(part, part)
             if part == "{context}" and question.context is not None and span is None:
                 span = (len(text), len(text) + len(value))
@@ -172,7 +192,7 @@ class PromptBuilder:
 
 
 def _suffix(tokenizer: Any) -> list[int]:
-    """Special tokens that the tokenizer puts after every text; an answer must not follow them."""
+    """Special tokens that the tokenizer appends to every text; prompts must not end with them."""
     with refusing("a tokenizer that takes text", "use the model's own tokenizer"):
         bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         whole = list(tokenizer("a", add_special_tokens=True)["input_ids"])
@@ -182,29 +202,29 @@ def _suffix(tokenizer: Any) -> list[int]:
     return []
 
 
-def _found_again(span: tuple[int, int], text: str, rendered: str) -> tuple[int, int]:
-    """Where the characters of a span of ``text`` are in a chat, which may have trimmed the text."""
+def _rendered_span(span: tuple[int, int], text: str, rendered: str) -> tuple[int, int]:
+    """Maps a span of ``text`` to the rendered chat, which may contain the text stripped."""
     kept = text if text in rendered else text.strip()
-    at = rendered.find(kept)
-    if at < 0:
+    offset = rendered.find(kept)
+    if offset < 0:
         raise InputError(
             "Expected a chat template that keeps what it is given, got one that rewrites the "
             "prompt, so the context cannot be found in it - use --chat off, or drop {context} from "
             "--prompt"
         )
     trimmed = 0 if kept == text else len(text) - len(text.lstrip())
-    begin, end = (min(max(place - trimmed, 0), len(kept)) for place in span)
-    return at + begin, at + end
+    begin, end = (min(max(index - trimmed, 0), len(kept)) for index in span)
+    return offset + begin, offset + end
 
 
 def _token_span(
     encoded: Any, context: tuple[int, int] | None, count: int
 ) -> tuple[int, int] | None:
-    """Those of the first ``count`` tokens that overlap the characters of the context."""
+    """Range of the first ``count`` tokens that overlap the characters of the context."""
     if context is None:
         return None
     offsets = encoded["offset_mapping"][:count]
     inside = [
-        at for at, (begin, end) in enumerate(offsets) if begin < context[1] and end > context[0]
+        i for i, (begin, end) in enumerate(offsets) if begin < context[1] and end > context[0]
     ]
     return (inside[0], inside[-1] + 1) if inside else (len(offsets), len(offsets))

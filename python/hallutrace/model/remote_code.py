@@ -1,4 +1,4 @@
-"""Code that comes with a checkpoint: which of it ran, and where other classes took its place."""
+"""Python code of a checkpoint: a digest of what runs, and a warning if it is not used."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from hallutrace.model.digests import digest_code
 
 
 def code_digest(model: Any, tokenizer: Any) -> str | None:
-    """The digest of the checkpoint's own code that runs: all modules beside those of its classes.
+    """Digest of the checkpoint's Python code that runs; None if there is none.
 
-    The code may lie in another repository than the weights, whose commit says nothing of it.
+    It covers all imported modules of the packages that define the classes. The commit of the
+    weights does not identify the code, which may be in another repository.
     """
     packages = {
         kind.__module__.rpartition(".")[0]
-        for part in (model, tokenizer, model.config)
-        for kind in type(part).__mro__
+        for instance in (model, tokenizer, model.config)
+        for kind in type(instance).__mro__
         if kind.__module__.startswith("transformers_modules.")
     }
     files = {
@@ -32,13 +33,13 @@ def code_digest(model: Any, tokenizer: Any) -> str | None:
 
 
 def unused_code(checkpoint: Checkpoint, tokenizer: Any) -> Iterator[str]:
-    """Says where classes of transformers stand in for code that the checkpoint comes with."""
-    given = {
+    """Yields a warning if the checkpoint has Python code and transformers classes run instead."""
+    code = {
         **(getattr(checkpoint.config, "auto_map", None) or {}),
         **(getattr(tokenizer, "init_kwargs", {}).get("auto_map") or {}),
     }
-    if given and not checkpoint.trust_remote_code:
+    if code and not checkpoint.trust_remote_code:
         yield (
-            f"{checkpoint.name} comes with code of its own ({', '.join(sorted(given))}), which did "
+            f"{checkpoint.name} comes with code of its own ({', '.join(sorted(code))}), which did "
             "not run: classes of transformers are used; --trust-remote-code would run it"
         )

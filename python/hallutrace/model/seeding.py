@@ -1,4 +1,4 @@
-"""Random numbers of torch from a seed, with the caller's left as they were."""
+"""Temporary seeding of torch's global random number generators."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 import torch
 
-_GENERATOR = threading.RLock()
+_LOCK = threading.RLock()
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, torch's global generators start from a seed; afterwards they go on as before.
+    """A context in which torch's global generators are seeded; their state is restored on exit.
 
-    The generators are those of the whole process, so one thread at a time is within it.
+    The generators are global, so only one thread at a time can be in the context.
 
     Args:
-        seed: of the generators of the CPU and, on a GPU, of all GPUs.
-        device: on which numbers are drawn; on a CPU, GPUs are left alone.
+        seed: seed of the CPU generator and, if ``device`` is a GPU, of all GPUs.
+        device: the device that draws numbers; for the CPU, the state of GPUs is not saved.
 
     Example:
         >>> with seeded(3, torch.device("cpu")):
@@ -29,7 +29,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         True
     """
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with _GENERATOR, torch.random.fork_rng(devices=devices):
+    with _LOCK, torch.random.fork_rng(devices=devices):
         state = torch.mps.get_rng_state() if device.type == "mps" else None
         torch.manual_seed(seed)
         try:

@@ -1,4 +1,4 @@
-"""Tokens as text, one by one: also those that are a part of a character."""
+"""The text of single tokens, including tokens that hold only some bytes of a character."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-UNKNOWN = "\ufffd"  # what decoders say of bytes that are no text
+UNKNOWN = "\ufffd"  # the replacement character of decoders for invalid UTF-8
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
-    r"""The text of each token; bytes that are only a part of a character are escaped: ``\xe4``.
+    r"""The text of each token; the bytes of an incomplete character are escaped: ``\xe4``.
 
     Args:
-        tokenizer: of the package `tokenizers`.
-        ids: of the tokens.
+        tokenizer: a ``tokenizers.Tokenizer``.
+        ids: token ids.
     """
     added = {id_: str(token.content) for id_, token in tokenizer.get_added_tokens_decoder().items()}
     return [added.get(id_) or _text(tokenizer, id_) for id_ in ids]
@@ -31,7 +31,7 @@ def _text(tokenizer: Any, id_: int) -> str:
 
 
 def _bytes(name: str) -> bytes | None:
-    """The bytes that a token stands for; None where its name does not say."""
+    """The bytes that a token's name in the vocabulary encodes; None if it encodes none."""
     if match := _BYTE.fullmatch(name):
         return bytes([int(match[1], 16)])
     if all(character in _BYTE_OF for character in name):
@@ -40,10 +40,10 @@ def _bytes(name: str) -> bytes | None:
 
 
 def _byte_names() -> dict[str, int]:
-    """The characters that byte-level tokenizers write for bytes.
+    """The byte of each character that byte-level tokenizers use for bytes.
 
-    Source: ours, after the rule of GPT-2's tokenizer: a byte that is a visible character of Latin-1
-    stands for itself, and the others for the characters from 256 on, in their order.
+    Source: ours, after GPT-2's tokenizer: a byte that is a visible character of Latin-1 is written
+    as that character; the other bytes, in order, as the characters from 256 on.
     """
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     names, others = {}, 0

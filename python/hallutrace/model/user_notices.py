@@ -1,27 +1,34 @@
-"""What is worth saying once in a run, however often it is met."""
+"""Warnings for the user, each shown once in a run."""
 
 from __future__ import annotations
 
 
 class Notices:
-    """Lines that wait to be said; each kind of line is said once."""
+    """Collects warnings, one of each kind.
+
+    Example:
+        >>> notices = Notices()
+        >>> notices.add("date", "no date is read.")
+        >>> notices.take(), notices.take()
+        (['Warning: no date is read.'], [])
+    """
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
-        self._waiting: list[str] = []
+        self._kinds: set[str] = set()
+        self._pending: list[str] = []
 
     def add(self, kind: str, text: str) -> None:
-        """Something worth a line, unless a line of its kind was there before.
+        """Adds a warning, unless one of its kind was added before.
 
         Args:
             kind: a short name.
-            text: what was found, and the option that fixes it.
+            text: the problem, and the option that fixes it.
         """
-        if kind not in self._said:
-            self._said.add(kind)
-            self._waiting.append(f"Warning: {text}")
+        if kind not in self._kinds:
+            self._kinds.add(kind)
+            self._pending.append(f"Warning: {text}")
 
     def take(self) -> list[str]:
-        """The lines that were not said yet."""
-        lines, self._waiting = self._waiting, []
+        """Removes and returns the pending warnings."""
+        lines, self._pending = self._pending, []
         return lines

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint in memory, as transformers loads them, and nothing made up."""
+"""Loading the weights of a checkpoint; missing weights are an error, never random numbers."""
 
 from __future__ import annotations
 
@@ -27,23 +27,26 @@ def load_weights(
     attention: str,
     note: Callable[[str], None],
 ) -> Any:
-    """The model of a checkpoint, adapter included, in eval mode on its device.
+    """Loads the model of a checkpoint with its adapter, in eval mode on its device.
 
-    Only what was asked for is passed on: with an option of ``from_pretrained`` that is not given,
-    the checkpoint itself decides.
+    Options that were not requested are not passed to ``from_pretrained``, so that the settings of
+    the checkpoint apply.
 
     Args:
-        checkpoint: what to load.
-        dtype: torch's name of a floating point type; ``auto`` is the checkpoint's.
-        quantization: on the fly: ``none``, ``int8`` or ``nf4``.
-        device: where it goes, if there is no device map.
-        device_map: of accelerate.
-        attention: the implementation that generation uses; ``auto`` is transformers' choice.
-        note: told of what was in the checkpoint and found no place.
+        checkpoint: the checkpoint to load.
+        dtype: torch's name of a floating point type; ``auto`` for that of the checkpoint.
+        quantization: quantisation on loading: ``none``, ``int8`` or ``nf4``.
+        device: the device, used without a device map.
+        device_map: a device map of accelerate, such as ``auto``.
+        attention: attention implementation of generation; ``auto`` for the default of transformers.
+        note: called with a warning about weights that were not used.
+
+    Returns:
+        The transformers model.
 
     Raises:
-        ModelError: weights that are missing or of another shape, an adapter that does not fit.
-        MissingExtraError: a package that is not installed.
+        ModelError: weights are missing or have the wrong shape, or the adapter does not fit.
+        MissingExtraError: a package is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -60,23 +63,23 @@ def load_weights(
     is_quantized = quantization != "none" or checkpoint.quantization is not None
     if device_map is not None:
         options["device_map"] = device_map
-    elif is_quantized and not _is_where_transformers_loads(device):
-        # Quantised weights are often packed for their device, and cannot be moved afterwards.
+    elif is_quantized and not _is_default_device(device):
+        # Quantised weights are often packed for their device and cannot be moved later.
         options["device_map"] = device
     bar = no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext()
-    with bar, _attention_refused(attention, checkpoint.name):
+    with bar, _explain_attention_error(attention, checkpoint.name):
         model, info = AutoModelForCausalLM.from_pretrained(
             checkpoint.model.where,
             trust_remote_code=checkpoint.trust_remote_code,
             output_loading_info=True,
-            # What has another shape is refused below, by name.
+            # check_loaded refuses other shapes with an error that names the weights.
             ignore_mismatched_sizes=True,
             **options,
         )
     check_loaded(checkpoint.model.where, info, note)
     folder = Path(checkpoint.model.where)
-    is_both = all((folder / name).is_file() for name in (WEIGHTS, INDEX))
-    if is_both and checkpoint.model.gguf is None:
+    has_both = all((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    if has_both and checkpoint.model.gguf is None:
         note(f"{folder} holds {WEIGHTS} and an index of shards: the model is that of {WEIGHTS}")
     if device_map is None and not is_quantized:
         model = model.to(device)
@@ -86,11 +89,11 @@ def load_weights(
 
 
 @contextmanager
-def _attention_refused(attention: str, name: str) -> Iterator[None]:
-    """Within it, what transformers says of an attention that was asked for names the option.
+def _explain_attention_error(attention: str, name: str) -> Iterator[None]:
+    """A context in which an error about the requested attention implementation names the option.
 
     Raises:
-        ModelError: it is not installed, or the model does not support it.
+        ModelError: the implementation is not installed, or the model does not support it.
     """
     try:
         yield
@@ -105,17 +108,17 @@ def _attention_refused(attention: str, name: str) -> Iterator[None]:
 
 
 def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) -> None:
-    """Refuses a model some of whose weights are not those of its checkpoint.
+    """Raises :class:`ModelError` if weights of a model were not loaded from its checkpoint.
 
-    transformers fills what is missing with random numbers and logs a report.
+    The check is needed because transformers initialises missing weights randomly and only logs it.
 
     Args:
         where: folder or repository.
-        info: what ``from_pretrained(output_loading_info=True)`` gives.
-        note: told of weights that have no place in the model.
+        info: loading info of ``from_pretrained(output_loading_info=True)``.
+        note: called with a warning about weights that the model does not have.
 
     Raises:
-        ModelError: naming the weights.
+        ModelError: weights are missing or have the wrong shape; it names them.
     """
     if info["missing_keys"]:
         raise ModelError(
@@ -124,8 +127,8 @@ def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) 
         )
     if info["mismatched_keys"]:
         shapes = [
-            f"{key} {list(there)} instead of {list(here)}"
-            for key, there, here in info["mismatched_keys"]
+            f"{key} {list(found)} instead of {list(expected)}"
+            for key, found, expected in info["mismatched_keys"]
         ]
         raise ModelError(
             f"Expected weights in {where} of the shapes that its config.json says, got "
@@ -139,7 +142,7 @@ def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) 
 
 
 def damaged_file(folder: Path) -> str | None:
-    """What is wrong with the first safetensors file that cannot be opened; None if all can be."""
+    """Name and error of the first safetensors file that cannot be opened; None if there is none."""
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
@@ -151,8 +154,8 @@ def damaged_file(folder: Path) -> str | None:
     return None
 
 
-def _is_where_transformers_loads(device: str) -> bool:
-    """Whether quantised weights go to that device where nothing is said."""
+def _is_default_device(device: str) -> bool:
+    """Whether transformers loads quantised weights to this device without a device map."""
     import torch
 
     return torch.device(device).type == "cpu" and not torch.accelerator.is_available()

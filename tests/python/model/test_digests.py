@@ -19,7 +19,7 @@ from hallutrace.model.digests import FolderDigest, cache_file, digest_folder
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where digests are remembered: not in the home of who runs the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "REMEMBERED", 1000)
+    monkeypatch.setattr(digests, "MIN_CACHED_SIZE", 1000)
     path = cache_file()
     assert path is not None
     return path
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that were just written count as written long ago."""
-    monkeypatch.setattr(digests, "SETTLED", -60.0)
+    monkeypatch.setattr(digests, "MIN_AGE", -60.0)
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -218,7 +218,7 @@ def test_much_to_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     said: list[str] = []
     digest_folder(folder, said.append)
     assert said == []
-    monkeypatch.setattr(digests, "TOLD", 5000)
+    monkeypatch.setattr(digests, "NOTIFY_SIZE", 5000)
     digest_folder(folder, said.append)
     assert said == [f"Reading the 0 GB of {folder} once, to tell this model from others"]
 

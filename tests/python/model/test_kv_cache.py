@@ -59,7 +59,7 @@ def test_a_cache_grows_and_follows_beams_as_transformers_cache_does(
     architecture: str, seed: int
 ) -> None:
     config = load_tiny(architecture).model.config
-    ours, theirs = InPlaceCache(config, room=3), DynamicCache(config=config)
+    ours, theirs = InPlaceCache(config, reserve=3), DynamicCache(config=config)
     torch.manual_seed(seed)
 
     def update(sequences: int, tokens: int) -> None:
@@ -84,7 +84,7 @@ def test_a_cache_grows_and_follows_beams_as_transformers_cache_does(
 
 
 def test_following_beams_moves_only_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = InPlaceCache(load_tiny().model.config, room=9)
+    kept = InPlaceCache(load_tiny().model.config, reserve=9)
     moved: list[tuple[int, list[int], list[int]]] = []
     monkeypatch.setattr(
         InPlaceLayer,
