@@ -29,7 +29,7 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file system refused; the old file is still there, and no other.
 
-    Example:
+    Examples:
         >>> path = Path(folder) / "notes.txt"
         >>> write(path, b"one")
         >>> write(path, b"two")
@@ -120,7 +120,7 @@ def storage_errors(task: str, fix: str) -> Iterator[None]:
     Raises:
         StorageError: the file system refused.
 
-    Example:
+    Examples:
         >>> with storage_errors("read notes.txt", "choose another file"):
         ...     raise OSError(13, "Permission denied")
         Traceback (most recent call last):

@@ -10,7 +10,7 @@ from typing import Any
 def canonical(value: Any) -> bytes:
     r"""A value as canonical JSON: sorted names, no spaces, UTF-8.
 
-    Example:
+    Examples:
         >>> canonical({"b": 1, "a": ["é", None]})
         b'{"a":["\xc3\xa9",null],"b":1}'
     """
@@ -20,7 +20,7 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> bytes:
     """SHA-256 of a value's canonical JSON (32 bytes).
 
-    Example:
+    Examples:
         >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
         True
     """
@@ -32,7 +32,7 @@ def to_utf8(text: str) -> bytes:
 
     Python uses lone surrogates for bytes of file names that are not UTF-8.
 
-    Example:
+    Examples:
         >>> to_utf8("\ud800")
         b'\\ud800'
     """

@@ -38,7 +38,7 @@ def chat_arguments(value: Any) -> Any:
     Raises:
         ValueError: what was expected of them, as pydantic's validators raise it.
 
-    Example:
+    Examples:
         >>> chat_arguments("{enable_thinking: false, day: 2024-07-26}")
         {'enable_thinking': False, 'day': '2024-07-26'}
     """

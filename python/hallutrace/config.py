@@ -43,7 +43,7 @@ class ExtractConfig(BaseModel):
     Unknown fields and values out of range raise :class:`InputError` when made by
     :meth:`from_options`, and pydantic's own error when made directly.
 
-    Example:
+    Examples:
         >>> config = ExtractConfig(model="demo", questions="demo:8", top_k=16)
         >>> config.hidden_states
         'answer'
@@ -393,7 +393,7 @@ def select_layers(choice: str, layers: int) -> list[int]:
     Raises:
         ValueError: text of another form, or a layer that the model does not have.
 
-    Example:
+    Examples:
         >>> select_layers("every:2", layers=5), select_layers("0,3", layers=5)
         ([0, 2, 4], [0, 3])
     """

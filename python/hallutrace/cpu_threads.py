@@ -25,7 +25,7 @@ USER_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 def available_cpus() -> int:
     """CPUs that this process may run on: fewer than the machine has, where it is bound to some.
 
-    Example:
+    Examples:
         >>> available_cpus() >= 1
         True
     """

@@ -70,7 +70,7 @@ class MissingExtraError(HallutraceError, ImportError):
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
         """The error for one missing package.
 
-        Example:
+        Examples:
             >>> print(MissingExtraError.of("pyarrow", "data", "Parquet"))
             Expected the package `pyarrow` for Parquet, got no such package - pip install "hallutrace[data]"
         """  # noqa: E501

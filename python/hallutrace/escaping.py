@@ -37,7 +37,7 @@ def visible(text: str) -> str:
     Returns:
         The same text where all of it can be seen; ``visible(visible(text)) == visible(text)``.
 
-    Example:
+    Examples:
         >>> visible("a \\ b\x1b[31m")
         'a \\ b\\x1b[31m'
     """
@@ -47,7 +47,7 @@ def visible(text: str) -> str:
 def plain(text: str) -> str:
     r"""Text on one line, with newlines as ⏎.
 
-    Example:
+    Examples:
         >>> plain("a\nb")
         'a⏎b'
     """
@@ -57,7 +57,7 @@ def plain(text: str) -> str:
 def cell(text: str, most: int = CELL) -> str:
     """The beginning of a text on one line, for a table or a list, and the length of the text.
 
-    Example:
+    Examples:
         >>> cell("abcdef", 3)
         'abc... (6 characters)'
     """
@@ -69,7 +69,7 @@ def cell(text: str, most: int = CELL) -> str:
 def without_middle(text: str, most: int) -> str:
     """Beginning and end of a text, for messages whose end says what to do.
 
-    Example:
+    Examples:
         >>> without_middle("abcdefghi", 3)
         'ab ... (6 characters left out) ... i'
     """
@@ -96,7 +96,7 @@ def command(*words: str | os.PathLike[str]) -> str:
     Args:
         words: program and arguments; a path that begins with ``-`` is not read as an option.
 
-    Example:
+    Examples:
         >>> command("hallutrace", "inspect", Path("my run"))
         "hallutrace inspect 'my run'"
     """
@@ -138,7 +138,7 @@ def _printf(text: str) -> str:
 def python_literal(text: str) -> str:
     """A string as Python reads it, in double quotes, for code within single quotes of a shell.
 
-    Example:
+    Examples:
         >>> print(python_literal("my run"))
         "my run"
     """
@@ -148,7 +148,7 @@ def python_literal(text: str) -> str:
 def csv_cell(value: object) -> object:
     r"""A cell of CSV, with zero bytes escaped, because Python 3.10 cannot write them.
 
-    Example:
+    Examples:
         >>> csv_cell("a\0b")
         'a\\x00b'
     """

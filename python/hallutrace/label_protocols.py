@@ -107,7 +107,7 @@ def find_judge(name: str, normalization: str = DEFAULT) -> WordJudge:
     Raises:
         InputError: no such protocol, or no such normalisation.
 
-    Example:
+    Examples:
         >>> find_judge("exact").score("Who?", "Paris", ["paris"])
         1.0
     """
@@ -123,7 +123,7 @@ def find_judge(name: str, normalization: str = DEFAULT) -> WordJudge:
 def how_to_make(label_name: str) -> str | None:
     """Options of `hallutrace label` that make labels of this name; None for labels of a file.
 
-    Example:
+    Examples:
         >>> how_to_make("f1-triviaqa")
         '--by f1 --normalize triviaqa'
     """

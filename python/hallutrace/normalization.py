@@ -38,7 +38,7 @@ def normalize_triviaqa(text: str) -> str:
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (normalisation of answers).
 
-    Example:
+    Examples:
         >>> normalize_triviaqa("The Eiffel-Tower")
         'eiffel tower'
     """
@@ -68,7 +68,7 @@ def normalize_unicode(text: str) -> str:
         Ours. NFKC and case folding are those of the Unicode standard, of the version that this
         Python has. Characters as words for Chinese are those of MLQA's and DRCD's evaluation.
 
-    Example:
+    Examples:
         >>> normalize_unicode("«İstanbul» 東京")
         'istanbul 東 京'
     """
@@ -84,7 +84,7 @@ def split_words(text: str, *, articles: bool = True) -> list[str]:
         text: any text.
         articles: whether a, an and the are among them.
 
-    Example:
+    Examples:
         >>> split_words("The 10² of ½")
         ['the', '10', '2', 'of', '1', '2']
     """

@@ -47,7 +47,7 @@ def parameters_in(text: str) -> str:
     Args:
         text: a message.
 
-    Example:
+    Examples:
         >>> parameters_in("use --hidden-states answer, --top-k none or --overwrite")
         "use hidden_states='answer', top_k=None or overwrite=True"
         >>> parameters_in("give all workers the same --limit and --shard-size")
@@ -62,7 +62,7 @@ def options_in(text: str) -> str:
     Args:
         text: a message.
 
-    Example:
+    Examples:
         >>> options_in("Expected `top_k` to be at least 1, got 0 - change `top_k`")
         'Expected --top-k to be at least 1, got 0 - change --top-k'
     """

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 def version_of(package: str) -> str | None:
     """The version of an installed package; None where it is not installed.
 
-    Example:
+    Examples:
         >>> version_of("no-such-package") is None
         True
     """
@@ -22,7 +22,7 @@ def version_of(package: str) -> str | None:
 def versions_of(*packages: str) -> dict[str, str | None]:
     """The versions of packages, and of Python as ``python``; None where one is not installed.
 
-    Example:
+    Examples:
         >>> sorted(versions_of("numpy", "torch"))
         ['numpy', 'python', 'torch']
     """

@@ -17,7 +17,7 @@ def expanded(path: str | PathLike[str]) -> Path:
     Raises:
         InputError: a character that no path may have.
 
-    Example:
+    Examples:
         >>> expanded("~/run") == Path.home() / "run"
         True
     """
@@ -36,7 +36,7 @@ def expanded(path: str | PathLike[str]) -> Path:
 def expanded_text(text: str) -> str:
     """The same for text that is a path or another name.
 
-    Example:
+    Examples:
         >>> expanded_text("Qwen/Qwen3-4B")
         'Qwen/Qwen3-4B'
     """

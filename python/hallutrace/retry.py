@@ -54,7 +54,7 @@ class Retry:
         first_wait: in seconds.
         longest_wait: in seconds, also where a server asks for more.
 
-    Example:
+    Examples:
         >>> answers = iter([ConnectionError("reset"), "text"])
         >>> def download():
         ...     answer = next(answers)
@@ -109,7 +109,7 @@ def is_temporary(error: BaseException) -> bool:
     The HTTP status of the error decides, or of the nearest error that it came from; without any
     status, the names of their classes.
 
-    Example:
+    Examples:
         >>> is_temporary(TimeoutError()), is_temporary(ValueError())
         (True, False)
     """

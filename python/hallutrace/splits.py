@@ -66,7 +66,7 @@ def folds(
         InputError: fewer than 2 splits, one class only, fewer traces or groups than splits, fewer
             than 3 groups, or so few groups that a part would lack a class.
 
-    Example:
+    Examples:
         >>> groups = [f"question {number}" for number in range(20)]
         >>> first, *others = folds([0, 1] * 10, groups)
         >>> len(first.train), len(first.validation), len(first.test), len(others)
@@ -97,7 +97,7 @@ def fold(
     Raises:
         InputError: as :func:`folds`, of this split; or no such split.
 
-    Example:
+    Examples:
         >>> labels, groups = [0, 1] * 10, [f"question {number}" for number in range(20)]
         >>> fold(labels, groups, 2).test.tolist() == folds(labels, groups)[2].test.tolist()
         True
@@ -125,7 +125,7 @@ def holdout(labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[In
     Raises:
         InputError: one class only, or so few groups that a part would lack a class.
 
-    Example:
+    Examples:
         >>> train, validation = holdout([0, 1] * 10, list("abcdefghijklmnopqrst"))
         >>> len(train), len(validation)
         (16, 4)
@@ -155,7 +155,7 @@ def shuffled_by_group(labels: ArrayLike, groups: Sequence[str], seed: int) -> ND
     Returns:
         int8 [traces], as many of each class as before.
 
-    Example:
+    Examples:
         >>> shuffled_by_group([0, 0, 1, 1, 1, 1], ["a", "a", "b", "b", "c", "c"], 0).tolist()
         [1, 1, 0, 0, 1, 1]
     """

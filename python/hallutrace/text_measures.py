@@ -24,7 +24,7 @@ def normalize(text: str, normalization: str = DEFAULT) -> str:
     Raises:
         InputError: another normalisation.
 
-    Example:
+    Examples:
         >>> normalize("The “Eiffel Tower”!")
         'eiffel tower'
     """
@@ -34,7 +34,7 @@ def normalize(text: str, normalization: str = DEFAULT) -> str:
 def comparable(references: Iterable[str], normalization: str = DEFAULT) -> list[str]:
     """The references as they are compared: normalised, without duplicates and empty ones.
 
-    Example:
+    Examples:
         >>> comparable(["Paris", "paris!", "The"])
         ['paris']
     """
@@ -62,7 +62,7 @@ def exact(answer: str, references: Iterable[str], normalization: str = DEFAULT) 
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (exact match, best over aliases).
 
-    Example:
+    Examples:
         >>> exact("Paris.", ["paris", "Paris, France"])
         True
     """
@@ -82,7 +82,7 @@ def contains(answer: str, references: Iterable[str], normalization: str = DEFAUL
 
     Source: ours.
 
-    Example:
+    Examples:
         >>> contains("It is in Paris, France.", ["Paris"]), contains("A parish", ["Paris"])
         (True, False)
     """
@@ -98,7 +98,7 @@ def f1(answer: str, references: Iterable[str], normalization: str = DEFAULT) -> 
     Source:
         Joshi et al. 2017, TriviaQA, evaluation script (F1, best over aliases).
 
-    Example:
+    Examples:
         >>> f1("Paris in France", ["Paris"])
         0.5
     """
@@ -116,7 +116,7 @@ def rouge_l(answer: str, references: Iterable[str], normalization: str = DEFAULT
         than Latin count; the package ``rouge_score`` takes runs of ``[a-z0-9]`` and keeps
         articles.
 
-    Example:
+    Examples:
         >>> rouge_l("one two three four", ["one three"])
         0.6666666666666666
     """
@@ -174,7 +174,7 @@ def common_length(left: Sequence[str], right: Sequence[str]) -> int:
     Source:
         Hyyrö 2004, Bit-parallel LCS-length computation revisited, section 3.
 
-    Example:
+    Examples:
         >>> common_length(["a", "b", "c", "d"], ["b", "x", "d"])
         2
     """

@@ -26,7 +26,7 @@ def is_fatal(error: BaseException) -> bool:
 
     ``PanicException``, which Rust code raises, is a ``BaseException`` and fails one question.
 
-    Example:
+    Examples:
         >>> is_fatal(KeyboardInterrupt()), is_fatal(InputError("an odd question"))
         (True, False)
     """
@@ -40,7 +40,7 @@ def is_fatal(error: BaseException) -> bool:
 def is_ours(error: BaseException) -> bool:
     """Whether an error is a bug of this package.
 
-    Example:
+    Examples:
         >>> is_ours(ValueError("raised nowhere"))
         False
     """
@@ -55,7 +55,7 @@ def is_ours(error: BaseException) -> bool:
 def reason_of(error: BaseException) -> str:
     """An error in one line: of our own classes the message, of others also the class.
 
-    Example:
+    Examples:
         >>> reason_of(KeyError("pad_token"))
         "KeyError: 'pad_token'"
     """
@@ -98,7 +98,7 @@ def refusing(expected: str, fix: str, kind: type[HallutraceError] = InputError) 
         fix: how to fix it.
         kind: the class of the error.
 
-    Example:
+    Examples:
         >>> with refusing("a chat template that works", "use --chat off"):
         ...     "".missing
         Traceback (most recent call last):

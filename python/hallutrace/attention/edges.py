@@ -43,7 +43,7 @@ class EdgeList:
 
     Source: ours.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> edges = hallutrace.sparsify(np.float32([[1, 0], [0.25, 0.75]]), top_k=1)
         >>> edges.queries.tolist(), edges.keys.tolist(), edges.weights.tolist()
@@ -96,7 +96,7 @@ class EdgeList:
         Raises:
             InputError: no such head.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> edges = hallutrace.sparsify(np.ones((2, 2, 2), np.float32), heads="each")
             >>> edges.head(-1).shape, edges.head(-1).keys.tolist()
@@ -126,7 +126,7 @@ class EdgeList:
             graph, ordered by head: ``torch.from_numpy(edges.heads)`` is the head of each edge,
             ``edges.head(h).to_torch()`` the graph of one head.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> edges = hallutrace.sparsify(np.float32([[1, 0], [0.25, 0.75]]), top_k=1)
             >>> edge_index, edge_weight = edges.to_torch()
@@ -181,7 +181,7 @@ class EdgeList:
     def to_dense(self) -> npt.NDArray[np.float32]:
         """The dense matrix, float32 [heads, queries, keys], 0 for every dropped weight.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> hallutrace.sparsify(np.float32([[1, 0], [0.25, 0.75]]), top_k=1).to_dense().tolist()
             [[[1.0, 0.0], [0.0, 0.75]]]
@@ -241,7 +241,7 @@ class Marginals:
     paper takes the norm over the context and over the new tokens, padded with zeros; here it is
     taken over each segment. The detectors that read the other statistics cite their sources.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> found = hallutrace.marginals(np.float32([[1, 0], [0.25, 0.75]]))
         >>> found.diagonal.tolist(), found.received.tolist()

@@ -64,7 +64,7 @@ def sparsify(
 
     Source: ours.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> attention = np.float32([[[1, 0, 0], [0.25, 0.75, 0], [0.5, 0.25, 0.25]]])
         >>> sparsify(attention, min_weight=0.5).keys.tolist()
@@ -110,7 +110,7 @@ def marginals(
 
     Source: ours.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> marginals(np.float32([[1, 0], [0.5, 0.5]])).entropy.round(3)
         array([[0.   , 0.693]], dtype=float32)
@@ -138,7 +138,7 @@ def borrow(attention: object) -> tuple[npt.NDArray[Any], bool]:
     Raises:
         InputError: another type of object, another dtype, or a tensor not on the CPU.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> weights = np.ones((2, 2), np.float32)
         >>> array, is_bfloat16 = borrow(weights)

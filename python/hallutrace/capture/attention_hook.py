@@ -58,7 +58,7 @@ def block_rows(tokens: int) -> int:
     Args:
         tokens: query rows of the sequence.
 
-    Example:
+    Examples:
         >>> [block_rows(tokens) for tokens in (100, 2048, 8192)]
         [100, 64, 32]
     """
@@ -272,7 +272,7 @@ def capturing(
         ModelError: from the forward pass, if blocks of rows would not be exact: a layer attends
             more than once, keys are not tokens, or an argument is not supported.
 
-    Example:
+    Examples:
         >>> from transformers import AutoModelForCausalLM
         >>> from hallutrace.demo import MODEL_FOLDER
         >>> model = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)

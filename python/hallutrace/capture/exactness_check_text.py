@@ -63,7 +63,7 @@ def text_length(loaded: Loaded) -> int:
 def limits_of(config: Any) -> Iterator[int]:
     """Integers of a configuration that limit how many earlier tokens a token attends to.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> list(limits_of(SimpleNamespace(sliding_window=4096, hidden_size=64)))
         [4096]

@@ -129,7 +129,7 @@ def as_numpy(weights: torch.Tensor) -> tuple[NDArray[Any], bool]:
     Returns:
         The array, and whether its elements are the bits of bfloat16 as uint16.
 
-    Example:
+    Examples:
         >>> as_numpy(torch.tensor([0.5], dtype=torch.bfloat16))
         (array([16128], dtype=uint16), True)
     """

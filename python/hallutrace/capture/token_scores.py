@@ -49,7 +49,7 @@ def score(
     Returns:
         The scores of each answer.
 
-    Example:
+    Examples:
         >>> scores = score(torch.zeros(3, 4), [[0, 1], [2]], alternatives=2)
         >>> [one.logprob.shape for one in scores], scores[0].alternatives.tolist()
         ([(2,), (1,)], [[0, 1], [0, 1]])
@@ -97,7 +97,7 @@ def likeliest_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
     Returns:
         Token ids, int64 [rows, count], in order of decreasing logits.
 
-    Example:
+    Examples:
         >>> likeliest_tokens(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 2)
         tensor([[1, 2]])
     """

@@ -18,7 +18,7 @@ class Tolerance:
         mean: whether ``weight`` bounds the mean difference instead of the largest one: in half
             precision the rounding of one score can change a single weight by much.
 
-    Example:
+    Examples:
         >>> Tolerance(weight=3e-5, logits=1e-3, mean=False).apart(
         ...     torch.tensor([[[0.0, 0.25]]]), torch.tensor([[[0.5, 0.5]]])
         ... )
@@ -67,7 +67,7 @@ def logits_apart(found: torch.Tensor, due: torch.Tensor) -> float:
         found: [rows, vocabulary].
         due: the expected logits, [rows, vocabulary].
 
-    Example:
+    Examples:
         >>> logits_apart(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 1.0, 2.0]]))
         1.0
     """

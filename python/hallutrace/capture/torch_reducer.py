@@ -82,7 +82,7 @@ class DeviceReducer:
         sequences: number of tokens N, number of prompt tokens P, and segment boundaries of each.
         rules: which edges and marginals are kept.
 
-    Example:
+    Examples:
         >>> rules = Rules(1, 0.0, None, "mean", answer_edges=False, all_marginal_rows=True)
         >>> reducer = DeviceReducer(1, [(2, 1, [1])], rules)
         >>> reducer.push(torch.tensor([[[[1.0, 0.0], [0.25, 0.75]]]]), first_query=0)

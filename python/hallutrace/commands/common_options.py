@@ -23,7 +23,7 @@ def completes(values: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     Returns:
         For the argument ``autocompletion`` of ``typer.Option``.
 
-    Example:
+    Examples:
         >>> completes(lambda: ["mean", "max", "each"])("m")
         ['mean', 'max']
     """
@@ -40,7 +40,7 @@ def choices(*values: str) -> dict[str, Any]:
     Args:
         values: words that can be given, and placeholders in capitals for others.
 
-    Example:
+    Examples:
         >>> sorted(choices("N", "auto").items())[1]
         ('metavar', 'N|auto')
     """

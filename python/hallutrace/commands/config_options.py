@@ -74,7 +74,7 @@ def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) 
     Raises:
         InputError: an option, a file or a preset that cannot be used.
 
-    Example:
+    Examples:
         >>> config_of(None, None, {"top_k": "8", "device_map": "none"}).top_k
         8
     """
@@ -89,7 +89,7 @@ def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) 
 def flag_of(name: str) -> str:
     """The option of a field.
 
-    Example:
+    Examples:
         >>> flag_of("top_k")
         '--top-k'
     """

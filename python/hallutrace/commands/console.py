@@ -75,7 +75,7 @@ def is_unicode(stream: Any) -> bool:
 def styled(*parts: str | tuple[str, str]) -> Text:
     """Text of parts, those with a style as a pair: ``styled(("runs/demo", "bold"), ": whole")``.
 
-    Example:
+    Examples:
         >>> styled(("runs/demo", "bold"), ": whole").plain
         'runs/demo: whole'
     """
@@ -86,7 +86,7 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 def right_aligned(text: str, cells: int) -> str:
     """Text on one line with spaces before it; East Asian characters take two cells.
 
-    Example:
+    Examples:
         >>> right_aligned("東", 4)
         '  東'
     """
@@ -137,7 +137,7 @@ def print_data(text: str) -> None:
 def bytes_text(count: float) -> str:
     """Bytes in the unit that reads best.
 
-    Example:
+    Examples:
         >>> bytes_text(1_234_567)
         '1.2 MB'
     """
@@ -151,7 +151,7 @@ def bytes_text(count: float) -> str:
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours.
 
-    Example:
+    Examples:
         >>> duration(90), duration(600)
         ('90 s', '10 min')
     """
@@ -163,7 +163,7 @@ def duration(seconds: float) -> str:
 def percent(share: float | None) -> str:
     """A share as percent; a dash where there is none.
 
-    Example:
+    Examples:
         >>> percent(0.125), percent(None)
         ('12.5%', '-')
     """
@@ -173,7 +173,7 @@ def percent(share: float | None) -> str:
 def decimal(value: float | None) -> str:
     """Three decimals; a dash where there is none.
 
-    Example:
+    Examples:
         >>> decimal(0.5), decimal(None)
         ('0.500', '-')
     """
@@ -183,7 +183,7 @@ def decimal(value: float | None) -> str:
 def spread(lengths: dict[str, float] | None) -> str:
     """Median, least and greatest of lengths; a dash where there are none.
 
-    Example:
+    Examples:
         >>> spread({"median": 12.0, "least": 3, "greatest": 40})
         '12 (3-40)'
     """

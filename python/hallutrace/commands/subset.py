@@ -108,7 +108,7 @@ def condition_of(text: str | None) -> Callable[[Any], bool] | None:
 
     It runs without a sandbox: read an expression from somebody else before you run it.
 
-    Example:
+    Examples:
         >>> holds = condition_of("prompt_length < 1000")
         >>> holds(hallutrace.open(run)[0])
         True

@@ -35,7 +35,7 @@ def read_questions(count: int | None = None) -> list[dict[str, Any]]:
         Rows with `id`, `question`, `answers` (right ones, the canonical first), `group` (the entity
         asked about) and `held_out` (whether the fact was kept out of the training text).
 
-    Example:
+    Examples:
         >>> sorted(read_questions(1)[0])
         ['answers', 'group', 'held_out', 'id', 'question']
     """

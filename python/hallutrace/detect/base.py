@@ -87,7 +87,7 @@ class Detector(ABC):
     Raises:
         InputError: options of another detector.
 
-    Example:
+    Examples:
         >>> class LastToken(Scorer):
         ...     name = "last-token"
         ...     def score(self, trace):

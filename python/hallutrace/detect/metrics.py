@@ -98,7 +98,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     Raises:
         InputError: as :class:`Ranked`.
 
-    Example:
+    Examples:
         >>> auroc([0.9, 0.4, 0.4, 0.1], [1, 1, 0, 0])
         0.875
     """
@@ -115,7 +115,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     Raises:
         InputError: as :class:`Ranked`.
 
-    Example:
+    Examples:
         >>> average_precision([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0])
         0.8333333333333333
     """
@@ -133,7 +133,7 @@ def tpr_at(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float:
     Raises:
         InputError: as :class:`Ranked`.
 
-    Example:
+    Examples:
         >>> tpr_at([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0], 0.1)
         0.5
     """
@@ -159,7 +159,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = B
     Raises:
         InputError: probabilities outside 0 to 1, other labels, or lengths that differ.
 
-    Example:
+    Examples:
         >>> calibration_error([0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1])
         0.25
 
@@ -189,7 +189,7 @@ class Platt:
         slope: per unit of the score.
         intercept: log odds at the score 0.
 
-    Example:
+    Examples:
         >>> curve = Platt.fit([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])
         >>> curve([0.0, 3.0]).round(2)
         array([0.2, 0.8])
@@ -239,7 +239,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Formula: of m of them in increasing order, the i-th (from 0) becomes the largest of
     (m - k) p_k over k <= i, at most 1. The chance of any false finding stays below the level.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
 

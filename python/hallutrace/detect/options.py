@@ -31,7 +31,7 @@ class Options(BaseModel):
     Types are strict: ``True`` is no integer and ``"5"`` no number. A list given for a tuple is
     taken where the field says ``strict=False``.
 
-    Example:
+    Examples:
         >>> from pydantic import Field
         >>> class Mine(Options):
         ...     top_k: int = Field(10, ge=1, description="eigenvalues of each head")
@@ -88,7 +88,7 @@ def read_texts(model: type[Options], texts: Mapping[str, str]) -> dict[str, Any]
     Returns:
         Values by name, for :func:`parse`, which refuses what no reading makes right.
 
-    Example:
+    Examples:
         >>> class Mine(Options):
         ...     edges: Literal["true", "none"] = "true"
         ...     top_k: int | None = 8

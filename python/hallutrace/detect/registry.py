@@ -97,7 +97,7 @@ def register(kind: Class) -> Class:
     Raises:
         InputError: a class that is no detector, or a name that another one has.
 
-    Example:
+    Examples:
         >>> from hallutrace.detect import Scorer, make, register
         >>> @register
         ... class LastToken(Scorer):
@@ -125,7 +125,7 @@ def make(name: str, *, seed: int = 0, **options: Any) -> Detector:
         InputError: no such detector, an option that it does not know, or a value that the option
             cannot have.
 
-    Example:
+    Examples:
         >>> make("linear-probe", token="last_prompt").options.to_json()["token"]
         'last_prompt'
     """

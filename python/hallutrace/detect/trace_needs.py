@@ -38,7 +38,7 @@ class Needs:
     Raises:
         InputError: a marginal that there is not.
 
-    Example:
+    Examples:
         >>> str(Needs(hidden=("last_answer",), marginals=("mass",)))
         'hidden states (last_answer), marginals (mass)'
     """

@@ -20,7 +20,7 @@ class AnswerChecks:
         notices: collects the warnings.
         max_new_tokens: maximum number of tokens of an answer.
 
-    Example:
+    Examples:
         >>> from hallutrace.model.user_notices import Notices
         >>> checks = AnswerChecks(Notices(), max_new_tokens=16)
         >>> for _ in range(FIRST):

@@ -23,7 +23,7 @@ def plan_batches(lengths: Sequence[int], size: int) -> list[list[int]]:
     Returns:
         Indices into ``lengths`` of each batch, by increasing length, then by index.
 
-    Example:
+    Examples:
         >>> plan_batches([9, 3, 5], size=2)
         [[1, 2], [0]]
     """
@@ -38,7 +38,7 @@ def cache_bytes_per_token(text_config: Any, bytes_per_element: int) -> int:
         text_config: the text configuration of a transformers model.
         bytes_per_element: bytes of one element of the cache.
 
-    Example:
+    Examples:
         >>> from transformers import LlamaConfig
         >>> config = LlamaConfig(hidden_size=64, num_attention_heads=4, num_hidden_layers=2)
         >>> cache_bytes_per_token(config, bytes_per_element=2)
@@ -66,7 +66,7 @@ def auto_batch_size(
     Returns:
         Questions per batch, from 1 to ``LARGEST[device]``.
 
-    Example:
+    Examples:
         >>> from transformers import LlamaConfig
         >>> shape = {"beams": 1, "new_tokens": 64, "bytes_per_element": 2, "device": "cuda"}
         >>> auto_batch_size(LlamaConfig(), **shape, free=8 << 30)

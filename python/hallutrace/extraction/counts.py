@@ -26,7 +26,7 @@ class Tally:
         halvings: ``[batch, size]`` of each halving: batch number and size of the first half.
         first_error: message of the first failure; empty without failures.
 
-    Example:
+    Examples:
         >>> tally = Tally(traces=2, answer_tokens=9)
         >>> tally.failed("replay", "out of memory")
         >>> tally.counts()["failures"], tally.broken, Tally.from_note(tally.to_note()) == tally

@@ -24,7 +24,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     Returns:
         A dictionary of values that JSON can hold.
 
-    Example:
+    Examples:
         >>> environment(torch.device("cpu"))["device"]
         'cpu (...)'
     """
@@ -50,7 +50,7 @@ def changes(here: dict[str, Any], records: Sequence[CommitRecord]) -> str:
     Returns:
         The warning, with the differences from the last such environment; empty if there is none.
 
-    Example:
+    Examples:
         >>> changes({"torch": "2.9.0"}, [])
         ''
     """

@@ -79,7 +79,7 @@ def model_shape(asked: ModelName) -> ModelShape:
     Raises:
         ModelError: there is no such model, or it is not a causal language model.
 
-    Example:
+    Examples:
         >>> model_shape(ModelName("demo")).attention_layers
         4
     """
@@ -136,7 +136,7 @@ def plan(
         answer: tokens of an answer.
         questions: number of questions of the run; None if unknown.
 
-    Example:
+    Examples:
         >>> config, shape = ExtractConfig(), model_shape(ModelName("demo"))
         >>> sizes = plan(config, shape, prompt=50, answer=10, questions=None)
         >>> [size.hidden_states for size in sizes], sizes[0].hidden
@@ -252,7 +252,7 @@ class Measured:
         trace_bytes: mean bytes per trace.
         prompt, answer: mean tokens of a prompt and of an answer.
 
-    Example:
+    Examples:
         >>> Measured(4, 4, 2.0, 9e4, 30.0, 8.0).seconds_of(400)
         200.0
     """

@@ -86,7 +86,7 @@ def trace(
         InputError: an option or prompt is invalid, or a prompt failed.
         ModelError: ``model`` is of another type or cannot be captured.
 
-    Example:
+    Examples:
         >>> from transformers import AutoModelForCausalLM, AutoTokenizer
         >>> from hallutrace.demo import MODEL_FOLDER
         >>> model = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)

@@ -65,7 +65,7 @@ def extract(
         ModelError: the model cannot be loaded or captured.
         StorageError: reading or writing files failed.
 
-    Example:
+    Examples:
         >>> config = hallutrace.ExtractConfig(model="demo", questions="demo:4", out=folder / "run")
         >>> extract(config).traces
         4
@@ -142,7 +142,7 @@ def _model(config: ExtractConfig, model: Any, tokenizer: Any, retry: Retry) -> I
 def default_of(name: str) -> Any:
     """The default of a field of the configuration.
 
-    Example:
+    Examples:
         >>> default_of("dtype")
         'auto'
     """
@@ -159,7 +159,7 @@ def open_source(config: ExtractConfig, retry: Retry | None = None) -> QuestionSo
     Raises:
         InputError: the source does not exist or is invalid.
 
-    Example:
+    Examples:
         >>> open_source(ExtractConfig(questions="demo:4")).total
         4
     """

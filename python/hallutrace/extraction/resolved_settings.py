@@ -117,7 +117,7 @@ def template_day(config: ExtractConfig, earlier: Manifest | None) -> date | None
         config: the configuration.
         earlier: the manifest of the run that is resumed; None for a new run.
 
-    Example:
+    Examples:
         >>> template_day(ExtractConfig(template_date="2026-01-31"), None)
         datetime.date(2026, 1, 31)
     """

@@ -53,7 +53,7 @@ def still_failing(run: Run, records: Iterable[CommitRecord]) -> list[Failure]:
         run: the run.
         records: commit records of the run.
 
-    Example:
+    Examples:
         >>> from hallutrace.store.folder import Run
         >>> still_failing(Run(run), Run(run).records())
         []

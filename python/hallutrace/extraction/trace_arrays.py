@@ -37,7 +37,7 @@ class HiddenChoice:
         layers: indices of the blocks whose output is stored.
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``int8``.
 
-    Example:
+    Examples:
         >>> HiddenChoice("pooled", [0, 1], "float16").rows
         'answer'
     """

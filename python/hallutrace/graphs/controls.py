@@ -44,7 +44,7 @@ def shuffled_keys(
     Returns:
         int64 [sum of counts], increasing within each row.
 
-    Example:
+    Examples:
         >>> counts, choices = np.array([2, 3]), np.array([2, 3])
         >>> shuffled_keys(counts, choices, np.array([5, 6], np.uint64))
         array([0, 1, 0, 1, 2])

@@ -43,7 +43,7 @@ def graph_of(trace: Trace, layer: int | Sequence[int] | None = None, **options: 
         InputError: something that the trace does not have, or an option out of range.
         MissingExtraError: torch_geometric is not installed.
 
-    Example:
+    Examples:
         >>> trace = hallutrace.open(run)[0]
         >>> graph = graph_of(trace, 2, features=["role"])
         >>> list(graph.x.shape) == [len(trace.tokens), 2]
@@ -133,7 +133,7 @@ class TraceGraphs(Dataset[Any]):
         InputError: something that the run does not have, or an option out of range.
         MissingExtraError: torch_geometric is not installed.
 
-    Example:
+    Examples:
         >>> graphs = TraceGraphs(run, layers=[0, 2], features=["position", "role"])
         >>> len(graphs), graphs.num_node_features  # of 8 traces
         (16, 4)

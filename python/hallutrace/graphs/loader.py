@@ -41,7 +41,7 @@ class GraphLoader(DataLoader[Any]):
     Raises:
         InputError: ``batch_size`` or ``buffer`` below 1, or ``workers`` below 0.
 
-    Example:
+    Examples:
         >>> loader = GraphLoader(TraceGraphs(run, per="trace"), batch_size=4, shuffle=True, seed=1)
         >>> batch = next(iter(loader))
         >>> batch.num_graphs, batch.x.shape[0] == batch.ptr[-1]

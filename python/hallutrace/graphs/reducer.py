@@ -40,7 +40,7 @@ class HiddenReducer:
     Raises:
         InputError: another kind, or fewer than one column.
 
-    Example:
+    Examples:
         >>> from hallutrace.graphs import TraceGraphs
         >>> traces = TraceGraphs(run).traces
         >>> reducer = HiddenReducer(4).fit(traces, layers=[0, 2])

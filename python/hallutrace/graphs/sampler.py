@@ -28,7 +28,7 @@ class ShardSampler(Sampler[int]):
     Raises:
         InputError: a buffer below 1.
 
-    Example:
+    Examples:
         >>> graphs = TraceGraphs(run, per="trace")
         >>> sampler = ShardSampler(graphs, seed=3)
         >>> sorted(sampler) == list(range(len(graphs)))

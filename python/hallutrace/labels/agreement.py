@@ -94,7 +94,7 @@ def agreement(run: str | Path, names: Sequence[str] = ()) -> Agreement:
         InputError: fewer than two, one of them twice, or one that the run has no labels of.
         DamagedError: labels that are damaged.
 
-    Example:
+    Examples:
         >>> from hallutrace.labels import label
         >>> _ = label(run, "exact")
         >>> [pair.names for pair in agreement(run, ["contains", "exact"]).pairs]
@@ -130,7 +130,7 @@ def cohen_kappa(one: Sequence[int], other: Sequence[int]) -> float | None:
     Source:
         Cohen 1960, A coefficient of agreement for nominal scales.
 
-    Example:
+    Examples:
         >>> cohen_kappa([0, 0, 1, 1], [0, 1, 1, 1])
         0.5
     """

@@ -72,7 +72,7 @@ def read_label_file(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal.
 
-    Example:
+    Examples:
         >>> _ = Path("empty.csv").write_bytes(b"")
         >>> digest_of(Path("empty.csv"))[:8]
         'e3b0c442'

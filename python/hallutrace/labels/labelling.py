@@ -106,7 +106,7 @@ def label(
         DamagedError: a trace or existing labels that are damaged.
         StorageError: the labels cannot be written.
 
-    Example:
+    Examples:
         >>> summary = label(run, "f1", threshold=0.6)
         >>> summary.hallucinated + summary.right == summary.traces == 8
         True
@@ -158,7 +158,7 @@ def label_from(
         DamagedError: existing labels that are damaged.
         StorageError: a file that cannot be read or written.
 
-    Example:
+    Examples:
         >>> _ = Path("anna.csv").write_text(f"id,label\n{hallutrace.open(run)[0].id},1\n")
         >>> label_from(run, "anna.csv").hallucinated
         1

@@ -105,7 +105,7 @@ def register(name: str, *, threshold: float = 0.5) -> Callable[[Any], TraceProto
         InputError: no proper name, a name that another protocol has, or something that cannot be
             called.
 
-    Example:
+    Examples:
         >>> from hallutrace.labels import register
         >>> @register("short-is-right")
         ... def short_is_right(trace):

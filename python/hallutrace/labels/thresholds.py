@@ -16,7 +16,7 @@ def judge_of(by: str | Judge, normalize: str) -> tuple[Judge | TraceProtocol, st
     Raises:
         InputError: no such protocol or normalisation, or a normalisation for a judge of one's own.
 
-    Example:
+    Examples:
         >>> judge, name = judge_of("f1", "triviaqa")
         >>> judge.name, name
         ('f1', 'f1-triviaqa')
@@ -41,7 +41,7 @@ def check_threshold(
     Raises:
         InputError: a threshold or a range that this judge cannot have.
 
-    Example:
+    Examples:
         >>> check_threshold(JUDGES["f1"], None, drop=(0.4, 0.6))
         0.5
     """

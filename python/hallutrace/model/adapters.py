@@ -165,7 +165,7 @@ def check_kind(config: Any, name: str) -> None:
 def named(keys: Collection[str]) -> str:
     """The first names in alphabetical order, and the number of the others.
 
-    Example:
+    Examples:
         >>> named(["f", "e", "d", "c", "b", "a"])
         'a, b, c, d, e and 1 more'
     """

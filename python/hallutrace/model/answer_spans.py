@@ -98,7 +98,7 @@ def covered_tokens(text: str, ranges: Sequence[Range], span: Range) -> Range:
         ranges: character range of each token, in order.
         span: character range of the span.
 
-    Example:
+    Examples:
         >>> covered_tokens("to Paris", [(0, 2), (2, 5), (5, 8)], (3, 8))
         (1, 3)
     """

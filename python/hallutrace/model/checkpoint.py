@@ -78,7 +78,7 @@ def open_checkpoint(requested: ModelName, retry: Retry | None = None) -> Checkpo
         ModelError: the model was not found, or is not a causal language model.
         MissingExtraError: the model is a GGUF file and the package ``gguf`` is not installed.
 
-    Example:
+    Examples:
         >>> open_checkpoint(ModelName("demo")).quantization_name
         'none'
     """
@@ -122,7 +122,7 @@ def quantization_name(config: Mapping[str, Any]) -> str:
     Args:
         config: the checkpoint's ``quantization_config``.
 
-    Example:
+    Examples:
         >>> quantization_name({"quant_method": "gptq", "bits": 4})
         'gptq 4'
     """

@@ -58,7 +58,7 @@ def _is_suited(module: torch.nn.Module) -> bool:
 def linear(layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
     """Applies a linear layer to inputs [..., in_features]; returns [..., out_features].
 
-    Example:
+    Examples:
         >>> linear(torch.nn.Linear(3, 2), torch.ones(4, 3)).shape
         torch.Size([4, 2])
     """

@@ -14,7 +14,7 @@ def resolve_device(device: str) -> str:
     Raises:
         ModelError: this machine has no such device.
 
-    Example:
+    Examples:
         >>> resolve_device("cpu")
         'cpu'
     """

@@ -119,7 +119,7 @@ def digest_folder(
     Raises:
         ModelError: a file cannot be read.
 
-    Example:
+    Examples:
         >>> from hallutrace.demo import MODEL_FOLDER
         >>> digest_folder(MODEL_FOLDER).text
         'folder-...'

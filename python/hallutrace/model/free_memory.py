@@ -32,7 +32,7 @@ def free_memory(devices: Collection[str]) -> int:
     Args:
         devices: torch device names such as ``cpu`` or ``cuda:1``.
 
-    Example:
+    Examples:
         >>> free_memory(["cpu"]) > 0
         True
     """
@@ -49,7 +49,7 @@ def free_memory(devices: Collection[str]) -> int:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error reports that a GPU or the CPU is out of memory.
 
-    Example:
+    Examples:
         >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
         True
     """

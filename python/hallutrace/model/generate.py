@@ -97,7 +97,7 @@ def batch_seed(seed: int, shard: int, batch: int, first: int = 0) -> int:
     Returns:
         An integer in [0, 2**56).
 
-    Example:
+    Examples:
         >>> batch_seed(0, 0, 1) == batch_seed(0, 0, 1) != batch_seed(0, 0, 2)
         True
     """
@@ -215,7 +215,7 @@ def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Te
     Returns:
         Token ids and attention mask (1 for prompt, 0 for padding), both int64 [prompts, tokens].
 
-    Example:
+    Examples:
         >>> left_padded([[5], [6, 7]], pad_id=0)[0].tolist()
         [[0, 5], [6, 7]]
     """

@@ -46,7 +46,7 @@ def is_of_library(error: BaseException) -> bool:
 def essence(error: BaseException | str, max_characters: int = MAX_CHARACTERS) -> str:
     """A message on one line; of a long one the middle is cut, since the end often has the fix.
 
-    Example:
+    Examples:
         >>> essence("a long message: fix it", max_characters=17)
         'a long ... fix it'
     """

@@ -117,7 +117,7 @@ def load_config(requested: ModelName) -> Any:
     Raises:
         ModelError: the model was not found, or is not a causal language model.
 
-    Example:
+    Examples:
         >>> load_config(ModelName("demo")).is_encoder_decoder
         False
     """
@@ -130,7 +130,7 @@ def load_tokenizer(requested: ModelName) -> Any:
     Raises:
         ModelError: the model was not found, or has no tokenizer.
 
-    Example:
+    Examples:
         >>> load_tokenizer(ModelName("demo")).is_fast
         True
     """
@@ -153,7 +153,7 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
         ModelError: the model was not found, is not supported, is incomplete or does not fit.
         MissingExtraError: a package that the model needs is not installed.
 
-    Example:
+    Examples:
         >>> load(hallutrace.ExtractConfig(model="demo", questions="demo:1", out=folder)).name
         'demo'
     """

@@ -32,7 +32,7 @@ class Prompt:
         context: indices of the first token of the context and of the one after the last; None
             without a context.
 
-    Example:
+    Examples:
         >>> Prompt("To be or", [1, 5, 6, 7], context=(1, 3)).boundaries
         [1, 1, 3, 4]
     """
@@ -70,7 +70,7 @@ class PromptBuilder:
         InputError: ``chat="on"`` and the tokenizer has no chat template, or the chat template
             fails.
 
-    Example:
+    Examples:
         >>> from hallutrace.model.files import ModelName
         >>> from hallutrace.model.loading import load_tokenizer
         >>> from hallutrace.questions import Question

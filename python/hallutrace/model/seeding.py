@@ -21,7 +21,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         seed: seed of the CPU generator and, if ``device`` is a GPU, of all GPUs.
         device: the device that draws numbers; for the CPU, the state of GPUs is not saved.
 
-    Example:
+    Examples:
         >>> with seeded(3, torch.device("cpu")):
         ...     one = torch.rand(2)
         >>> with seeded(3, torch.device("cpu")):

@@ -6,7 +6,7 @@ from __future__ import annotations
 class Notices:
     """Collects warnings, one of each kind.
 
-    Example:
+    Examples:
         >>> notices = Notices()
         >>> notices.add("date", "no date is read.")
         >>> notices.take(), notices.take()

@@ -26,7 +26,7 @@ WHOLE = re.compile(r"\s*([+-]?\d+)\.0+\s*")
 def described(value: object) -> str:
     """A value in words, for messages; at most one line.
 
-    Example:
+    Examples:
         >>> described([1, 2]), described("  "), described(None)
         ('a list of 2', 'empty text', 'nothing')
     """
@@ -50,7 +50,7 @@ def described(value: object) -> str:
 def shortened(text: str, length: int = 40) -> str:
     """The beginning of a text.
 
-    Example:
+    Examples:
         >>> shortened("abcdef", 4)
         'abc…'
     """
@@ -65,7 +65,7 @@ def shown_name(name: object) -> str:
 def name_list(names: Iterable[str]) -> str:
     """Names of columns, in words.
 
-    Example:
+    Examples:
         >>> name_list(["id", "question"])
         '`id`, `question`'
     """
@@ -77,7 +77,7 @@ def name_list(names: Iterable[str]) -> str:
 def check_utf8(text: str, column: str) -> str:
     """The text itself, unless it holds what UTF-8 cannot say (half of a surrogate pair).
 
-    Example:
+    Examples:
         >>> check_utf8("naïve", "answer")
         'naïve'
     """
@@ -95,7 +95,7 @@ def check_utf8(text: str, column: str) -> str:
 def number_text(number: int | float | Decimal) -> str:
     """A number as people write it: 1969.0 is 1969, and integers of any size keep their digits.
 
-    Example:
+    Examples:
         >>> number_text(1969.0), number_text(2.5)
         ('1969', '2.5')
     """
@@ -115,7 +115,7 @@ def single_precision(number: float) -> str | None:
     Widened to 64 bits, .1 reads 0.10000000149011612; a number that was stored with 64 bits is
     hardly ever one of 32 and as long as that.
 
-    Example:
+    Examples:
         >>> single_precision(0.10000000149011612)
         '0.1'
     """
@@ -141,7 +141,7 @@ def identifier(value: object) -> str | None:
     Raises:
         ValueError: neither; a float so large that it may stand for several whole numbers.
 
-    Example:
+    Examples:
         >>> identifier(17.0), identifier("  ")
         ('17', None)
     """
@@ -163,7 +163,7 @@ def reference_text(item: object, column: str) -> str:
     object may hold the text (NarrativeQA). A text that ends in a line `#### 42` is a solution
     whose answer follows the mark (GSM8K).
 
-    Example:
+    Examples:
         >>> reference_text(True, "answer"), reference_text("So it is 7.\n#### 7", "answer")
         ('yes', '7')
     """
@@ -189,7 +189,7 @@ def reference_text(item: object, column: str) -> str:
 def parse_response(item: object, column: str) -> Response:
     """One answer that exists already.
 
-    Example:
+    Examples:
         >>> parse_response([1, 2], "response")
         (1, 2)
     """

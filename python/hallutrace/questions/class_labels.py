@@ -17,7 +17,7 @@ def class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
     Args:
         features: of a data set, in the form of `Features.to_dict()`.
 
-    Example:
+    Examples:
         >>> class_names({"label": {"_type": "ClassLabel", "names": ["no", "yes"]}})
         {'label': ['no', 'yes']}
     """
@@ -36,7 +36,7 @@ def with_class_names(
 ) -> dict[str, object] | MismatchError:
     """A row with the names of its classes instead of their numbers.
 
-    Example:
+    Examples:
         >>> with_class_names({"label": 1}, {"label": ["no", "yes"]})
         {'label': 'yes'}
     """

@@ -131,7 +131,7 @@ class ColumnLayout:
 def normalized_name(name: str) -> str:
     """A column's name without what people write in different ways.
 
-    Example:
+    Examples:
         >>> normalized_name("Best Answer") == normalized_name("best_answer")
         True
     """

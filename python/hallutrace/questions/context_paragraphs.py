@@ -20,7 +20,7 @@ def context_text(value: object, column: str) -> str:
     Raises:
         MismatchError: it holds something else.
 
-    Example:
+    Examples:
         >>> context_text({"title": ["Paris"], "sentences": [["It is", "a city."]]}, "context")
         'Paris: It is a city.'
     """

@@ -122,7 +122,7 @@ def records(
         delimiter: of cells.
         has_bare_quotes: whether a cell without quotes around it may hold any number of them.
 
-    Example:
+    Examples:
         >>> list(records(iter(["question,answer\n", '"who, me?",Anna\n'])))
         [(1, 1, ['question', 'answer']), (2, 2, ['who, me?', 'Anna'])]
     """
@@ -227,7 +227,7 @@ def row_of(
 ) -> dict[str, object] | MismatchError:
     """Cells by the names of their columns; empty ones beyond the header are left out.
 
-    Example:
+    Examples:
         >>> row_of(["id", "question"], ["1", ""], "")
         {'id': '1', 'question': None}
     """

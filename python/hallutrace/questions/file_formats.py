@@ -62,7 +62,7 @@ def open_file(name: str, option: str) -> RowReader:
             than its name says.
         MissingExtraError: Parquet without pyarrow.
 
-    Example:
+    Examples:
         >>> _ = Path("q.csv").write_text("question\nwho?\n")
         >>> [row.values for row in open_file("q.csv", "--questions").rows()]
         [{'question': 'who?'}]

@@ -33,7 +33,7 @@ def parse_spec(spec: str) -> tuple[str, str | None, str]:
     Raises:
         InputError: anything else.
 
-    Example:
+    Examples:
         >>> parse_spec("hf:mandarjoshi/trivia_qa/rc.nocontext/train")
         ('mandarjoshi/trivia_qa', 'rc.nocontext', 'train')
     """

@@ -135,7 +135,7 @@ def decoded(content: bytes) -> object:
 def parsed(line: bytes) -> dict[str, object] | MismatchError:
     """The object on a line, or the problem with the line.
 
-    Example:
+    Examples:
         >>> parsed(b'{"question": "who?"}')
         {'question': 'who?'}
     """

@@ -37,7 +37,7 @@ def parse_list_text(text: str, column: str) -> object:
     Raises:
         MismatchError: it looks like a list or an object and cannot be read as one.
 
-    Example:
+    Examples:
         >>> parse_list_text("['a' 'b']", "answers"), parse_list_text("plain", "answers")
         (['a', 'b'], 'plain')
     """
@@ -75,7 +75,7 @@ def python_literal(text: str) -> object:
 def with_commas(text: str) -> str:
     """The literal with a comma between values that stand side by side, as numpy prints them.
 
-    Example:
+    Examples:
         >>> with_commas("['a' 'b']")
         "[ 'a' , 'b' ]"
     """

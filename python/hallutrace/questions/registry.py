@@ -53,7 +53,7 @@ def register(name: str) -> Callable[[Rows], Rows]:
         InputError: no proper name, a name that another source has, or something that cannot be
             called.
 
-    Example:
+    Examples:
         >>> from hallutrace.questions import register
         >>> @register("sums")
         ... def sums(argument):

@@ -64,7 +64,7 @@ def default_id(question: str, context: str | None) -> str:
     The digits are the first of the SHA-256 of the canonical JSON `[question, context]`, so the id
     is the same in every file, whatever else is there; equal questions have equal ids.
 
-    Example:
+    Examples:
         >>> default_id("Who?", None) == default_id("Who?", None) != default_id("Who?", "A text.")
         True
     """

@@ -48,7 +48,7 @@ class Question:
         messages: the conversation that it ends, role and content of each message; empty where the
             question stands alone.
 
-    Example:
+    Examples:
         >>> question = Question("q1", "Who?", ("Anna",), context=None, index=0, group="q1")
         >>> len(question.digest())
         32
@@ -119,7 +119,7 @@ OFF = "none"
 class Columns:
     """Names of a source's columns; None finds the column by its name, `none` turns it off.
 
-    Example:
+    Examples:
         >>> Columns(answers="gold", context="none").given()
         {'answers': 'gold', 'context': 'none'}
     """
@@ -198,7 +198,7 @@ class RowReader(Protocol):
 def row_location(location: str, index: int, line: int | None) -> str:
     """Where a row is, for messages.
 
-    Example:
+    Examples:
         >>> row_location("q.csv", 0, line=2), row_location("q.parquet", 0, line=None)
         ('q.csv, line 2', 'q.parquet, row 0')
     """
@@ -211,7 +211,7 @@ def digest_of(digests: Iterable[bytes]) -> str:
     Args:
         digests: of its questions, in their order.
 
-    Example:
+    Examples:
         >>> digest_of([])
         'e3b0c44298fc1c149afbf4c8996fb924'
     """

@@ -215,7 +215,7 @@ def open_questions(
             missing, or there is no good row among the first ones.
         MissingExtraError: `datasets` or `pyarrow` is needed and not installed.
 
-    Example:
+    Examples:
         >>> _ = Path("q.jsonl").write_text('{"question": "Who?", "answer": "Anna"}')
         >>> source = open_questions("q.jsonl")
         >>> [(question.question, question.references) for question in source]
@@ -257,7 +257,7 @@ def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
         InputError: as in :func:`open_questions`, or no column of responses.
         MissingExtraError: Parquet without pyarrow.
 
-    Example:
+    Examples:
         >>> _ = Path("r.csv").write_text("question,response\nWho?,Anna\nWho?,Ben\n")
         >>> [question.responses for question in open_responses("r.csv")]
         [('Anna', 'Ben')]

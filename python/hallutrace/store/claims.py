@@ -199,7 +199,7 @@ def claim(folder: Path, name: str, questions: int) -> Claim | Holder:
     Raises:
         StorageError: the file system refused.
 
-    Example:
+    Examples:
         >>> with claim(folder, "00000", questions=5):
         ...     claim(folder, "00000", questions=5).questions
         5

@@ -64,7 +64,7 @@ class FailureLog:
     Args:
         path: of the file; it is created with the first failure.
 
-    Example:
+    Examples:
         >>> log = FailureLog(folder / "failures.jsonl")
         >>> log.add(Failure("q1", sample=None, index=0, stage="memory", error="out of memory"))
         >>> [(failure.id, failure.attempts) for failure in log.read()]

@@ -60,7 +60,7 @@ def count_not_finite(dtype: str, raw: NDArray[np.uint8]) -> int:
         dtype: in the notation of safetensors, such as ``F16``; 0 is returned for integers.
         raw: bytes of the tensor, uint8 [bytes].
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> count_not_finite("F32", np.array([1, np.nan, np.inf], np.float32).view(np.uint8))
         2

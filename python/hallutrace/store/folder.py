@@ -28,7 +28,7 @@ class Run:
     Args:
         folder: path of the folder, which need not exist.
 
-    Example:
+    Examples:
         >>> Run(folder).exists()
         False
     """

@@ -116,7 +116,7 @@ def inspect_run(
         InputError: no such shard.
         DamagedError: a shard is missing or damaged.
 
-    Example:
+    Examples:
         >>> inspect_run(hallutrace.open(run))["run"]["traces"]
         8
     """
@@ -189,7 +189,7 @@ def strongest_edges(trace: Trace, layer: int, count: int) -> list[tuple[int, int
     Raises:
         InputError: the attention of this layer was not captured.
 
-    Example:
+    Examples:
         >>> len(strongest_edges(hallutrace.open(run)[0], layer=0, count=3))
         3
     """

@@ -47,7 +47,7 @@ def path_of(folder: Path, name: str, suffix: str = ".jsonl") -> Path:
     Raises:
         InputError: the name is invalid, or the file is a link to a file outside of the run.
 
-    Example:
+    Examples:
         >>> path_of(run, "contains").name
         'contains.jsonl'
     """
@@ -86,7 +86,7 @@ def read(folder: str | os.PathLike[str], name: str) -> dict[Key, int | None]:
         InputError: the run has no labels of that name.
         DamagedError: a row is invalid; the message names file and line.
 
-    Example:
+    Examples:
         >>> len(read(run, "contains"))
         8
     """
@@ -206,7 +206,7 @@ def counts_of(rows: Iterable[TraceLabel]) -> dict[str, int]:
         ``traces`` (all rows), ``hallucinated``, ``right``, ``dropped`` (a score without a label)
         and ``unjudged`` (neither).
 
-    Example:
+    Examples:
         >>> counts_of([TraceLabel(1, 0.2), TraceLabel(None, 0.5)])
         {'traces': 2, 'hallucinated': 1, 'right': 0, 'dropped': 1, 'unjudged': 0}
     """

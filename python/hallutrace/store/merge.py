@@ -44,7 +44,7 @@ def merge(
         DamagedError: the size of a shard differs from its commit record.
         StorageError: the file system refused.
 
-    Example:
+    Examples:
         >>> for name in ("one", "two"):
         ...     _ = Path(f"{name}.csv").write_text(f"question\nWho is {name}?\n")
         ...     _ = hallutrace.extract(hallutrace.ExtractConfig(questions=f"{name}.csv", out=name))

@@ -44,7 +44,7 @@ def open_run(run: str | PathLike[str], *, verify: Verify = "first") -> TraceStor
         NotARunError: the folder has no run.
         DamagedError: the manifest or a commit record is invalid.
 
-    Example:
+    Examples:
         >>> len(hallutrace.open(run))
         8
     """
@@ -65,7 +65,7 @@ class TraceStore(Sequence[Trace]):
         folder: of the run.
         verify: when data is checked, see :func:`open_run`.
 
-    Example:
+    Examples:
         >>> store = hallutrace.open(run)
         >>> store[0].question == store[store[0].id].question
         True
@@ -197,7 +197,7 @@ class TraceStore(Sequence[Trace]):
         Raises:
             InputError: ``buffer`` below 1, or ``worker`` not in ``0..workers``.
 
-        Example:
+        Examples:
             >>> len(list(hallutrace.open(run).shuffled(seed=0)))
             8
         """
@@ -227,7 +227,7 @@ class TraceStore(Sequence[Trace]):
             ``folder``, ``traces``, ``shards``, ``bytes``, ``counts`` (sums over the shards),
             ``identity`` and ``facts`` (of the manifest).
 
-        Example:
+        Examples:
             >>> hallutrace.open(run).info()["traces"]
             8
         """
@@ -275,7 +275,7 @@ class TraceStore(Sequence[Trace]):
             MissingExtraError: pandas or pyarrow is not installed.
             DamagedError: a trace or a label file is damaged.
 
-        Example:
+        Examples:
             >>> frame = hallutrace.open(run).to_pandas()
             >>> frame[["question", "label.contains", "mean_logprob"]].shape
             (8, 3)

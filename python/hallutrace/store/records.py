@@ -110,7 +110,7 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, An
     Yields:
         Dotted name, value in ``there`` and value in ``here`` of each field that differs.
 
-    Example:
+    Examples:
         >>> list(differences({"model": {"dtype": "float32"}}, {"model": {"dtype": "float16"}}))
         [('model.dtype', 'float32', 'float16')]
     """

@@ -83,7 +83,7 @@ def repair(folder: str | Path, *, dry_run: bool = False) -> Iterator[Finding]:
         DamagedError: the manifest is invalid.
         StorageError: the file system refused.
 
-    Example:
+    Examples:
         >>> (run / "shards" / "00000.json").unlink()
         >>> [finding.action for finding in repair(run)]
         ['its commit record made again from its 8 traces']

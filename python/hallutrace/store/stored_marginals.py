@@ -25,7 +25,7 @@ class StoredMarginals:
     Args:
         trace: of a run.
 
-    Example:
+    Examples:
         >>> trace = hallutrace.open(run)[0]
         >>> layers, heads, tokens = trace.marginals.diagonal.shape
         >>> tokens == len(trace.tokens)

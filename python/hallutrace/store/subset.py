@@ -56,7 +56,7 @@ def subset(
         InputError: no trace meets all conditions, or the run lacks an id, an index or labels.
         DamagedError: the checksum of a trace is wrong, or a label file is invalid.
 
-    Example:
+    Examples:
         >>> len(subset(run, "short", where=lambda trace: len(trace.answer_tokens) < 100))
         8
     """

@@ -80,7 +80,7 @@ class Trace:
         shard: the open shard.
         position: index of the trace in the shard file, from 0.
 
-    Example:
+    Examples:
         >>> trace = hallutrace.open(run)[0]
         >>> trace.layer(0).shape[1] == len(trace.tokens)
         True
@@ -318,7 +318,7 @@ class Trace:
             InputError: the attention of this layer was not captured.
             DamagedError: a checksum is wrong.
 
-        Example:
+        Examples:
             >>> edges = hallutrace.open(run)[0].layer(0)
             >>> len(edges.keys) == len(edges.weights) == len(edges.queries)
             True
@@ -399,7 +399,7 @@ class Trace:
             InputError: the trace has no such tensor.
             DamagedError: a checksum is wrong.
 
-        Example:
+        Examples:
             >>> hallutrace.open(run)[0].stored("logprob").dtype
             dtype('float32')
         """

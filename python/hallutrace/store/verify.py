@@ -42,7 +42,7 @@ def verify_run(folder: Path, fast: bool = False) -> Iterator[Finding]:
         NotARunError: the folder has no run.
         DamagedError: the manifest is invalid.
 
-    Example:
+    Examples:
         >>> [(finding.traces, finding.damage) for finding in verify_run(run)]
         [(8, None)]
     """

@@ -59,7 +59,7 @@ class EvaluationOptions:
     def series(self, row: TableRow, folds: int) -> list[list[int]]:
         """The seed of each fold, for each series of scores of a row; [series][folds].
 
-        Example:
+        Examples:
             >>> options = EvaluationOptions((), seeds=2)
             >>> options.series(TableRow("length"), 3), options.series(TableRow("mlp-probe"), 3)
             ([[0, 0, 0]], [[0, 0, 0], [1, 1, 1]])

@@ -45,7 +45,7 @@ class TableRow:
     def label(self) -> str:
         """Name and options, as the table has them.
 
-        Example:
+        Examples:
             >>> TableRow("attention-gnn", {"edges": "none", "top_k": 8}).label
             'attention-gnn edges=none top_k=8'
         """
@@ -73,7 +73,7 @@ def table_rows(detectors: str | Sequence[str], quick: bool = False) -> tuple[Tab
         InputError: no such detector, options that it does not know, or the same twice.
         MissingExtraError: a package that a detector's module needs is not installed.
 
-    Example:
+    Examples:
         >>> [row.label for row in table_rows("scalars")]
         ['length', 'question-only', 'perplexity', 'scalars', 'linear-probe']
     """

@@ -82,7 +82,7 @@ def mahalanobis(codes: Array, mean: Array, precision: Array) -> Array:
         mean: float64 [d].
         precision: float64 [d, d], inverse of the covariance.
 
-    Example:
+    Examples:
         >>> mahalanobis(np.array([[3.0, 4.0]]), np.zeros(2), np.eye(2))
         array([5.])
     """

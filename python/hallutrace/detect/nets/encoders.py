@@ -49,7 +49,7 @@ def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
         sizes: of the input, the hidden layers and the output.
         dropout: share of units that a training step leaves out.
 
-    Example:
+    Examples:
         >>> mlp([6, 16, 1])(torch.zeros(3, 6)).shape
         torch.Size([3, 1])
     """

@@ -87,7 +87,7 @@ def sum_spans(values: torch.Tensor, order: torch.Tensor, ends: torch.Tensor) -> 
         order: int64 [rows], indices of rows.
         ends: int64 [spans + 1]; span i is ``order[ends[i]:ends[i + 1]]``.
 
-    Example:
+    Examples:
         >>> values, order = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([2, 0, 1])
         >>> sum_spans(values, order, torch.tensor([0, 2, 3])).tolist()
         [[5.0], [2.0]]

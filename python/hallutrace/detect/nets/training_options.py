@@ -57,7 +57,7 @@ class TrainingOptions(Options):
     def rate_of_epoch(self, number: int) -> float:
         """The learning rate of an epoch, counted from 0.
 
-        Example:
+        Examples:
             >>> TrainingOptions(epochs=10, learning_rate=1.0).rate_of_epoch(5)
             0.51
         """
