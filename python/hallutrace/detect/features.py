@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -66,6 +67,16 @@ def hidden_vector(trace: Trace, layer: int, token: HiddenVector) -> NDArray[np.f
     return require_finite(
         _hidden_vector(trace, layer, token), f"hidden state `{token}` of layer {layer}", trace
     )
+
+
+def hidden_vectors(traces: Iterable[Trace], layer: int, token: HiddenVector) -> NDArray[np.float32]:
+    """The hidden vectors of several traces, as :func:`hidden_vector` has them.
+
+    Returns:
+        float32 [traces, hidden size]; [0, 0] of no traces.
+    """
+    vectors = [hidden_vector(trace, layer, token) for trace in traces]
+    return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
 
 def _hidden_vector(trace: Trace, layer: int, token: HiddenVector) -> NDArray[np.float32]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import ModelError
 from hallutrace.model.files import ADAPTER_CONFIG, Files, ModelName
-
-MAX_LISTED = 5  # weights that an error message names
+from hallutrace.model.listed_names import listed
 
 
 def adapter_config(where: str, revision: str | None) -> dict[str, Any] | None:
@@ -139,7 +138,7 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
         if keys:
             raise ModelError(
                 f"Expected an adapter that fits its base model {model.name_or_path}, got "
-                f"{problem} {named(keys)} in {name!r} - check base_model_name_or_path in its "
+                f"{problem} {listed(keys)} in {name!r} - check base_model_name_or_path in its "
                 "adapter_config.json"
             )
     return adapted.get_base_model()
@@ -160,15 +159,3 @@ def check_kind(config: Any, name: str) -> None:
             f"Expected an adapter of weights such as LoRA, got {config.peft_type.value} in {name!r}"
             " - it adds tokens of its own, which no trace could name; choose another adapter"
         )
-
-
-def named(keys: Collection[str]) -> str:
-    """The first names in alphabetical order, and the number of the others.
-
-    Examples:
-        >>> named(["f", "e", "d", "c", "b", "a"])
-        'a, b, c, d, e and 1 more'
-    """
-    names = sorted(map(str, keys))
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more

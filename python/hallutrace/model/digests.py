@@ -22,6 +22,7 @@ from typing import Any
 from hallutrace import atomic_files
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import ModelError
+from hallutrace.model.listed_names import listed
 
 PART = 64 * 2**20  # bytes per part; one thread hashes a part
 READ = 2**20  # bytes per read
@@ -81,7 +82,7 @@ class FolderDigest:
         if changed:
             raise ModelError(
                 f"Expected the files of {self.folder} to stay while the model is loaded, got "
-                f"changes in {_listed(changed)} - start again once they are complete"
+                f"changes in {listed(changed)} - start again once they are complete"
             )
 
     def _files(self) -> dict[str, Path]:
@@ -102,7 +103,7 @@ class FolderDigest:
         if changed:
             raise ModelError(
                 f"Expected the weights in {self.folder} to stay while they are in use, got writes "
-                f"to {_listed(changed)} - put changed weights into another folder, and start again"
+                f"to {listed(changed)} - put changed weights into another folder, and start again"
             )
 
 
@@ -294,8 +295,3 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

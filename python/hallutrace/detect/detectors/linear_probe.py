@@ -12,7 +12,7 @@ from pydantic import Field
 from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.choosing import inner_aurocs, is_few
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.features import answer_states, hidden_vector
+from hallutrace.detect.features import answer_states, hidden_vector, hidden_vectors
 from hallutrace.detect.linear import LinearDetector
 from hallutrace.detect.logistic import (
     Recipe,
@@ -173,5 +173,4 @@ class LinearProbe(LinearDetector):
         return sorted(self.options.layers or trace.hidden_layers)
 
     def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
-        vectors = [hidden_vector(trace, layer, self.options.token) for trace in examples]
-        return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+        return hidden_vectors(examples, layer, self.options.token)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.features import answer_states, hidden_vector
+from hallutrace.detect.features import answer_states, hidden_vector, hidden_vectors
 from hallutrace.detect.nets.detector import (
     NetDetector,
     arrays_of,
@@ -173,6 +173,4 @@ class MlpProbe(NetDetector):
         return sorted(self.options.layers or trace.hidden_layers)
 
     def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
-        token = self.options.token
-        vectors = [hidden_vector(trace, layer, token) for trace in examples]
-        return np.stack(vectors) if vectors else np.zeros((0, self._inputs), np.float32)
+        return hidden_vectors(examples, layer, self.options.token)
