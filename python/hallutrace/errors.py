@@ -3,7 +3,8 @@
 HallutraceError
 ├── InputError (ValueError)            an argument, option or row that the caller can fix
 │   ├── IdentityError                  a run that exists and was asked for differently
-│   └── NonFiniteError                 a trace with numbers that are NaN or infinite
+│   ├── NonFiniteError                 a trace with numbers that are NaN or infinite
+│   └── NotInRunError                  what a run does not have, such as labels
 ├── ModelError (ValueError)            a model that cannot be loaded or traced
 ├── NotARunError (FileNotFoundError)   a folder that holds no run
 ├── DamagedError (ValueError)          a shard, record or manifest that is damaged
@@ -33,6 +34,10 @@ class IdentityError(InputError):
 
 class NonFiniteError(InputError):
     """Numbers of a trace, or a score of it, that are NaN or infinite; the message names it."""
+
+
+class NotInRunError(InputError):
+    """Something that a run does not have, such as labels; the message names what gives it."""
 
 
 class ModelError(HallutraceError, ValueError):

@@ -43,6 +43,7 @@ ORDER = (
     ("extraction",),
     ("graphs",),
     ("detect",),
+    ("view",),
     ("commands",),
     ("__main__",),
 )

@@ -19,6 +19,7 @@ from hallutrace.commands import (
     merge,
     plan,
     repair,
+    report,
     score,
     subset,
     train,
@@ -155,6 +156,13 @@ add_to(
     "ask",
     ask.run_ask,
     "hallutrace ask 'Who wrote Hamlet?' --detector detectors/ll",
+)
+add_to(
+    app,
+    "report",
+    report.run_report,
+    "hallutrace report runs/demo",
+    "hallutrace report runs/demo --evaluation runs/demo-evaluation --out demo.html",
 )
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,12 +21,12 @@ from hallutrace.commands.console import (
     styled,
 )
 from hallutrace.errors import InputError
+from hallutrace.view.token_texts import TextsOf, ids_as_text, texts_of
 
 if TYPE_CHECKING:
     from hallutrace.store.trace import Trace
 
 SHOWN_ALTERNATIVES = 3
-WordsOf: TypeAlias = Callable[[list[int]], list[str]]
 
 
 def run_inspect(
@@ -141,14 +138,14 @@ def _show_trace(store: Any, which: str, as_json: bool) -> None:
             }
         print_json(content)
         return
-    words_of = _words_of(store)
+    words_of = texts_of(store.manifest.identity["model"]["name"]) or ids_as_text
     instead = [""] * len(trace.answer_tokens)
     if store.manifest.identity.get("alternatives"):
         instead = _alternatives(trace, words_of)
     _print_trace(trace, words_of(trace.tokens.tolist()), instead, layers)
 
 
-def _alternatives(trace: Trace, words_of: WordsOf) -> list[str]:
+def _alternatives(trace: Trace, words_of: TextsOf) -> list[str]:
     """The likeliest other tokens in the place of each answer token, with their probabilities."""
     kept, lines = trace.alternatives, []
     for said, tokens, logprobs in zip(trace.answer_tokens, kept.tokens, kept.logprobs, strict=True):
@@ -215,24 +212,3 @@ def _find(store: Any, which: str) -> Any:
         if len(store)
         else "Expected a run with traces, got none"
     )
-
-
-def _words_of(store: Any) -> WordsOf:
-    """Writes tokens as text where the tokenizer can be had without a network, else as ids."""
-    from hallutrace.demo import MODEL_FOLDER
-
-    name = store.manifest.identity["model"]["name"]
-    folder = MODEL_FOLDER if name == "demo" else Path(name)
-    file: Any = folder / "tokenizer.json"
-    if not file.is_file():
-        from huggingface_hub import try_to_load_from_cache
-
-        is_repo = name.count("/") <= 1 and not Path(name).is_absolute()
-        file = try_to_load_from_cache(name, "tokenizer.json") if is_repo else None
-    if not isinstance(file, (str, Path)):
-        return lambda ids: [f"#{id_}" for id_ in ids]
-    from tokenizers import Tokenizer
-
-    from hallutrace.model.token_text import token_texts
-
-    return partial(token_texts, Tokenizer.from_file(str(file)))

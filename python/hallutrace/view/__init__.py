@@ -1,0 +1,1 @@
+"""What a person looks at: data for it, the page, report, explorer, figures."""

@@ -1,0 +1,38 @@
+// Colours. Hallucinated is orange, right is blue: a pair that people with any colour vision tell
+// apart (Okabe and Ito, 2008); each also has its own shape. All else is grey.
+
+/** What a label is called, and how it is drawn. */
+export const CLASSES = {
+  1: { name: "hallucinated", color: "var(--hallucinated)", shape: "triangle", mark: "▲" },
+  0: { name: "right", color: "var(--right)", shape: "circle", mark: "●" },
+  null: { name: "no label", color: "var(--neutral)", shape: "square", mark: "■" },
+};
+
+export const classOf = (label) => CLASSES[label === 1 ? 1 : label === 0 ? 0 : null];
+
+/** The value of a colour of the style, for canvases: `--right` as the theme has it now. */
+export function themeColor(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+// From light to dark by lightness, so that the order survives in grey (values: ours, after cividis).
+const SEQUENTIAL = [[253, 234, 159], [220, 197, 112], [176, 163, 118], [132, 130, 122], [90, 99, 113], [41, 70, 110], [0, 34, 78]];
+const DIVERGING = [[0, 90, 150], [86, 160, 205], [190, 219, 236], [245, 245, 243], [250, 214, 165], [228, 150, 60], [176, 84, 0]];
+
+/** Colour of a share from 0 to 1, light to dark. */
+export const sequential = (share) => mixed(SEQUENTIAL, share);
+
+/** Colour of a value from -1 (right) over 0 (light) to 1 (hallucinated). */
+export const diverging = (value) => mixed(DIVERGING, (value + 1) / 2);
+
+/** Black or white, whichever reads on a colour [r, g, b]. */
+export const ink = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#111" : "#fff");
+
+export const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
+
+function mixed(stops, share) {
+  if (!Number.isFinite(share)) return [200, 200, 200];
+  const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1);
+  const from = Math.min(Math.floor(place), stops.length - 2);
+  return stops[from].map((one, i) => Math.round(one + (stops[from + 1][i] - one) * (place - from)));
+}

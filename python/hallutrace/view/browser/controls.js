@@ -1,0 +1,30 @@
+// Controls above a figure. Each keeps its value in the address.
+
+import { el } from "./dom.js";
+import { setState, state } from "./state.js";
+
+/** A choice among [{value, text}] or texts; its value is the state's `name`. */
+export function choice(name, label, options, fallback = null) {
+  const entries = options.map((one) => (typeof one === "string" ? { value: one, text: one } : one));
+  const chosen = state()[name] ?? fallback ?? entries[0]?.value;
+  const select = el("select", { onchange: () => setState({ [name]: select.value }) },
+    entries.map(({ value, text }) => el("option", { value, selected: String(value) === String(chosen) }, text)));
+  return el("label", { class: "control" }, label, select);
+}
+
+/** A slider; `show` writes its value beside it. The address follows without new entries of history. */
+export function slider(name, label, { min, max, step = 1, fallback, show = String }) {
+  const value = state()[name] ?? fallback;
+  const output = el("output", {}, show(Number(value)));
+  const input = el("input", {
+    type: "range", min, max, step, value,
+    oninput: () => { output.textContent = show(Number(input.value)); setState({ [name]: input.value }, { replace: true }); },
+  });
+  return el("label", { class: "control" }, label, input, output);
+}
+
+/** A link that changes the state. */
+export function stateLink(text, changes, attributes = {}) {
+  const next = new URLSearchParams({ ...state(), ...Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== null)) });
+  return el("a", { ...attributes, href: `#${next}`, onclick: (event) => { event.preventDefault(); setState(changes); } }, text);
+}

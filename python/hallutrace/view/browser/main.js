@@ -1,0 +1,79 @@
+// Begins the page: its header, its tabs, and the view that the address names.
+
+import { el, fill, later, problem } from "./dom.js";
+import { allViews } from "./registry.js";
+import { EmbeddedSource, ServedSource } from "./source.js";
+import { onState, setState, state } from "./state.js";
+
+const settings = JSON.parse(document.getElementById("settings").textContent);
+const sources = new Map();
+const place = document.getElementById("page");
+const main = el("main", { id: "view", tabindex: "-1" });
+const tabs = el("nav", { class: "tabs", "aria-label": "Views" });
+let shown = null;
+
+function sourceOf(run) {
+  if (!settings.served) return (sources.get("") ?? sources.set("", new EmbeddedSource()).get(""));
+  return sources.get(run) ?? sources.set(run, new ServedSource(run)).get(run);
+}
+
+function available() {
+  const source = sourceOf(state().run ?? settings.run);
+  return allViews().filter((view) => (settings.served
+    ? !view.ofOneRun || (state().run ?? settings.run) !== undefined
+    : !view.servedOnly && (view.needs ?? []).every((name) => source.keys(name).length)));
+}
+
+function chosen() {
+  const views = available();
+  return views.find((view) => view.id === state().view) ?? views[0];
+}
+
+/** Draws the chosen view anew, or lets it take the change by itself. */
+function show(now, before) {
+  const view = chosen();
+  drawTabs(view);
+  const same = shown && shown.view === view && (before?.run ?? "") === (now.run ?? "");
+  if (same && view.update && view.update(now, before)) return;
+  shown = { view };
+  if (!view) {
+    fill(main, problem(new Error("there is nothing to show")));
+    return;
+  }
+  document.title = `${view.title} · ${settings.title}`;
+  const context = { source: sourceOf(now.run ?? settings.run), state: now, settings };
+  fill(main, later(Promise.resolve().then(() => view.render(context))));
+}
+
+function drawTabs(current) {
+  const focused = tabs.contains(document.activeElement);
+  fill(tabs, available().map((view) => {
+    const next = new URLSearchParams({ ...state(), view: view.id });
+    return el("a", {
+      href: `#${next}`, "aria-current": view === current ? "page" : null,
+      onclick: (event) => { event.preventDefault(); setState({ view: view.id }); },
+    }, view.title);
+  }));
+  if (focused) tabs.querySelector("[aria-current]")?.focus();
+}
+
+function themeButton() {
+  const root = document.documentElement;
+  const isDark = () => root.dataset.theme === "dark" || (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  const button = el("button", {
+    type: "button", class: "quiet",
+    onclick: () => { root.dataset.theme = isDark() ? "light" : "dark"; show(state()); name(); },
+  });
+  const name = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+  name();
+  return button;
+}
+
+place.append(
+  el("a", { class: "skip", href: "#view", onclick: (event) => { event.preventDefault(); main.focus(); } }, "Skip to the figures"),
+  el("header", {}, el("h1", {}, settings.title), el("div", { class: "tools" }, themeButton())),
+  tabs, main,
+  el("footer", {}, el("p", {}, settings.footer ?? "")));
+onState(show);
+show(state());
+document.documentElement.dataset.ready = "true";

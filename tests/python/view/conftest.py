@@ -1,0 +1,41 @@
+"""Fixtures of what is looked at: a browser, and a labelled run of the small model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browsers import Opened, chromium
+from hallutrace import ExtractConfig, extract, labels
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
+    """Opens a page; at the end of the test it fails for errors and for requests to elsewhere."""
+    pages: list[Opened] = []
+
+    def open_page(address: Path | str, **options: Any) -> Opened:
+        pages.append(Opened(browser, address, **options))
+        return pages[-1]
+
+    yield open_page
+    for one in pages:
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty answers of the small model, labelled by ``contains``; nobody may change it."""
+    folder = tmp_path_factory.mktemp("viewed") / "demo"
+    extract(ExtractConfig(model="demo", questions="demo:60", out=folder, device="cpu"))
+    labels.label(folder, "contains")
+    return folder
