@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,11 +36,31 @@ def write(path: Path, content: bytes) -> None:
         >>> path.read_bytes(), sorted(entry.name for entry in path.parent.iterdir())
         (b'two', ['notes.txt'])
     """
+    write_pieces(path, [content])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """As :func:`write`, of content that is not in memory as a whole.
+
+    Args:
+        path: of the file.
+        pieces: of its content, in order. What they raise leaves the old file as it is.
+
+    Raises:
+        OSError: the file system refused.
+
+    Examples:
+        >>> path = Path(folder) / "squares.txt"
+        >>> write_pieces(path, (b"%d " % n**2 for n in range(4)))
+        >>> path.read_text()
+        '0 1 4 9 '
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with scratch.open("xb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             _sync(file.fileno())
         replace(scratch, path)

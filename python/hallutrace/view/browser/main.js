@@ -31,6 +31,7 @@ function chosen() {
 
 /** Draws the chosen view anew, or lets it take the change by itself. */
 function show(now, before) {
+  if (now.print) return showAll(now);
   const view = chosen();
   drawTabs(view);
   const same = shown && shown.view === view && (before?.run ?? "") === (now.run ?? "");
@@ -43,6 +44,23 @@ function show(now, before) {
   document.title = `${view.title} · ${settings.title}`;
   const context = { source: sourceOf(now.run ?? settings.run), state: now, settings };
   fill(main, later(Promise.resolve().then(() => view.render(context))));
+}
+
+/** All views below each other, for paper; `print` is in the address. */
+function showAll(now) {
+  shown = null;
+  fill(tabs);
+  const source = sourceOf(now.run ?? settings.run);
+  fill(main, available().map((view) => el("section", { class: "printed" },
+    el("h2", {}, view.title),
+    later(Promise.resolve().then(() => view.render({ source, state: now, settings }))))));
+}
+
+async function printAll() {
+  setState({ print: "all" });
+  while (document.querySelector("[aria-busy]")) await new Promise((ready) => setTimeout(ready, 50));
+  window.print();
+  setState({ print: null });
 }
 
 function drawTabs(current) {
@@ -71,7 +89,8 @@ function themeButton() {
 
 place.append(
   el("a", { class: "skip", href: "#view", onclick: (event) => { event.preventDefault(); main.focus(); } }, "Skip to the figures"),
-  el("header", {}, el("h1", {}, settings.title), el("div", { class: "tools" }, themeButton())),
+  el("header", {}, el("h1", {}, settings.title),
+    el("div", { class: "tools" }, el("button", { type: "button", class: "quiet", onclick: printAll }, "Print"), themeButton())),
   tabs, main,
   el("footer", {}, el("p", {}, settings.footer ?? "")));
 onState(show);
