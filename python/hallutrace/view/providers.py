@@ -8,12 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.data import run
+from hallutrace.view.data import run, trace_list
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
 PROVIDERS: dict[str, Callable[..., Any]] = {
     "run": run.run_data,
+    "traces": trace_list.traces_data,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 
