@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.errors import DamagedError, NotInRunError
+from hallutrace.errors import NotInRunError
 from hallutrace.store import label_files
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
+from hallutrace.view.evaluation_files import EvaluationFiles
 from hallutrace.view.token_texts import TextsOf, texts_of
 
 NO_LABEL = -1
-EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -114,30 +113,24 @@ class ViewedRun:
         return self.store[self.position(key)]
 
     @cached_property
-    def evaluation_json(self) -> dict[str, Any]:
-        """What ``evaluation.json`` holds.
+    def evaluation_files(self) -> EvaluationFiles:
+        """The evaluation that is shown: figures, and the scores of traces.
 
         Raises:
             NotInRunError: no evaluation is shown, or its folder holds none.
-            DamagedError: the file is damaged.
+            DamagedError: ``evaluation.json`` is damaged.
         """
         if self.evaluation is None:
             raise NotInRunError(
                 "No evaluation is shown: `hallutrace evaluate RUN --label NAME` makes one; "
                 "give its folder with --evaluation"
             )
-        path = self.evaluation / EVALUATION_FILE
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise NotInRunError(
-                f"Expected {path}, got no such file - is the evaluation done?"
-            ) from None
-        except ValueError as error:
-            raise DamagedError(f"Expected JSON in {path}, got {error}") from None
-        if not (isinstance(content, dict) and isinstance(content.get("detectors"), list)):
-            raise DamagedError(f"Expected an evaluation in {path}, got other JSON")
-        return content
+        return EvaluationFiles.read(self.evaluation)
+
+    @property
+    def evaluation_json(self) -> dict[str, Any]:
+        """What ``evaluation.json`` holds, see :attr:`evaluation_files`."""
+        return self.evaluation_files.json
 
     @cached_property
     def texts_of(self) -> TextsOf | None:

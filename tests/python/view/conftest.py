@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from browsers import Opened, chromium
+from evaluations import make_evaluation
 from hallutrace import ExtractConfig, extract, labels
 
 
@@ -39,3 +40,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract(ExtractConfig(model="demo", questions="demo:60", out=folder, device="cpu"))
     labels.label(folder, "contains")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_evaluation(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of ``demo_run`` with rows that failed and are missing; nobody may change it."""
+    return make_evaluation(demo_run, tmp_path_factory.mktemp("viewed-evaluation") / "evaluation")
