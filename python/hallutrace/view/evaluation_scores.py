@@ -1,23 +1,15 @@
-"""The scores that an evaluation gave to the traces of a run, from its ``scores.csv``."""
+"""The scores of an evaluation in the order of the run's traces."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.errors import DamagedError, InputError, NotInRunError
-from hallutrace.escaping import csv_cell
+from hallutrace.errors import InputError
+from hallutrace.escaping import cell
 from hallutrace.view.viewed_run import NO_LABEL, ViewedRun
-
-SCORES_FILE = "scores.csv"
-_FIRST_COLUMNS = ["id", "sample", "label", "fold"]
-_SEED = " seed="
 
 
 @dataclass(frozen=True)
@@ -41,15 +33,15 @@ class EvaluationScores:
 
 
 def evaluation_scores(viewed: ViewedRun) -> EvaluationScores:
-    """Reads the scores.
+    """The scores of the evaluation that is shown.
 
     Args:
         viewed: the run, with its evaluation.
 
     Raises:
-        NotInRunError: no evaluation is shown, or it has no scores.
+        NotInRunError: no evaluation is shown.
         InputError: the evaluation is of another run.
-        DamagedError: the file is damaged; the message names the line.
+        DamagedError: the evaluation is damaged.
 
     Examples:
         >>> evaluation_scores(ViewedRun(hallutrace.open(run)))
@@ -57,55 +49,24 @@ def evaluation_scores(viewed: ViewedRun) -> EvaluationScores:
             ...
         hallutrace.errors.NotInRunError: No evaluation is shown: ...
     """
-    content = viewed.evaluation_json
-    assert viewed.evaluation is not None  # it has content
-    found = content["run"].get("fingerprint")
-    if found != viewed.store.manifest.fingerprint:
+    files = viewed.evaluation_files
+    tested, fingerprint = files.content.run, viewed.store.manifest.fingerprint
+    if tested.fingerprint != fingerprint:
         raise InputError(
-            f"Expected an evaluation of the run {viewed.store.folder} (fingerprint "
-            f"{viewed.store.manifest.fingerprint}), got one of {content['run'].get('name')!r} "
-            f"({found}) in {viewed.evaluation} - give another --evaluation"
+            f"Expected an evaluation of the run {viewed.store.folder} (fingerprint {fingerprint}), "
+            f"got one of {cell(tested.name)!r} ({cell(tested.fingerprint)}) in {files.folder} - "
+            "give another --evaluation"
         )
-    path = viewed.evaluation / SCORES_FILE
-    detectors = [one["label"] for one in content["detectors"]]
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return _read(csv.reader(file), path, viewed, detectors)
-    except FileNotFoundError:
-        raise NotInRunError(
-            f"Expected {path}, got no such file - `hallutrace evaluate` makes it again"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DamagedError(f"Expected CSV in {path}, got {error}") from None
-
-
-def _read(
-    lines: Iterator[list[str]], path: Path, viewed: ViewedRun, detectors: list[str]
-) -> EvaluationScores:
-    columns = next(lines, [])
-    if columns[:4] != _FIRST_COLUMNS:
-        raise DamagedError(f"Expected the scores of an evaluation in {path}, got another header")
-    keys = viewed.store.keys()
-    position = {(csv_cell(id_), str(sample)): at for at, (id_, sample) in enumerate(keys)}
-    labels, folds = np.full(len(keys), NO_LABEL, np.int8), np.full(len(keys), -1)
-    scores = np.full((len(columns) - 4, len(keys)), np.nan)
-    for number, line in enumerate(lines, start=2):
-        try:
-            at = position[line[0], line[1]]
-            labels[at], folds[at] = int(line[2]), int(line[3])
-            scores[:, at] = [float(one) for one in line[4:]]
-        except KeyError:
-            raise InputError(
-                f"Expected scores of traces of {viewed.store.folder}, got those of {line[0]!r}, "
-                f"sample {line[1]}, in {path} - give the evaluation of this run"
-            ) from None
-        except (ValueError, IndexError) as error:
-            raise DamagedError(
-                f"Expected a row of scores, got {error} in {path}, line {number} - `hallutrace "
-                "evaluate` makes it again"
-            ) from None
-    series: dict[str, list[Any]] = {}
-    for column, row in zip(columns[4:], scores, strict=True):
-        label = column if column in detectors else column.rpartition(_SEED)[0]
-        series.setdefault(label, []).append(row)
-    return EvaluationScores(labels, folds, {name: np.stack(rows) for name, rows in series.items()})
+    table = files.scores
+    places = table.places(viewed.store.keys())
+    if (missing := len(table.keys) - int((places >= 0).sum())) > 0:
+        raise InputError(
+            f"Expected scores of traces of {viewed.store.folder}, got {missing} of other traces in "
+            f"{files.folder} - give the evaluation of this run"
+        )
+    known = places >= 0
+    return EvaluationScores(
+        np.where(known, table.labels[places], NO_LABEL).astype(np.int8),
+        np.where(known, table.folds[places], -1).astype(np.int64),
+        {label: np.where(known, rows[:, places], np.nan) for label, rows in table.series.items()},
+    )

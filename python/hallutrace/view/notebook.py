@@ -6,11 +6,9 @@ import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.errors import InputError
 
 HEIGHT = 720  # pixels
 Pieces = Callable[[], Iterator[str]]
@@ -51,4 +49,6 @@ class Page:
             StorageError: the file cannot be written.
         """
         with storage_errors(f"write {path}", "choose another path"):
-            atomic_files.write_pieces(Path(path), (piece.encode("utf-8") for piece in self.pieces()))
+            atomic_files.write_pieces(
+                Path(path), (piece.encode("utf-8") for piece in self.pieces())
+            )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -19,6 +19,7 @@ ARRAYS = arrays.arrays(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ARRAYS, max_size=4), st.text())
 def test_arrays_and_text_come_back(given_arrays: list[np.ndarray], text: str) -> None:
     found = unpack(pack({"arrays": given_arrays, "text": text}))

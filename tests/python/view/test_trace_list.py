@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import hallutrace
 from detect_runs import Made, causal_attention, write_run
-from hallutrace.errors import DamagedError, InputError, NotInRunError
+from evaluations import write_made_up
+from hallutrace.errors import InputError
 from hallutrace.view.data.trace_list import (
     ANSWER_CHARACTERS,
     UNREADABLE,
@@ -43,31 +42,6 @@ def made_run(folder: Path, count: int = 12) -> Path:
         for number in range(count)
     ]
     return write_run(folder / "run", traces)
-
-
-def write_evaluation(folder: Path, run: Path, columns: dict[str, Any]) -> Path:
-    """Files of an evaluation with these columns of scores, NaN where a trace has none."""
-    store = hallutrace.open(run)
-    labels = hallutrace.labels.read(run, "contains")
-    folder.mkdir()
-    names = list(dict.fromkeys(name.split(" seed=")[0] for name in columns))
-    content = {
-        "run": {
-            "name": run.name,
-            "fingerprint": store.manifest.fingerprint,
-            "label": {"name": "contains"},
-        },
-        "detectors": [{"label": name, "status": "done"} for name in names],
-    }
-    (folder / "evaluation.json").write_text(json.dumps(content))
-    with (folder / "scores.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "sample", "label", "fold", *columns])
-        for at, key in enumerate(store.keys()):
-            if labels[key] is not None:
-                found = [repr(float(scores[at])) for scores in columns.values()]
-                writer.writerow([*key, labels[key], at % 5, *found])
-    return folder
 
 
 def test_columns_are_those_of_the_traces(tmp_path: Path) -> None:
@@ -117,7 +91,7 @@ def test_scores_are_means_over_seeds(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     rng = np.random.default_rng(0)
     columns = {name: rng.normal(size=12) for name in ("a", "g x=1 seed=0", "g x=1 seed=1")}
-    evaluation = write_evaluation(tmp_path / "evaluation", run, columns)
+    evaluation = write_made_up(tmp_path / "evaluation", run, columns)
     viewed = ViewedRun(hallutrace.open(run), evaluation)
     found = traces_data(viewed)["scores"]
     decided = np.array([0, 1, -1] * 4) >= 0
@@ -136,18 +110,11 @@ def test_scores_are_means_over_seeds(tmp_path: Path) -> None:
 
 def test_an_evaluation_of_another_run_is_refused(tmp_path: Path) -> None:
     run = made_run(tmp_path)
-    evaluation = write_evaluation(tmp_path / "evaluation", run, {"a": np.zeros(12)})
+    evaluation = write_made_up(tmp_path / "evaluation", run, {"a": np.zeros(12)})
     viewed = ViewedRun(hallutrace.open(run), evaluation)
     file = evaluation / "scores.csv"
-    text = file.read_text()
-    file.write_text(text.replace("q4,", "other,"))
-    with pytest.raises(InputError, match="got those of 'other', sample 0, in"):
-        evaluation_scores(viewed)
-    file.write_text(text.replace("0.0", "no number", 1))
-    with pytest.raises(DamagedError, match="line 2"):
-        evaluation_scores(viewed)
-    file.unlink()
-    with pytest.raises(NotInRunError, match="`hallutrace evaluate` makes it again"):
+    file.write_text(file.read_text().replace("q4,", "other,"))
+    with pytest.raises(InputError, match="got 1 of other traces in"):
         evaluation_scores(viewed)
     content = json.loads((evaluation / "evaluation.json").read_text())
     content["run"]["fingerprint"] = "0" * 16
