@@ -8,13 +8,16 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.data import run, trace_list
+from hallutrace.view.data import attention, run, trace, trace_list, trace_marginals
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
 PROVIDERS: dict[str, Callable[..., Any]] = {
     "run": run.run_data,
     "traces": trace_list.traces_data,
+    "trace": trace.trace_data,
+    "trace_heads": trace_marginals.trace_heads_data,
+    "attention": attention.attention_data,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 

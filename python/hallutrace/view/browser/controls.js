@@ -23,6 +23,14 @@ export function slider(name, label, { min, max, step = 1, fallback, show = Strin
   return el("label", { class: "control" }, label, input, output);
 }
 
+/** A slider over a list of numbers, of which `place()` gives the place of the state's: {element, sync}. */
+export function indexSlider(name, label, values, place) {
+  const output = el("output", {}, values[place()]);
+  const input = el("input", { type: "range", min: 0, max: values.length - 1, step: 1, value: place(), oninput: () => setState({ [name]: values[Number(input.value)] }, { replace: true }) });
+  const sync = () => { input.value = place(); output.textContent = values[place()]; };
+  return { element: el("label", { class: "control" }, label, input, output), sync };
+}
+
 /** A link that changes the state. */
 export function stateLink(text, changes, attributes = {}) {
   const next = new URLSearchParams({ ...state(), ...Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== null)) });

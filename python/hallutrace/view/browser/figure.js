@@ -13,11 +13,12 @@ const CANVAS_STYLE = ["--ink", "--muted", "--line", "--paper", "--right", "--hal
  *   table     {columns: [names], rows: [[values]]}, or a function that gives it when it is opened
  *   name      of the files that are saved
  *   controls  elements above the picture
+ *   isSaved   whether the picture can be saved: it is, or has, an <svg> or a <canvas>
  */
-export function figure({ title, sentence, picture, table, name, controls = [] }) {
+export function figure({ title, sentence, picture, table, name, controls = [], isSaved = true }) {
   const saves = [];
   const drawn = () => (picture.matches("svg, canvas") ? picture : picture.querySelector("svg, canvas"));
-  if (picture) saves.push(el("button", { type: "button", class: "quiet", onclick: () => savePicture(drawn(), name) }, "Save picture"));
+  if (picture && isSaved) saves.push(el("button", { type: "button", class: "quiet", onclick: () => savePicture(drawn(), name) }, "Save picture"));
   if (table) saves.push(el("button", { type: "button", class: "quiet", onclick: () => saveTable(given(table), name) }, "Save CSV"));
   return el("figure", { class: "figure" },
     el("figcaption", {}, el("h3", {}, title), el("p", {}, sentence)),
@@ -30,7 +31,7 @@ const given = (table) => (typeof table === "function" ? table() : table);
 
 function numbers(table) {
   const place = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the figure" });
-  const details = el("details", { class: "numbers", ontoggle: () => details.open && !place.firstChild && fill(place, plainTable(given(table))) },
+  const details = el("details", { class: "numbers", ontoggle: () => details.open && fill(place, plainTable(given(table))) },
     el("summary", {}, "Numbers"), place);
   return details;
 }
@@ -76,7 +77,7 @@ export function standalone(element) {
 }
 
 /** The rules that pictures need; the page's style has the same. */
-const PICTURE_STYLE = "text{fill:var(--ink)}.muted{fill:var(--muted)}.axis{stroke:var(--muted);fill:none}.gridline{stroke:var(--line)}";
+const PICTURE_STYLE = "text{fill:var(--ink)}.muted{fill:var(--muted)}.axis{stroke:var(--muted);fill:none}.gridline{stroke:var(--line)}.looks{stroke:var(--accent)}.seen{stroke:var(--muted)}.strong{font-weight:bold}";
 
 export function download(blob, name) {
   const link = el("a", { href: URL.createObjectURL(blob), download: name });

@@ -1,0 +1,80 @@
+// Prompt and answer as tokens. Painting and marking change colours alone, so nothing is laid out again.
+
+import { css, ink } from "./colors.js";
+import { el } from "./dom.js";
+
+const MOST = 4096; // tokens that are shown; of longer traces the last ones
+
+/** A token as it is shown: what is white space becomes a sign. */
+export function shown(text) {
+  if (text === "") return "∅";
+  const marked = text.replaceAll("\n", "⏎");
+  return marked.trim() === "" ? marked.replaceAll(" ", "␣") : marked;
+}
+
+/**
+ * The strip.
+ *   texts     of all tokens
+ *   prompt    number of those of the prompt
+ *   spans     [{tokens: [begin, end), label}], places in the answer
+ *   hover     called with the token under the pointer, or null
+ *   pin       called with a token that is clicked, or on which Enter is pressed; null unpins all
+ *   move      called with the token that the keys moved to
+ * Returns {element, from, paint(colorOf), mark({current, pins, links}), focusOn(token)}: from is the
+ * first token that is shown, `colorOf(token)` gives [r, g, b] or null, `links` are [{token, weight}].
+ */
+export function tokenStrip({ texts, prompt, spans, hover, pin, move }) {
+  const from = Math.max(0, texts.length - MOST);
+  const labelled = new Map(spans.flatMap(({ tokens: [begin, end], label }) =>
+    Array.from({ length: Math.max(end - begin, 0) }, (_, i) => [prompt + begin + i, label])));
+  const tokens = texts.slice(from).map((text, at) => el("span", {
+    id: `token-${from + at}`, role: "option", "aria-selected": "false", "data-token": from + at,
+    class: labelled.has(from + at) ? "token labelled" : "token", title: labelled.get(from + at) ?? null,
+  }, shown(text)));
+  const part = (name, begin, end) => el("div", { role: "group", "aria-label": name }, el("span", { class: "part", "aria-hidden": "true" }, name),
+    tokens.slice(Math.max(begin - from, 0), Math.max(end - from, 0))
+      .map((token, at) => (texts[Math.max(begin, from) + at].includes("\n") ? [token, el("br")] : token)));
+  const tokenOf = (event) => { const found = event.target.dataset?.token; return found === undefined ? null : Number(found); };
+  let current = from;
+  const element = el("div", {
+    class: "strip", role: "listbox", tabindex: "0", "aria-multiselectable": "true", "aria-label": "Tokens of prompt and answer",
+    onpointerover: (event) => hover(tokenOf(event)), onpointerleave: () => hover(null),
+    onclick: (event) => tokenOf(event) !== null && pin(tokenOf(event)),
+    onkeydown: (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity }[event.key];
+      if (step !== undefined) move(Math.min(Math.max(current + step, from), texts.length - 1));
+      else if (event.key === "Enter" || event.key === " ") pin(current);
+      else if (event.key === "Escape") pin(null);
+      else return;
+      event.preventDefault();
+    },
+  }, part("Prompt", 0, prompt), part("Answer", prompt, texts.length));
+  let marked = [];
+
+  return {
+    element, from,
+    paint(colorOf) {
+      tokens.forEach((token, at) => {
+        const color = colorOf(from + at);
+        token.style.backgroundColor = color ? css(color) : "";
+        token.style.color = color ? ink(color) : "";
+      });
+    },
+    mark({ current: now, pins, links }) {
+      for (const token of marked) { token.classList.remove("current", "pinned"); token.style.boxShadow = ""; token.setAttribute("aria-selected", "false"); }
+      marked = [];
+      const touch = (at) => { const token = tokens[at - from]; if (token) marked.push(token); return token; };
+      for (const { token: at, weight: share } of links) {
+        const token = touch(at);
+        if (token) token.style.boxShadow = `inset 0 -${(2 + 3 * share).toFixed(1)}px color-mix(in srgb, var(--accent) ${Math.round(30 + 70 * share)}%, transparent)`;
+      }
+      for (const at of pins) { const token = touch(at); token?.classList.add("pinned"); token?.setAttribute("aria-selected", "true"); }
+      touch(now)?.classList.add("current");
+    },
+    focusOn(at) {
+      current = Math.max(at, from);
+      element.setAttribute("aria-activedescendant", `token-${current}`);
+      if (document.activeElement === element) tokens[current - from]?.scrollIntoView({ block: "nearest" });
+    },
+  };
+}
