@@ -8,13 +8,17 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.data import run, trace_list
+from hallutrace.view.data import layers, run, trace_list
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
 PROVIDERS: dict[str, Callable[..., Any]] = {
     "run": run.run_data,
     "traces": trace_list.traces_data,
+    "layer_choices": layers.layer_choices,
+    "layers": layers.layers_data,
+    "heads": layers.heads_data,
+    "trace_heads": layers.trace_heads,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 
