@@ -89,37 +89,37 @@ _ANSWER_ROWS = "mean over the answer rows"
 _TOKENS = "mean over all tokens"
 
 QUANTITIES: dict[str, HeadQuantity] = {
-    "entropy": HeadQuantity("Entropy of a row", "nats", _ANSWER_ROWS, _row_mean("entropy")),
+    "entropy": HeadQuantity("Attention entropy", "nats", _ANSWER_ROWS, _row_mean("entropy")),
     "previous": HeadQuantity(
-        "Weight on the token before", "weight", _ANSWER_ROWS, _row_mean("previous")
+        "Attention to the previous token", "weight", _ANSWER_ROWS, _row_mean("previous")
     ),
     "diagonal": HeadQuantity(
-        "Weight on the token itself", "weight", _ANSWER_ROWS, _row_mean("diagonal")
+        "Attention to the token itself", "weight", _ANSWER_ROWS, _row_mean("diagonal")
     ),
     "received": HeadQuantity(
-        "Weight received from later rows",
+        "Attention received from later tokens",
         "weight",
         "mean over all tokens but the first, of the mean over the rows after each",
         _received,
     ),
-    "mass-first": HeadQuantity("Mass on the first token", "share", _ANSWER_ROWS, _mass_first),
+    "mass-first": HeadQuantity("Attention mass on the first token", "share", _ANSWER_ROWS, _mass_first),
     "mass-question": HeadQuantity(
-        "Mass on the question",
+        "Attention mass on the question",
         "share",
         f"{_ANSWER_ROWS}; the question is the prompt without its first token and its context",
         _mass_question,
     ),
-    "mass-context": HeadQuantity("Mass on the context", "share", _ANSWER_ROWS, _mass_context),
+    "mass-context": HeadQuantity("Attention mass on the context", "share", _ANSWER_ROWS, _mass_context),
     "mass-answer": HeadQuantity(
-        "Mass on the answer",
+        "Attention mass on the answer",
         "share",
         f"{_ANSWER_ROWS}; each row's own token is in it, but for the row before the answer",
         _mass_answer,
     ),
-    "square": HeadQuantity("Sum of squared weights", "", _ANSWER_ROWS, _row_mean("square")),
-    "rough": HeadQuantity("Norm of second differences of the weights", "", _ANSWER_ROWS, _rough),
+    "square": HeadQuantity("Sum of squared attention weights", "", _ANSWER_ROWS, _row_mean("square")),
+    "rough": HeadQuantity("Second differences of the weights (norm)", "", _ANSWER_ROWS, _rough),
     "value-norm": HeadQuantity(
-        "Norm of the value vectors",
+        "Norm of value vectors",
         "",
         _TOKENS,
         lambda trace: _mean(trace.marginals.value_norm),

@@ -15,6 +15,8 @@ from hallutrace.splits import numbered
 from hallutrace.store.reader import TraceStore
 from hallutrace.view.data.head_quantities import QUANTITIES, HeadQuantity
 
+NO_TRACES = "This run has no traces yet: `hallutrace extract` makes them"
+
 _KEPT_BYTES = 256_000_000
 """Of tables that are kept; the newest one always is. One of 20,000 traces, 36 layers and 32 heads
 takes 92 MB."""
@@ -103,7 +105,7 @@ class HeadTables:
     def _read(self, name: str) -> HeadTable:
         quantity, store = QUANTITIES[name], self._store
         if not len(store):
-            raise NotInRunError("This run has no traces yet: `hallutrace extract` makes them")
+            raise NotInRunError(NO_TRACES)
         counts = self.heads(quantity)
         shape = (len(store), len(counts), max(counts))
         values, known = np.full(shape, np.nan, np.float32), np.zeros(len(store), np.bool_)

@@ -16,7 +16,7 @@ from hallutrace.view.data.head_statistics import (
     head_aurocs,
     head_differences,
 )
-from hallutrace.view.data.head_tables import HeadTable
+from hallutrace.view.data.head_tables import NO_TRACES, HeadTable
 from hallutrace.view.viewed_run import ViewedRun
 
 DEFAULT = "entropy"
@@ -34,12 +34,17 @@ def layer_choices(viewed: ViewedRun) -> dict[str, Any]:
         ``title``, ``unit``, ``over`` (what it is the mean of), ``by_value_head`` and ``heads``, how
         many each layer has.
 
+    Raises:
+        NotInRunError: the run has no traces.
+
     Examples:
         >>> found = layer_choices(ViewedRun(hallutrace.open(run)))
         >>> found["marginals"][0]["name"], found["layers"]
         ('entropy', [0, 1, 2, 3])
     """
     tables = viewed.head_tables
+    if not len(viewed.store):
+        raise NotInRunError(NO_TRACES)
     return {
         "traces": len(viewed.store),
         "labels": viewed.labels,
@@ -215,7 +220,7 @@ def trace_heads(viewed: ViewedRun, *, trace: str, marginal: str | None = None) -
 
 def report_keys(
     viewed: ViewedRun, traces: Iterable[str] = ()
-) -> Iterator[tuple[str, dict[str, str | None]]]:
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Names and parameters of the payloads that this view needs in a page that stands alone.
 
     Args:
@@ -223,10 +228,11 @@ def report_keys(
         traces: keys of those whose heads the page carries.
     """
     yield "layer_choices", {}
-    label = viewed.label(None) if viewed.labels else None
+    traces = list(traces)
+    label = {"label": viewed.label(None)} if viewed.labels else {}
     for name in viewed.head_tables.names:
-        yield "layers", {"marginal": name, "label": label}
-        yield "heads", {"marginal": name, "label": label}
+        yield "layers", {"marginal": name, **label}
+        yield "heads", {"marginal": name, **label}
         for trace in traces:
             yield "trace_heads", {"marginal": name, "trace": trace}
 
