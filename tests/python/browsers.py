@@ -67,10 +67,18 @@ class Opened:
         return "/".join(self.address.split("/")[:3]) + "/"
 
     def settled(self) -> None:
-        """Waits until nothing is being loaded."""
-        self.page.wait_for_function(
-            "document.documentElement.dataset.ready && !document.querySelector('[aria-busy]')"
-        )
+        """Waits until nothing is being loaded.
+
+        Not by ``wait_for_function``, which evaluates text in the page: its policy forbids that.
+        """
+        for _ in range(1500):
+            if self.page.evaluate(
+                "() => document.documentElement.dataset.ready"
+                " && !document.querySelector('[aria-busy]')"
+            ):
+                return
+            self.page.wait_for_timeout(20)
+        raise TimeoutError("the page was still loading after 30 seconds")
 
     def show(self, **state: Any) -> None:
         """Changes what the address says, as a link would."""

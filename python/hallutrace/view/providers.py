@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.data import attention, run, trace, trace_list, trace_marginals
+from hallutrace.view.data import attention, layers, run, trace, trace_list, trace_marginals
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
@@ -16,8 +16,12 @@ PROVIDERS: dict[str, Callable[..., Any]] = {
     "run": run.run_data,
     "traces": trace_list.traces_data,
     "trace": trace.trace_data,
-    "trace_heads": trace_marginals.trace_heads_data,
+    "token_heads": trace_marginals.token_heads_data,
     "attention": attention.attention_data,
+    "layer_choices": layers.layer_choices,
+    "layers": layers.layers_data,
+    "heads": layers.heads_data,
+    "trace_heads": layers.trace_heads,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.errors import NotInRunError
+from hallutrace.view.data import layers
 from hallutrace.view.page import page
 from hallutrace.view.providers import key_of, payload_of
 from hallutrace.view.viewed_run import ViewedRun
@@ -42,8 +43,9 @@ def write_report(viewed: ViewedRun, out: Path) -> None:
 
 def _payloads(viewed: ViewedRun) -> Iterator[tuple[str, bytes]]:
     """Key and payload of all that the page carries; what the run does not have is left out."""
-    for name in ("run",):
+    names: list[tuple[str, dict[str, str]]] = [("run", {}), *layers.report_keys(viewed)]
+    for name, parameters in names:
         try:
-            yield key_of(name), payload_of(viewed, name, {})
+            yield key_of(name, parameters), payload_of(viewed, name, parameters)
         except NotInRunError:
             continue

@@ -15,6 +15,7 @@ from hallutrace.errors import NotInRunError
 from hallutrace.store import label_files
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
+from hallutrace.view.data.head_tables import HeadTables
 from hallutrace.view.evaluation_files import EvaluationFiles
 from hallutrace.view.token_texts import TextsOf, texts_of
 
@@ -131,6 +132,11 @@ class ViewedRun:
     def evaluation_json(self) -> dict[str, Any]:
         """What ``evaluation.json`` holds, see :attr:`evaluation_files`."""
         return self.evaluation_files.json
+
+    @cached_property
+    def head_tables(self) -> HeadTables:
+        """A figure for each head of each trace, kept while there is room."""
+        return HeadTables(self.store)
 
     @cached_property
     def texts_of(self) -> TextsOf | None:

@@ -1,61 +1,119 @@
-// Layers x heads of one marginal for one token, on a canvas.
+// A grid of layers x heads in SVG: colours with their scale, marks, arrow keys.
 
-import { css, sequential, themeColor } from "./colors.js";
-import { el } from "./dom.js";
+import { mark } from "./chart.js";
+import { css, ink } from "./colors.js";
+import { svg } from "./dom.js";
 import { number } from "./format.js";
 
+const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+const LEFT = 46, TOP = 34, SCALE = 62, NAMED = 46; // pixels; cells as wide as NAMED show their number
+
 /**
- * A grid with `draw({values, heads}, row, layer, head)` and `pick` called with (place of the layer, head).
- *   layers, most   their numbers, and the largest number of heads
+ * The grid. A cell is layer * columns + head; one without a value is blank.
+ *   layers   their numbers, from the top
+ *   heads    how many each has
+ *   values   one a cell
+ *   scale    {low, high, middle?, color: value => [r, g, b], label, format?}
+ *   color    optional cell => [r, g, b], where it is not the value that is coloured
+ *   sign     optional cell => "triangle" | "circle" | "square" of a cell that is marked, else null
+ *   pale     whether cells without a mark are pale
+ *   text     cell => what it holds, in words
+ *   show     called with the cell that is pointed at or has the focus
+ *   open     called with layer and head
+ *   chosen   cell, or -1
+ *   label    for those who do not see it
  */
-export function headGrid({ layers, most, label, pick }) {
-  const cell = Math.max(5, Math.min(26, Math.floor(560 / most), Math.floor(420 / layers.length)));
-  const left = 30, top = 16;
-  const canvas = el("canvas", { class: "heads", role: "img", "aria-label": label, width: left + most * cell, height: top + layers.length * cell });
-  const told = el("output", { class: "note" });
-  let shown = null;
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect(), factor = canvas.width / box.width;
-    const head = Math.floor(((event.clientX - box.left) * factor - left) / cell), at = Math.floor(((event.clientY - box.top) * factor - top) / cell);
-    return head >= 0 && at >= 0 && at < layers.length && head < (shown?.heads[at] ?? 0) ? { at, head } : null;
-  };
-  canvas.addEventListener("pointermove", (event) => {
-    const found = place(event);
-    told.textContent = found ? `layer ${layers[found.at]}, head ${found.head}: ${number(shown.of(found.at, found.head))}` : shown?.range ?? "";
+export function headGrid({ layers, heads, values, scale, color = (at) => scale.color(values[at]), sign = null, pale = false, text, show, open, chosen = -1, label }) {
+  const columns = Math.max(...heads);
+  const room = Math.min(832, document.documentElement.clientWidth - LEFT - 40);
+  const size = { width: Math.max(9, Math.min(64, Math.floor(room / columns))), height: Math.max(13, Math.min(30, Math.floor(600 / layers.length))) };
+  const right = LEFT + columns * size.width, bottom = TOP + layers.length * size.height;
+  const cells = [];
+  const rows = layers.map((_, row) => svg("g", { role: "row" }, Array.from({ length: heads[row] }, (_, head) => {
+    const at = row * columns + head;
+    cells[at] = cell(at, LEFT + head * size.width, TOP + row * size.height, size, { values, scale, color: color(at), sign, pale, text });
+    return cells[at];
+  })));
+  const picture = svg("svg", {
+    viewBox: `0 0 ${Math.max(right + 8, 326)} ${bottom + SCALE}`, class: "chart headgrid", role: "grid", "aria-label": label,
+    style: { maxWidth: `${Math.max(right + 8, 326)}px` },
+  }, names(layers, columns, size, bottom), rows, legend(scale, bottom));
+  let focused = cells[chosen] ? chosen : cells.findIndex(Boolean);
+
+  function choose(at) {
+    cells[chosen]?.classList.remove("chosen");
+    cells[chosen]?.removeAttribute("aria-selected");
+    chosen = at;
+    cells[at]?.classList.add("chosen");
+    cells[at]?.setAttribute("aria-selected", "true");
+  }
+
+  function focus(at) {
+    cells[focused].setAttribute("tabindex", "-1");
+    focused = at;
+    cells[at].setAttribute("tabindex", "0");
+    cells[at].focus();
+  }
+
+  const of = (event) => Number(event.target.closest("[data-cell]")?.dataset.cell ?? -1);
+  const opened = (at) => { choose(at); open(layers[Math.floor(at / columns)], at % columns); };
+  picture.addEventListener("pointerover", (event) => of(event) >= 0 && show(of(event)));
+  picture.addEventListener("focusin", (event) => of(event) >= 0 && show(of(event)));
+  picture.addEventListener("click", (event) => { if (of(event) >= 0) { focus(of(event)); opened(of(event)); } });
+  picture.addEventListener("keydown", (event) => {
+    const at = of(event);
+    if (at < 0) return;
+    const [row, head] = [Math.floor(at / columns), at % columns];
+    let next = null;
+    if (STEPS[event.key]) next = (row + STEPS[event.key][0]) * columns + Math.min(Math.max(head + STEPS[event.key][1], 0), columns - 1);
+    else if (event.key === "Home") next = row * columns;
+    else if (event.key === "End") next = row * columns + heads[row] - 1;
+    else if (event.key === "Enter" || event.key === " ") opened(at);
+    else return;
+    event.preventDefault();
+    if (next !== null && cells[next]) focus(next);
   });
-  canvas.addEventListener("pointerleave", () => { told.textContent = shown?.range ?? ""; });
-  canvas.addEventListener("click", (event) => { const found = place(event); if (found) pick(found.at, found.head); });
+  if (focused >= 0) cells[focused].setAttribute("tabindex", "0");
+  choose(chosen);
+  picture.choose = choose;
+  return picture;
+}
 
-  function draw({ values, heads }, row, chosen) {
-    const [, width, rows] = values.shape;
-    const context = canvas.getContext("2d");
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    const of = (at, head) => (row < 0 ? NaN : values[(at * width + head) * rows + row]);
-    let low = Infinity, high = -Infinity;
-    heads.forEach((count, at) => { for (let head = 0; head < count; head++) { low = Math.min(low, of(at, head)); high = Math.max(high, of(at, head)); } });
-    const range = row < 0 ? "This run kept these numbers for the rows of the answer only." : `light ${number(low)}, dark ${number(high)}`;
-    heads.forEach((count, at) => {
-      for (let head = 0; head < count && row >= 0; head++) {
-        context.fillStyle = css(sequential(high > low ? (of(at, head) - low) / (high - low) : 0));
-        context.fillRect(left + head * cell, top + at * cell, cell - 1, cell - 1);
-      }
-    });
-    axes(context, chosen);
-    shown = { heads, of, range };
-    told.textContent = range;
-  }
+function cell(at, x, y, { width, height }, { values, scale, color, sign, pale, text }) {
+  const shape = sign ? sign(at) : null;
+  const faint = pale && !shape;
+  const written = width >= NAMED ? svg("text", {
+    x: x + width / 2 + (shape ? 5 : 0), y: y + height / 2 + 4, "text-anchor": "middle", class: faint ? "muted" : null,
+    style: faint ? {} : { fill: ink(color) },
+  }, (scale.format ?? number)(values[at])) : null;
+  const place = written ? [x + 9, y + height / 2, 3.5] : [x + width / 2, y + height / 2, Math.min(width, height) / 5];
+  return svg("g", { role: "gridcell", tabindex: "-1", "data-cell": at, "aria-label": text(at), class: "cell" },
+    svg("rect", { x: x + 0.5, y: y + 0.5, width: width - 1, height: height - 1, fill: css(color), "fill-opacity": faint ? 0.28 : 1 }),
+    shape ? mark(shape, ...place, ink(color)) : null, written);
+}
 
-  function axes(context, chosen) {
-    context.fillStyle = themeColor("--muted");
-    context.font = "11px system-ui, sans-serif";
-    context.textAlign = "right";
-    const every = Math.ceil(13 / cell);
-    layers.forEach((layer, at) => { if (at % every === 0) context.fillText(layer, left - 5, top + at * cell + Math.min(cell, 12) - 1); });
-    context.textAlign = "center";
-    for (let head = 0; head < most; head += Math.ceil(20 / cell)) context.fillText(head, left + (head + 0.5) * cell, 11);
-    context.strokeStyle = themeColor("--ink");
-    context.strokeRect(left - 0.5, top + chosen * cell - 0.5, most * cell, cell);
-  }
+/** Numbers of layers and heads; of many every other, or every fourth. */
+function names(layers, columns, { width, height }, bottom) {
+  const every = (step, size) => (size >= step ? 1 : 2 * size >= step ? 2 : 4);
+  const [rows, heads] = [every(13, height), every(22, width)];
+  return svg("g", { "aria-hidden": "true" },
+    svg("text", { class: "muted", x: LEFT, y: 12 }, "head"),
+    svg("text", { class: "muted", transform: `translate(12,${(TOP + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, "layer"),
+    Array.from({ length: columns }, (_, head) => (head % heads ? null
+      : svg("text", { class: "tick", x: LEFT + (head + 0.5) * width, y: TOP - 5, "text-anchor": "middle" }, head))),
+    layers.map((layer, row) => (row % rows ? null
+      : svg("text", { class: "tick", x: LEFT - 6, y: TOP + (row + 0.5) * height + 4, "text-anchor": "end" }, layer))));
+}
 
-  return { element: el("div", {}, canvas, el("p", {}, told)), draw };
+/** The colours with their numbers. */
+function legend({ low, high, middle, color, label, format = number }, bottom) {
+  const count = 48, width = 5, y = bottom + 14;
+  const step = (i) => low + ((high - low) * (i + 0.5)) / count;
+  const marks = [[low, "start"], ...(middle === undefined ? [] : [[middle, "middle"]]), [high, "end"]];
+  return svg("g", { "aria-hidden": "true" },
+    Array.from({ length: count }, (_, i) => svg("rect", { x: LEFT + i * width, y, width: width + 0.3, height: 10, fill: css(color(step(i))) })),
+    marks.map(([value, anchor]) => svg("text", {
+      class: "tick", y: y + 23, "text-anchor": anchor, x: LEFT + (high > low ? ((value - low) / (high - low)) * count * width : 0),
+    }, format(value))),
+    svg("text", { class: "muted", x: LEFT, y: y + 39 }, label));
 }

@@ -3,7 +3,7 @@
 import { choice } from "./controls.js";
 import { el, fill, problem } from "./dom.js";
 import { figure } from "./figure.js";
-import { headGrid } from "./head_grid.js";
+import { headGrid } from "./token_head_grid.js";
 import { setState } from "./state.js";
 
 /** The part of the page, with `load()` and `draw(token)`. */
@@ -16,7 +16,7 @@ export function headsPart({ data, at, source }) {
   async function load() {
     const asked = at.marginal();
     try {
-      const found = await source.get("trace_heads", { trace: data.key, marginal: asked });
+      const found = await source.get("token_heads", { trace: data.key, marginal: asked });
       if (asked !== at.marginal()) return;
       [values, name, missing] = [found, asked, data.tokens.ids.length - found.values.shape[2]];
       if (!grid.element.isConnected) fill(place, grid.element);

@@ -100,7 +100,7 @@ def layer_means(trace: Trace, name: str) -> NDArray[np.float16]:
     return np.array(means, np.float16).reshape(len(heads), values.shape[2])
 
 
-def trace_heads_data(
+def token_heads_data(
     viewed: ViewedRun, *, trace: str | None = None, marginal: str = "received"
 ) -> dict[str, Any]:
     """One marginal of a trace in all heads.
@@ -118,7 +118,7 @@ def trace_heads_data(
         NotInRunError: no such trace or marginal.
 
     Examples:
-        >>> trace_heads_data(ViewedRun(hallutrace.open(run)))["values"].shape[:2]
+        >>> token_heads_data(ViewedRun(hallutrace.open(run)))["values"].shape[:2]
         (4, 8)
     """
     found = viewed.trace(viewed.key_texts[0] if trace is None else trace)

@@ -29,7 +29,7 @@ def trace_parts(
         >>> viewed = ViewedRun(hallutrace.open(run))
         >>> key = viewed.key_texts[0]
         >>> [name for name, _ in trace_parts(viewed, key, edges=False)][:2]
-        ['trace', 'trace_heads']
+        ['trace', 'token_heads']
     """
     trace = viewed.trace(key)
     yield "trace", {"trace": key}
@@ -38,4 +38,4 @@ def trace_parts(
     heads = trace.manifest.facts["heads"]
     if len(heads) * max(heads) * len(trace.tokens) * 2 <= HEADS_BYTES:
         for name in marginal_titles(trace):
-            yield "trace_heads", {"trace": key, "marginal": name}
+            yield "token_heads", {"trace": key, "marginal": name}

@@ -1,0 +1,61 @@
+// Layers x heads of one marginal for one token, on a canvas.
+
+import { css, sequential, themeColor } from "./colors.js";
+import { el } from "./dom.js";
+import { number } from "./format.js";
+
+/**
+ * A grid with `draw({values, heads}, row, layer, head)` and `pick` called with (place of the layer, head).
+ *   layers, most   their numbers, and the largest number of heads
+ */
+export function headGrid({ layers, most, label, pick }) {
+  const cell = Math.max(5, Math.min(26, Math.floor(560 / most), Math.floor(420 / layers.length)));
+  const left = 30, top = 16;
+  const canvas = el("canvas", { class: "heads", role: "img", "aria-label": label, width: left + most * cell, height: top + layers.length * cell });
+  const told = el("output", { class: "note" });
+  let shown = null;
+  const place = (event) => {
+    const box = canvas.getBoundingClientRect(), factor = canvas.width / box.width;
+    const head = Math.floor(((event.clientX - box.left) * factor - left) / cell), at = Math.floor(((event.clientY - box.top) * factor - top) / cell);
+    return head >= 0 && at >= 0 && at < layers.length && head < (shown?.heads[at] ?? 0) ? { at, head } : null;
+  };
+  canvas.addEventListener("pointermove", (event) => {
+    const found = place(event);
+    told.textContent = found ? `layer ${layers[found.at]}, head ${found.head}: ${number(shown.of(found.at, found.head))}` : shown?.range ?? "";
+  });
+  canvas.addEventListener("pointerleave", () => { told.textContent = shown?.range ?? ""; });
+  canvas.addEventListener("click", (event) => { const found = place(event); if (found) pick(found.at, found.head); });
+
+  function draw({ values, heads }, row, chosen) {
+    const [, width, rows] = values.shape;
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    const of = (at, head) => (row < 0 ? NaN : values[(at * width + head) * rows + row]);
+    let low = Infinity, high = -Infinity;
+    heads.forEach((count, at) => { for (let head = 0; head < count; head++) { low = Math.min(low, of(at, head)); high = Math.max(high, of(at, head)); } });
+    const range = row < 0 ? "This run kept these numbers for the rows of the answer only." : `light ${number(low)}, dark ${number(high)}`;
+    heads.forEach((count, at) => {
+      for (let head = 0; head < count && row >= 0; head++) {
+        context.fillStyle = css(sequential(high > low ? (of(at, head) - low) / (high - low) : 0));
+        context.fillRect(left + head * cell, top + at * cell, cell - 1, cell - 1);
+      }
+    });
+    axes(context, chosen);
+    shown = { heads, of, range };
+    told.textContent = range;
+  }
+
+  function axes(context, chosen) {
+    context.fillStyle = themeColor("--muted");
+    context.font = "11px system-ui, sans-serif";
+    context.textAlign = "right";
+    const every = Math.ceil(13 / cell);
+    layers.forEach((layer, at) => { if (at % every === 0) context.fillText(layer, left - 5, top + at * cell + Math.min(cell, 12) - 1); });
+    context.textAlign = "center";
+    for (let head = 0; head < most; head += Math.ceil(20 / cell)) context.fillText(head, left + (head + 0.5) * cell, 11);
+    context.strokeStyle = themeColor("--ink");
+    context.strokeRect(left - 0.5, top + chosen * cell - 0.5, most * cell, cell);
+  }
+
+  return { element: el("div", {}, canvas, el("p", {}, told)), draw };
+}
