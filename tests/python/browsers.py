@@ -68,9 +68,9 @@ class Opened:
 
     def settled(self) -> None:
         """Waits until nothing is being loaded."""
-        self.page.wait_for_function(
-            "document.documentElement.dataset.ready && !document.querySelector('[aria-busy]')"
-        )
+        # Selectors, because the policy of the page forbids what evaluates text.
+        self.page.wait_for_selector("html[data-ready]", state="attached")
+        self.page.wait_for_selector("[aria-busy]", state="detached")
 
     def show(self, **state: Any) -> None:
         """Changes what the address says, as a link would."""
