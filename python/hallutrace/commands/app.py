@@ -13,6 +13,7 @@ from hallutrace.commands import (
     ask,
     detectors,
     evaluate,
+    explore,
     extract,
     inspect,
     label,
@@ -163,6 +164,13 @@ add_to(
     report.run_report,
     "hallutrace report runs/demo",
     "hallutrace report runs/demo --evaluation runs/demo-evaluation --out demo.html",
+)
+add_to(
+    app,
+    "explore",
+    explore.run_explore,
+    "hallutrace explore runs",
+    "hallutrace explore runs/demo evaluations/demo detectors/ll --open",
 )
 
 

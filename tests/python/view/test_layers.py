@@ -257,7 +257,9 @@ def test_what_a_run_does_not_have_is_told(viewed: ViewedRun, tmp_path: Path) -> 
     assert "mass-context" not in names and "mass-context" in viewed.head_tables.names
     with pytest.raises(NotInRunError, match="attention mass on the context - `hallutrace extract`"):
         layers.layers_data(run, marginal="mass-context")
-    with pytest.raises(NotInRunError, match="This trace does not have it: attention mass on the context"):
+    with pytest.raises(
+        NotInRunError, match="This trace does not have it: attention mass on the context"
+    ):
         layers.trace_heads(viewed, trace="q0", marginal="mass-context")
 
 

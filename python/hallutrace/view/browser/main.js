@@ -1,11 +1,13 @@
-// Begins the page: its header, its tabs, and the view that the address names.
+// Begins the page: its header, the choice among runs, its tabs, and the view that the address names.
 
 import { el, fill, later, problem } from "./dom.js";
+import { line } from "./format.js";
 import { allViews } from "./registry.js";
 import { EmbeddedSource, ServedSource } from "./source.js";
 import { onState, setState, state } from "./state.js";
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
+const runs = settings.runs ?? [];
 const sources = new Map();
 const place = document.getElementById("page");
 const main = el("main", { id: "view", tabindex: "-1" });
@@ -26,7 +28,8 @@ function available() {
 
 function chosen() {
   const views = available();
-  return views.find((view) => view.id === state().view) ?? views[0];
+  const first = state().run ?? settings.run ? views.find((view) => view.ofOneRun) : null;
+  return views.find((view) => view.id === state().view) ?? first ?? views[0];
 }
 
 /** Draws the chosen view anew, or lets it take the change by itself. */
@@ -34,6 +37,7 @@ function show(now, before) {
   if (now.print) return showAll(now);
   const view = chosen();
   drawTabs(view);
+  drawRuns();
   const same = shown && shown.view === view && (before?.run ?? "") === (now.run ?? "");
   if (same && view.update && view.update(now, before)) return;
   shown = { view };
@@ -41,7 +45,7 @@ function show(now, before) {
     fill(main, problem(new Error("there is nothing to show")));
     return;
   }
-  document.title = `${view.title} · ${settings.title}`;
+  document.title = `${view.title} · ${nameOf(now.run) ?? settings.title}`;
   const context = { source: sourceOf(now.run ?? settings.run), state: now, settings };
   fill(main, later(Promise.resolve().then(() => view.render(context))));
 }
@@ -75,6 +79,22 @@ function drawTabs(current) {
   if (focused) tabs.querySelector("[aria-current]")?.focus();
 }
 
+const nameOf = (run) => runs.find((one) => one.id === run)?.name;
+
+/** The choice among runs; the views stay, and what belongs to one run goes. */
+function drawRuns() {
+  const run = state().run;
+  if (runs.length < 2 || switcher.value === (run ?? "") && switcher.options.length) return;
+  fill(switcher, el("option", { value: "" }, "all runs"), runs.map(({ id, name }) => el("option", { value: id }, line(name, 60))));
+  if (run && !nameOf(run)) switcher.append(el("option", { value: run }, line(run, 60)));
+  switcher.value = run ?? "";
+}
+
+function showRun(run) {
+  const kept = Object.fromEntries(Object.keys(state()).filter((name) => name !== "view").map((name) => [name, null]));
+  setState({ ...kept, run: run || null });
+}
+
 function themeButton() {
   const root = document.documentElement;
   const isDark = () => root.dataset.theme === "dark" || (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -87,10 +107,11 @@ function themeButton() {
   return button;
 }
 
+const switcher = el("select", { "aria-label": "Run", onchange: () => showRun(switcher.value) });
 place.append(
   el("a", { class: "skip", href: "#view", onclick: (event) => { event.preventDefault(); main.focus(); } }, "Skip to the figures"),
   el("header", {}, el("h1", {}, settings.title),
-    el("div", { class: "tools" }, el("button", { type: "button", class: "quiet", onclick: printAll }, "Print"), themeButton())),
+    el("div", { class: "tools" }, runs.length > 1 ? switcher : null, el("button", { type: "button", class: "quiet", onclick: printAll }, "Print"), themeButton())),
   tabs, main,
   el("footer", {}, el("p", {}, settings.footer ?? "")));
 onState(show);

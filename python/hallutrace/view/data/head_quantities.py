@@ -102,21 +102,27 @@ QUANTITIES: dict[str, HeadQuantity] = {
         "mean over all tokens but the first, of the mean over the rows after each",
         _received,
     ),
-    "mass-first": HeadQuantity("Attention mass on the first token", "share", _ANSWER_ROWS, _mass_first),
+    "mass-first": HeadQuantity(
+        "Attention mass on the first token", "share", _ANSWER_ROWS, _mass_first
+    ),
     "mass-question": HeadQuantity(
         "Attention mass on the question",
         "share",
         f"{_ANSWER_ROWS}; the question is the prompt without its first token and its context",
         _mass_question,
     ),
-    "mass-context": HeadQuantity("Attention mass on the context", "share", _ANSWER_ROWS, _mass_context),
+    "mass-context": HeadQuantity(
+        "Attention mass on the context", "share", _ANSWER_ROWS, _mass_context
+    ),
     "mass-answer": HeadQuantity(
         "Attention mass on the answer",
         "share",
         f"{_ANSWER_ROWS}; each row's own token is in it, but for the row before the answer",
         _mass_answer,
     ),
-    "square": HeadQuantity("Sum of squared attention weights", "", _ANSWER_ROWS, _row_mean("square")),
+    "square": HeadQuantity(
+        "Sum of squared attention weights", "", _ANSWER_ROWS, _row_mean("square")
+    ),
     "rough": HeadQuantity("Second differences of the weights (norm)", "", _ANSWER_ROWS, _rough),
     "value-norm": HeadQuantity(
         "Norm of value vectors",

@@ -1,0 +1,104 @@
+"""`hallutrace explore`: runs, looked at in a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hallutrace.commands.common_options import Plugins
+from hallutrace.commands.console import OUT, plain, styled
+from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.paths import expanded
+
+if TYPE_CHECKING:
+    import socket
+
+    from hallutrace.view.explorer.security import Access
+
+
+def run_explore(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Runs, evaluations and detectors, or folders that hold such (default: runs).",
+            metavar="[RUN|DIR]...",
+            parser=expanded,
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. One that other machines can reach asks for a token.",
+            metavar="HOST",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port; 0 takes any that is free (default: the first free one from 8765 on).",
+            metavar="N",
+            min=0,
+            max=65535,
+        ),
+    ] = None,
+    token: Annotated[
+        bool,
+        typer.Option(
+            "--token",
+            help="Ask for a token on the loopback too: on a machine that others work on as well.",
+        ),
+    ] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Look at runs in a browser: all views, live progress, questions to a run's own model.
+
+    Nothing leaves this machine, and only this machine can connect unless `--host` says otherwise.
+    Ctrl-C stops it.
+    """
+    for package in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.of(package, "explore", "`hallutrace explore`")
+    from hallutrace.view.explorer.catalog import Catalog
+    from hallutrace.view.explorer.runs import OpenRuns
+    from hallutrace.view.explorer.security import Access
+    from hallutrace.view.explorer.server import Explorer, application
+    from hallutrace.view.explorer.serving import listening_socket, serve
+
+    catalog = Catalog(folders or [Path("runs")])
+    if not catalog.runs:
+        named = ", ".join(map(str, folders or ["runs"]))
+        raise InputError(
+            f"Expected runs in {named}, got none - give the folder of a run, or one that holds "
+            "runs; `hallutrace extract` makes one"
+        )
+    with listening_socket(host, port) as bound:
+        access = Access.of(host, bound.getsockname()[1], token)
+        _print_address(access, len(catalog.runs), bound, open_browser)
+        explorer = Explorer(catalog, OpenRuns(catalog), access)
+        with suppress(KeyboardInterrupt):
+            serve(application(explorer), bound)
+    OUT.print("Stopped.")
+
+
+def _print_address(access: Access, runs: int, bound: socket.socket, open_browser: bool) -> None:
+    from hallutrace.view.explorer.serving import address_of, shown_host, tunnel_hint
+
+    address = address_of(shown_host(access.host), access.port, access.token)
+    shown = f"{runs} run{'' if runs == 1 else 's'}"
+    OUT.print(styled(f"{shown}, looked at in a browser: ", (plain(address), "bold")))
+    OUT.print(
+        f"From another machine: {plain(tunnel_hint(access.host, access.port))}, then open "
+        f"{address_of('localhost', access.port, access.token)} there."
+    )
+    OUT.print("Ctrl-C stops it.")
+    if open_browser:
+        import threading
+        import webbrowser
+
+        threading.Timer(0.5, webbrowser.open, [address]).start()
