@@ -26,6 +26,7 @@ ORDER = (
         "canonical_json",
         "cpu_threads",
         "package_versions",
+        "notebook_display",
     ),
     ("normalization", "third_party", "chat_arguments", "transformers_compat"),
     ("registry", "plugins"),

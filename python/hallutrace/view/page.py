@@ -11,7 +11,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -22,12 +22,17 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|const|class) (\w+))"
 _START = "main.js"
 
 
-def page(settings: Mapping[str, Any], payloads: Iterable[tuple[str, bytes]] = ()) -> Iterator[str]:
+def page(
+    settings: Mapping[str, Any],
+    payloads: Iterable[tuple[str, bytes]] = (),
+    more_settings: Callable[[], Mapping[str, Any]] = dict,
+) -> Iterator[str]:
     """The page, in pieces.
 
     Args:
         settings: ``title``, and whatever the modules read of ``settings``; JSON-able.
         payloads: key and payload (:func:`hallutrace.view.payload.pack`) of what is embedded.
+        more_settings: gives those that are known only after the last payload.
 
     Returns:
         Pieces of HTML; joined they are the page.
@@ -48,11 +53,12 @@ def page(settings: Mapping[str, Any], payloads: Iterable[tuple[str, bytes]] = ()
     yield f"<style>{style}</style>\n</head>\n<body>\n"
     yield '<div id="page"></div>\n'
     yield "<noscript>This page needs JavaScript, which is switched off.</noscript>\n"
-    yield f'<script type="application/json" id="settings">{_json(settings)}</script>\n'
     for key, payload in payloads:
         name = html.escape(key)
         data = base64.b64encode(payload).decode("ascii")
         yield f'<script type="application/octet-stream" data-key="{name}">{data}</script>\n'
+    whole = _json({**settings, **more_settings()})
+    yield f'<script type="application/json" id="settings">{whole}</script>\n'
     yield f'<script type="module">{script}</script>\n</body>\n</html>\n'
 
 

@@ -113,6 +113,7 @@ place.append(
   el("header", {}, el("h1", {}, settings.title),
     el("div", { class: "tools" }, runs.length > 1 ? switcher : null, el("button", { type: "button", class: "quiet", onclick: printAll }, "Print"), themeButton())),
   tabs, main,
+  el("aside", { class: "note", "aria-label": "What this page does not carry" }, (settings.notes ?? []).map((one) => el("p", {}, one))),
   el("footer", {}, el("p", {}, settings.footer ?? "")));
 onState(show);
 show(state());
