@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hallutrace.errors import NotInRunError
 from hallutrace.escaping import cell
+
+SlopeAndIntercept = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
@@ -65,7 +67,7 @@ class Row(_Part):
     ece: float | None = None
     auroc_by_fold: list[list[float]] = []
     seeds: list[list[int]] = []
-    calibration: list[list[tuple[float, float]]] | None = Field(default=None, strict=False)
+    calibration: list[list[SlopeAndIntercept]] | None = None
 
     @property
     def columns(self) -> list[str]:

@@ -32,6 +32,7 @@ class RowScores:
         scores: float64 [series, test traces].
         risks: float64 [series, test traces], the scores as probabilities, by a Platt curve fitted
             on the validation part of each fold.
+        calibration: slope and intercept of that curve, [series][folds].
         epochs: of each fit, [series][folds]; 0 where it is not trained in epochs.
         notes: of each fit, [series][folds].
     """
@@ -39,6 +40,7 @@ class RowScores:
     seeds: list[list[int]]
     scores: Array
     risks: Array
+    calibration: list[list[tuple[float, float]]]
     epochs: list[list[int]]
     notes: list[list[tuple[str, ...]]]
 
@@ -58,17 +60,20 @@ class RowScores:
         """
         shape = (len(seeds), len(data.test_run))
         scores, risks = np.full(shape, np.nan), np.full(shape, np.nan)
+        calibration: list[list[tuple[float, float]]] = [[] for _ in seeds]
         for series, of_fold in enumerate(seeds):
             for fold, seed in enumerate(of_fold):
                 result, split = results[fold, seed], data.splits[fold]
                 curve = Platt.fit(result.validation, data.train_run.labels[split.validation])
                 scores[series, split.test] = result.test
                 risks[series, split.test] = curve(result.test)
+                calibration[series].append((curve.slope, curve.intercept))
         fits = [[results[fold, seed] for fold, seed in enumerate(of_fold)] for of_fold in seeds]
         return cls(
             seeds,
             scores,
             risks,
+            calibration,
             [[fit.epochs for fit in of_fold] for of_fold in fits],
             [[fit.notes for fit in of_fold] for of_fold in fits],
         )

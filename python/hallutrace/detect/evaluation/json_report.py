@@ -91,6 +91,7 @@ def _detector(evaluation: Evaluation, row: TableRow) -> dict[str, Any]:
         "status": "done",
         **{name: asdict(interval) for name, interval in metrics.intervals.items()},
         "ece": metrics.ece,
+        "calibration": scores.calibration,
         "auroc_by_series": metrics.by_series,
         "auroc_by_fold": metrics.by_fold,
         "auroc_sd_of_series": float(np.std(metrics.by_series, ddof=1)) if has_several else None,

@@ -1,0 +1,127 @@
+// Curves of detectors: ROC, precision-recall, scores by label, calibration.
+
+import { svg } from "./dom.js";
+import { chart, scale } from "./chart.js";
+import { decimals, line, number, percent } from "./format.js";
+import { figure } from "./figure.js";
+
+const DASHES = ["7 3", "2 3", "9 3 2 3", "4 2", "1 2", "12 4"];
+
+/** What a cut of a detector gives: counts and rates. */
+export function countsAt(curve, index) {
+  const last = curve.hits.length - 1;
+  const [positives, negatives, hits, alarms] = [curve.hits[last], curve.alarms[last], curve.hits[index], curve.alarms[index]];
+  const flagged = hits + alarms;
+  return {
+    threshold: curve.thresholds[index], hits, alarms, misses: positives - hits, passed: negatives - alarms, flagged, positives, negatives,
+    recall: hits / positives, fpr: alarms / negatives, precision: flagged ? hits / flagged : NaN,
+    f1: (2 * hits) / (flagged + positives),
+  };
+}
+
+const points = (curve, pick) => Array.from(curve.hits, (_, i) => pick(countsAt(curve, i)));
+
+function styled(labels) {
+  return labels.map((label, i) => (i === 0 ? { label, color: "var(--accent)" } : { label, color: i === 1 ? "var(--ink)" : "var(--neutral)", dash: DASHES[(i - 1) % DASHES.length] }));
+}
+
+/** ROC curves; the first of the labels is the chosen one, whose cut is marked. */
+export function roc(data, labels, index) {
+  const here = countsAt(data.curves[labels[0]], index);
+  return figure({
+    title: "ROC",
+    sentence: `Share of hallucinated answers found against share of right ones flagged, ${number(data.about.traces)} traces, all folds together. The point is the threshold below.`,
+    picture: chart({
+      x: { label: "false-alarm rate", domain: [0, 1] }, y: { label: "recall", domain: [0, 1] },
+      series: [
+        { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [[0, 0, 1, 1]] },
+        ...styled(labels).map(({ label, color, dash }) => ({ kind: "line", name: `${line(label, 22)} ${decimals(data.curves[label].auroc)}`, color, dash, data: points(data.curves[label], (at) => [at.fpr, at.recall]) })).reverse(),
+        { kind: "points", name: "", color: "var(--accent)", shape: "circle", data: [[here.fpr, here.recall, `threshold ${number(here.threshold)}`]] },
+      ],
+      alt: `ROC curves of ${labels.join(", ")}`, height: 340,
+    }),
+    table: curveTable(data, labels, ["false-alarm rate", "recall"], (at) => [at.fpr, at.recall]),
+    name: "roc",
+  });
+}
+
+/** Precision-recall curves, with the base rate as a line. */
+export function precisionRecall(data, labels, index) {
+  const here = countsAt(data.curves[labels[0]], index);
+  return figure({
+    title: "Precision and recall",
+    sentence: `Share of flagged answers that are hallucinated against share of hallucinated ones found. Flagging by chance gives the base rate, ${percent(data.about.base_rate)}.`,
+    picture: chart({
+      x: { label: "recall", domain: [0, 1] }, y: { label: "precision", domain: [0, 1] },
+      series: [
+        { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [[0, data.about.base_rate, 1, data.about.base_rate]] },
+        ...styled(labels).map(({ label, color, dash }) => ({ kind: "line", name: `${line(label, 22)} ${decimals(data.curves[label].auprc)}`, color, dash, data: points(data.curves[label], (at) => [at.recall, at.precision]) })).reverse(),
+        ...(here.flagged ? [{ kind: "points", name: "", color: "var(--accent)", shape: "circle", data: [[here.recall, here.precision, `threshold ${number(here.threshold)}`]] }] : []),
+      ],
+      alt: `Precision-recall curves of ${labels.join(", ")}`, height: 340,
+    }),
+    table: curveTable(data, labels, ["recall", "precision"], (at) => [at.recall, at.precision]),
+    name: "precision-recall",
+  });
+}
+
+function curveTable(data, labels, names, pick) {
+  return () => ({
+    columns: ["detector", "threshold", ...names],
+    rows: labels.flatMap((label) => points(data.curves[label], (at) => [label, at.threshold, ...pick(at)])),
+  });
+}
+
+/** Scores of the two classes: hallucinated above the line, right below it. */
+export function scoreHistogram(data, label, index) {
+  const { edges, hallucinated, right } = data.curves[label].histogram;
+  const most = Math.max(...hallucinated, ...right, 1);
+  const threshold = countsAt(data.curves[label], index).threshold;
+  const place = Math.min(Math.max(threshold, edges[0]), edges[edges.length - 1]);
+  const bars = (counts, below) => Array.from(counts, (count, i) => [edges[i], edges[i + 1], count, below ? -count : 0]);
+  return figure({
+    title: "Scores by label",
+    sentence: `${number(data.about.hallucinated)} hallucinated answers above the line, ${number(data.about.right)} right ones below it; the outermost bars hold what lies beyond. The dashed line is the threshold below.`,
+    picture: chart({
+      x: { label: `score of ${line(label, 40)}`, domain: [edges[0], edges[edges.length - 1]] },
+      y: { label: "traces", domain: [-most, most], format: (value) => number(Math.abs(value)) },
+      series: [
+        { kind: "bars", name: "▲ hallucinated", color: "var(--hallucinated)", data: bars(hallucinated, false) },
+        { kind: "bars", name: "● right", color: "var(--right)", data: bars(right, true) },
+        { kind: "rule", name: "", color: "var(--ink)", data: [[edges[0], 0, edges[edges.length - 1], 0]] },
+        { kind: "rule", name: "", color: "var(--ink)", dash: "5 3", data: [[place, -most, place, most]] },
+      ],
+      alt: `Histogram of the scores of ${label} by label`,
+    }),
+    table: () => ({ columns: ["from", "to", "hallucinated", "right"], rows: Array.from(hallucinated, (count, i) => [edges[i], edges[i + 1], count, right[i]]) }),
+    name: "scores",
+  });
+}
+
+/** Risks against what came true, with the number of traces in each bin. */
+export function reliability(data, row) {
+  const { count, risk, share } = data.curves[row.label].calibration;
+  const most = Math.max(...count), bins = count.length;
+  const size = { width: 460, height: 280 };
+  const at = { x: scale([0, 1], [52, size.width - 12]), y: scale([0, 1], [size.height - 40, 10]) };
+  const known = Array.from(count.keys()).filter((i) => count[i]);
+  const picture = chart({
+    x: { label: "risk that the detector gives", domain: [0, 1] }, y: { label: "share hallucinated", domain: [0, 1] },
+    series: [
+      { kind: "bars", name: "", color: "var(--line)", data: Array.from(count, (one, i) => [i / bins, (i + 1) / bins, 0.25 * one / most]) },
+      { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [[0, 0, 1, 1]] },
+      { kind: "line", name: "", color: "var(--accent)", data: known.map((i) => [risk[i], share[i]]) },
+      { kind: "points", name: "", color: "var(--accent)", shape: "circle", data: known.map((i) => [risk[i], share[i], `${number(count[i])} traces`]) },
+    ],
+    alt: `Calibration of ${row.label}: expected calibration error ${decimals(row.ece)}`, legend: false, ...size,
+  });
+  picture.append(...known.map((i) => svg("text", { class: "tick", x: at.x((i + 0.5) / bins), y: at.y(0.25 * count[i] / most) - 3, "text-anchor": "middle", "font-size": 10 }, number(count[i]))));
+  const times = row.seeds > 1 ? `; a trace counts once for each of ${row.seeds} seeds` : "";
+  return figure({
+    title: "Calibration",
+    sentence: `Scores as risks, by a curve fitted on validation traces, against what came true: on the diagonal, risks mean what they say. Expected calibration error ${decimals(row.ece)}. The numbers are traces in each bin${times}.`,
+    picture,
+    table: () => ({ columns: ["from", "to", "traces", "mean risk", "share hallucinated"], rows: Array.from(count, (one, i) => [i / bins, (i + 1) / bins, one, one ? risk[i] : null, one ? share[i] : null]) }),
+    name: "calibration",
+  });
+}
