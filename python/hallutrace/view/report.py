@@ -1,150 +1,43 @@
-"""The report of a run: one HTML file that opens anywhere."""
+"""The report of a run: one file, as a page or in other formats."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
-from hallutrace.errors import DamagedError, NotInRunError
-from hallutrace.view.data.layers import report_keys as layer_keys
-from hallutrace.view.data.trace_list import trace_list
-from hallutrace.view.data.trace_parts import trace_parts
-from hallutrace.view.data.worst import worst_traces
-from hallutrace.view.page import page
-from hallutrace.view.payload import pack
-from hallutrace.view.providers import key_of, payload_of
+from hallutrace.choices import ReportFormat
+from hallutrace.view.report_content import Limits, Report
+from hallutrace.view.report_formats import to_csv, to_html, to_json
+from hallutrace.view.report_text import to_markdown
 from hallutrace.view.viewed_run import ViewedRun
 
-FOOTER = (
-    "Attention says where a model looked, not why it answered: read no weight here as an "
-    "explanation. Whether attention tells anything about hallucination is what the controls with "
-    "shuffled and without edges show."
-)
+FORMATS: dict[ReportFormat, Callable[[Report], Iterator[bytes]]] = {
+    "html": to_html,
+    "md": to_markdown,
+    "json": to_json,
+    "csv": to_csv,
+}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much of a run its report carries.
-
-    Attributes:
-        listed: traces up to which all are listed.
-        worst: traces that are listed of a run with more.
-        with_edges: traces that carry their attention graphs.
-        edge_bytes: compressed bytes of those; of large graphs fewer traces carry theirs, but one.
-        trace_bytes: compressed bytes of what other traces carry: tokens and mean marginals.
-    """
-
-    listed: int = 20_000
-    worst: int = 500
-    with_edges: int = 20
-    edge_bytes: int = 6_000_000
-    trace_bytes: int = 4_000_000
-
-
-@dataclass
-class Report:
-    """What a report carries; :meth:`payloads` gives it and fills in what was left out.
-
-    Attributes:
-        viewed: the run, with what was made from it.
-        limits: how much of it.
-        notes: sentences on what the report does not carry, complete after :meth:`payloads`.
-    """
-
-    viewed: ViewedRun
-    limits: Limits = field(default_factory=Limits)
-    notes: list[str] = field(default_factory=list)
-
-    def payloads(self) -> Iterator[tuple[str, bytes]]:
-        """Key and payload of everything; what the run does not have is left out."""
-        yield from self._packed([("run", {})])
-        listed, worst = self._listed(), self._worst()
-        yield "traces", pack(listed)
-        carried = [self.viewed.key_texts[one] for one in worst[: self.limits.with_edges]]
-        yield from self._packed(layer_keys(self.viewed, carried))
-        yield from self._traces(carried, listed["key"])
-
-    def _packed(
-        self, asked: Iterator[tuple[str, dict[str, str]]] | list[tuple[str, dict[str, str]]]
-    ) -> Iterator[tuple[str, bytes]]:
-        for name, parameters in asked:
-            try:
-                yield key_of(name, parameters), payload_of(self.viewed, name, parameters)
-            except (NotInRunError, DamagedError):
-                continue  # the view says what is missing
-
-    def _worst(self) -> list[int]:
-        """Positions of the worst traces, worst first."""
-        viewed = self.viewed
-        whole = trace_list(viewed)
-        label = viewed.label(None) if viewed.labels else None
-        positions, how = worst_traces(whole, label, self._detector(), self.limits.worst)
-        if len(viewed.store) > self.limits.with_edges:
-            self.notes.append(
-                f"{self.limits.with_edges} of {len(viewed.store):,} traces carry their attention "
-                f"graphs: those {how}."
-            )
-        return [int(one) for one in positions]
-
-    def _detector(self) -> str | None:
-        """Label of the detector of the highest AUROC that is no control."""
-        if self.viewed.evaluation is None:
-            return None
-        rows = [row for row in self.viewed.evaluation_files.content.done if row.auroc]
-        best = max(rows, key=lambda row: (not row.is_control, row.auroc.value), default=None)
-        return None if best is None else best.label
-
-    def _listed(self) -> dict[str, Any]:
-        """The payload `traces`: all, or the worst of a large run."""
-        if len(self.viewed.store) <= self.limits.listed:
-            return trace_list(self.viewed)
-        self.notes.append(
-            f"{self.limits.worst} of {len(self.viewed.store):,} traces are listed; "
-            "`hallutrace explore` shows all."
-        )
-        return trace_list(self.viewed, self._worst())
-
-    def _traces(self, carried: list[str], listed: list[str]) -> Iterator[tuple[str, bytes]]:
-        """Payloads of single traces: the worst with edges, then others until there is no room."""
-        spent, with_edges = 0, 0
-        for key in carried:
-            if with_edges and spent > self.limits.edge_bytes:
-                break
-            for name, payload in self._packed(trace_parts(self.viewed, key)):
-                spent += len(payload)
-                yield name, payload
-            with_edges += 1
-        if with_edges < len(carried):
-            self.notes.append(f"Of these only {with_edges} do, because their graphs are large.")
-        spent, others = 0, [key for key in listed if key not in set(carried[:with_edges])]
-        for number, key in enumerate(others):
-            if spent > self.limits.trace_bytes:
-                self.notes.append(
-                    f"{number + with_edges:,} of {len(listed):,} listed traces can be opened here; "
-                    "`hallutrace explore` opens all."
-                )
-                break
-            for name, payload in self._packed([("trace", {"trace": key})]):
-                spent += len(payload)
-                yield name, payload
-
-
-def write_report(viewed: ViewedRun, out: Path, limits: Limits | None = None) -> list[str]:
+def write_report(
+    viewed: ViewedRun, out: Path, format: ReportFormat = "html", limits: Limits | None = None
+) -> list[str]:
     """Writes the report; a file that is there is replaced.
 
     Args:
         viewed: the run, with what was made from it.
-        out: of the HTML file.
+        out: the file.
+        format: one of :data:`FORMATS`.
         limits: how much of the run it carries.
 
     Returns:
         Sentences on what it does not carry.
 
     Raises:
+        DamagedError: a label file or the evaluation is damaged.
+        InputError: the evaluation is of another run.
         StorageError: the file cannot be written.
 
     Examples:
@@ -154,9 +47,6 @@ def write_report(viewed: ViewedRun, out: Path, limits: Limits | None = None) -> 
         True
     """
     report = Report(viewed, limits or Limits())
-    name = viewed.store.folder.resolve().name
-    settings = {"title": name, "served": False, "footer": FOOTER}
-    pieces = page(settings, report.payloads(), lambda: {"notes": report.notes})
     with storage_errors(f"write {out}", "choose another --out"):
-        atomic_files.write_pieces(out, (piece.encode("utf-8") for piece in pieces))
+        atomic_files.write_pieces(out, FORMATS[format](report))
     return report.notes

@@ -1,23 +1,48 @@
-"""The content of a report for machines: JSON with everything, CSV with a row for each trace."""
+"""A report as a page, as JSON with everything, and as CSV with a row for each trace."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from hallutrace.escaping import csv_cell
+from hallutrace.view.page import page
 from hallutrace.view.payload import unpack
-from hallutrace.view.report import Report
+from hallutrace.view.report_content import Report
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TEXTS = ("key", "question", "answer")
 _NUMBERS = ("sample", "index", "group", "prompt_tokens", "answer_tokens")
 _FLOATS = ("mean_logprob", "min_logprob", "mean_entropy")
+
+
+FOOTER = (
+    "Attention says where a model looked, not why it answered: read no weight here as an "
+    "explanation. Whether attention tells anything about hallucination is what the controls with "
+    "shuffled and without edges show."
+)
+
+
+def to_html(report: Report) -> Iterator[bytes]:
+    """The page, in pieces.
+
+    Args:
+        report: of a run.
+
+    Examples:
+        >>> from hallutrace.view.viewed_run import ViewedRun
+        >>> next(to_html(Report(ViewedRun(hallutrace.open(run)))))
+        b'<!doctype html>\\n'
+    """
+    title = report.viewed.store.folder.resolve().name
+    settings = {"title": title, "served": False, "footer": FOOTER}
+    for piece in page(settings, report.payloads(), lambda: {"notes": report.notes}):
+        yield piece.encode("utf-8")
 
 
 def to_json(report: Report) -> Iterator[bytes]:
@@ -27,8 +52,8 @@ def to_json(report: Report) -> Iterator[bytes]:
         report: of a run.
 
     Returns:
-        An object with ``data``, the payloads by key with arrays as nested lists, and ``notes``, what
-        is left out. Numbers that are no number are null.
+        ``data``, the payloads by key with arrays as nested lists, and ``notes``, what is left
+        out. Numbers that are no number are null.
 
     Examples:
         >>> from hallutrace.view.viewed_run import ViewedRun
@@ -43,19 +68,20 @@ def to_json(report: Report) -> Iterator[bytes]:
     yield f'\n}}, "notes": {json.dumps(report.notes)}}}\n'.encode()
 
 
-def to_csv(traces: Mapping[str, Any]) -> Iterator[bytes]:
+def to_csv(report: Report) -> Iterator[bytes]:
     """The traces that the page lists, as CSV with a row for each, in pieces.
 
     Text that a spreadsheet would run as a formula gets an apostrophe before it.
 
     Args:
-        traces: columns, as :func:`hallutrace.view.data.trace_list.trace_list` gives them.
+        report: of a run.
 
     Returns:
         Key, question and answer (shortened), numbers, ``finish_reason``, a column
         ``label.PROTOCOL`` (1 hallucinated, 0 right, empty neither) for each protocol, and one
         ``score.DETECTOR`` for each detector of the evaluation (empty where it has none).
     """
+    traces = report.listed()
     labels, scores = traces["labels"], traces["scores"]
     columns = [*_TEXTS, *_NUMBERS, *_FLOATS, "finish_reason"]
     yield _line(

@@ -11,10 +11,10 @@ import numpy as np
 
 import hallutrace
 from evaluations import write_made_up
-from hallutrace.view.data.trace_list import trace_list
-from hallutrace.view.report import Limits, Report
+from hallutrace.view.report_content import Limits, Report
 from hallutrace.view.report_formats import to_csv, to_json
 from hallutrace.view.viewed_run import ViewedRun
+from hostile_runs import hostile_run
 
 
 def test_json_holds_what_the_page_carries(demo_run: Path) -> None:
@@ -36,7 +36,7 @@ def test_csv_has_a_row_for_each_trace(demo_run: Path, tmp_path: Path) -> None:
     scores = np.random.default_rng(0).normal(size=60).astype(np.float32)
     evaluation = write_made_up(tmp_path / "evaluation", demo_run, {"length": scores})
     viewed = ViewedRun(hallutrace.open(demo_run), evaluation)
-    rows = list(csv.DictReader(io.StringIO(b"".join(to_csv(trace_list(viewed))).decode())))
+    rows = list(csv.DictReader(io.StringIO(b"".join(to_csv(Report(viewed))).decode())))
     labels = hallutrace.labels.read(demo_run, "contains")
     for row, trace, score in zip(rows, viewed.store, scores, strict=True):
         assert row["key"] == trace.id
@@ -47,8 +47,11 @@ def test_csv_has_a_row_for_each_trace(demo_run: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(float(row["mean_logprob"]), trace.logprob.mean(), rtol=1e-6)
 
 
-def test_no_cell_is_a_formula(demo_run: Path) -> None:
-    traces = trace_list(ViewedRun(hallutrace.open(demo_run)), [0])
-    traces["question"] = ["=1+1"]
-    (row,) = csv.DictReader(io.StringIO(b"".join(to_csv(traces)).decode()))
-    assert row["question"] == "'=1+1"
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path / "run")
+    text = b"".join(to_csv(Report(ViewedRun(hallutrace.open(run))))).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert any(row["question"].startswith("'=HYPERLINK") for row in rows)
+    assert not any(
+        row[name].startswith("=") for row in rows for name in ("key", "question", "answer")
+    )
