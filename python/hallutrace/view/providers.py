@@ -8,12 +8,23 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.data import attention, layers, run, trace, trace_list, trace_marginals
+from hallutrace.view.data import (
+    attention,
+    distributions,
+    errors,
+    layers,
+    run,
+    trace,
+    trace_list,
+    trace_marginals,
+)
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
 PROVIDERS: dict[str, Callable[..., Any]] = {
     "run": run.run_data,
+    "distributions": distributions.distributions_data,
+    "errors": errors.errors_data,
     "traces": trace_list.traces_data,
     "trace": trace.trace_data,
     "token_heads": trace_marginals.token_heads_data,
