@@ -50,6 +50,7 @@ class Resampling:
         folds: int [traces], the fold whose test part each trace is in.
         draws: how many.
         seed: of the draws.
+        both_classes: whether a draw in which a fold lacks a class is drawn again.
     """
 
     labels: NDArray[Any]
@@ -57,6 +58,7 @@ class Resampling:
     folds: NDArray[np.int64]
     draws: int = 2000
     seed: int = 0
+    both_classes: bool = True
 
     def weights(self) -> Iterator[Array]:
         """How often each trace is drawn, float64 [some draws, traces], until there are enough."""
@@ -73,7 +75,7 @@ class Resampling:
             count = min(at_once, self.draws - begin)
             drawn = np.zeros((count, groups))
             for members in strata:
-                drawn[:, members] = _both_classes(rng, count, holds[members])
+                drawn[:, members] = _drawn(rng, count, holds[members], self.both_classes)
             yield drawn[:, group_of]
 
     def shares(self, seeds: int) -> Array:
@@ -88,13 +90,14 @@ class Resampling:
         return shares
 
 
-def _both_classes(rng: np.random.Generator, count: int, holds: Array) -> Array:
-    """How often each group of a fold is drawn, [draws, groups]; some of either class in each.
+def _drawn(rng: np.random.Generator, count: int, holds: Array, both_classes: bool) -> Array:
+    """How often each group of a fold is drawn, [draws, groups].
 
     Args:
         rng: gives the draws.
         count: of draws.
         holds: right and hallucinated answers of each group, [groups, 2].
+        both_classes: whether each draw has some of either class.
     """
     found, missing = np.zeros((count, len(holds))), np.arange(count)
     while len(missing):
@@ -102,6 +105,8 @@ def _both_classes(rng: np.random.Generator, count: int, holds: Array) -> Array:
         cells = picked + len(holds) * np.arange(len(missing))[:, None]
         times = np.bincount(cells.ravel(), minlength=len(missing) * len(holds))
         found[missing] = times.reshape(len(missing), len(holds))
+        if not both_classes:
+            break
         missing = missing[~(found[missing] @ holds > 0).all(axis=1)]
     return found
 

@@ -14,6 +14,7 @@ from hallutrace.errors import DamagedError
 from hallutrace.splits import numbered
 from hallutrace.store.trace import Trace
 from hallutrace.view.evaluation_scores import evaluation_scores
+from hallutrace.view.text_kinds import answer_type, first_word, question_type
 from hallutrace.view.viewed_run import ViewedRun
 
 QUESTION_CHARACTERS, ANSWER_CHARACTERS = 160, 240
@@ -35,6 +36,9 @@ class TraceColumns:
         min_logprob: float32 [traces], the smallest of an answer's tokens, nats.
         mean_entropy: float32 [traces], of the next-token distributions, nats.
         finish_reasons: texts.
+        first_words: of the questions, see :mod:`hallutrace.view.text_kinds`.
+        question_types: as there.
+        answer_types: as there, of the first right answer, or of the answer where none is known.
         damaged: key and message of each trace that could not be read; its texts are empty, its
             group is its own, and its numbers are 0 or NaN.
     """
@@ -48,6 +52,9 @@ class TraceColumns:
     min_logprob: NDArray[np.float32]
     mean_entropy: NDArray[np.float32]
     finish_reasons: list[str]
+    first_words: list[str]
+    question_types: list[str]
+    answer_types: list[str]
     damaged: list[tuple[str, str]]
 
 
@@ -70,8 +77,8 @@ def trace_columns(viewed: ViewedRun) -> TraceColumns:
             rows.append(_row(viewed.store[position]))
         except DamagedError as error:
             damaged.append((key, str(error)))
-            rows.append(("", "", f"\0{key}", 0, 0, np.nan, np.nan, np.nan, UNREADABLE))
-    columns: list[list[Any]] = [[row[at] for row in rows] for at in range(9)]
+            rows.append(("", "", f"\0{key}", 0, 0, np.nan, np.nan, np.nan, UNREADABLE, "", "", ""))
+    columns: list[list[Any]] = [[row[at] for row in rows] for at in range(12)]
     return TraceColumns(
         questions=columns[0],
         answers=columns[1],
@@ -82,6 +89,9 @@ def trace_columns(viewed: ViewedRun) -> TraceColumns:
         min_logprob=np.array(columns[6], np.float32),
         mean_entropy=np.array(columns[7], np.float32),
         finish_reasons=columns[8],
+        first_words=columns[9],
+        question_types=columns[10],
+        answer_types=columns[11],
         damaged=damaged,
     )
 
@@ -101,6 +111,9 @@ def _row(trace: Trace) -> tuple[Any, ...]:
         logprob.min() if has_answer else np.nan,
         entropy.mean() if has_answer else np.nan,
         trace.finish_reason,
+        first_word(trace.question),
+        question_type(trace.question),
+        answer_type(next(iter(trace.references), trace.answer)),
     )
 
 
