@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
+from hallutrace.view.data import map as map_view
 from hallutrace.view.data import attention, layers, run, trace, trace_list, trace_marginals
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
@@ -22,6 +23,8 @@ PROVIDERS: dict[str, Callable[..., Any]] = {
     "layers": layers.layers_data,
     "heads": layers.heads_data,
     "trace_heads": layers.trace_heads,
+    "map": map_view.map_data,
+    "projections": map_view.projections_data,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 
