@@ -19,6 +19,7 @@ from hallutrace.commands import (
     label,
     merge,
     plan,
+    project,
     repair,
     report,
     score,
@@ -157,6 +158,13 @@ add_to(
     "ask",
     ask.run_ask,
     "hallutrace ask 'Who wrote Hamlet?' --detector detectors/ll",
+)
+add_to(
+    app,
+    "project",
+    project.run_project,
+    "hallutrace project runs/demo",
+    "hallutrace project runs/demo --method tsne --layer 2 --token last_prompt --seed 1",
 )
 add_to(
     app,

@@ -17,7 +17,7 @@ __all__ = ["CommitRecord", "Manifest", "Run", "differences"]
 
 MANIFEST = "manifest.json"
 FOLDERS = ("shards", "partial", "labels")
-RUN_FILES = (MANIFEST, "failures.jsonl", *FOLDERS)
+RUN_FILES = (MANIFEST, "failures.jsonl", *FOLDERS, "projections")
 OVERWRITING = ".overwrit"  # prefix of all temporary names of `--overwrite`
 ASIDE = f"{OVERWRITING}ten-"  # prefix of folders whose content is about to be deleted
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
 <<<<<<< HEAD
+from hallutrace.view.data import map as map_view
 from hallutrace.view.data import attention, layers, run, trace, trace_list, trace_marginals
 from hallutrace.view.data import detectors, run, trace_list
 =======
@@ -39,6 +40,8 @@ PROVIDERS: dict[str, Callable[..., Any]] = {
     "heads": layers.heads_data,
     "trace_heads": layers.trace_heads,
     "detectors": detectors.detectors_data,
+    "map": map_view.map_data,
+    "projections": map_view.projections_data,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 

@@ -30,6 +30,13 @@ export const ink = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#1
 
 export const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 
+/** The colour [r, g, b] of `#rgb` or `#rrggbb`. */
+export function rgbOf(text) {
+  const digits = text.replace("#", "");
+  const long = digits.length === 3 ? [...digits].map((one) => one + one).join("") : digits;
+  return [0, 2, 4].map((at) => parseInt(long.slice(at, at + 2), 16) || 0);
+}
+
 function mixed(stops, share) {
   if (!Number.isFinite(share)) return [200, 200, 200];
   const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1);

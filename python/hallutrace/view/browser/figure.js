@@ -14,10 +14,11 @@ const CANVAS_STYLE = ["--ink", "--muted", "--line", "--paper", "--right", "--hal
  *   name      of the files that are saved
  *   controls  elements above the picture
  *   isSaved   whether the picture can be saved: it is, or has, an <svg> or a <canvas>
+ *   drawing   gives what is saved as the picture, where that is not the first <svg> or <canvas>
  */
-export function figure({ title, sentence, picture, table, name, controls = [], isSaved = true }) {
+export function figure({ title, sentence, picture, table, name, controls = [], isSaved = true, drawing = null }) {
   const saves = [];
-  const drawn = () => (picture.matches("svg, canvas") ? picture : picture.querySelector("svg, canvas"));
+  const drawn = () => drawing?.() ?? (picture.matches("svg, canvas") ? picture : picture.querySelector("svg, canvas"));
   if (picture && isSaved) saves.push(el("button", { type: "button", class: "quiet", onclick: () => savePicture(drawn(), name) }, "Save picture"));
   if (table) saves.push(el("button", { type: "button", class: "quiet", onclick: () => saveTable(given(table), name) }, "Save CSV"));
   return el("figure", { class: "figure" },

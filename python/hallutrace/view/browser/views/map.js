@@ -1,0 +1,278 @@
+// Hidden states of all traces as a map.
+
+import { colorOptions, coloringBy, legendBelow, legendList } from "../coloring.js";
+import { choice } from "../controls.js";
+import { Missing, el, fill, later, problem } from "../dom.js";
+import { figure } from "../figure.js";
+import { counted, decimals, line, number, percent } from "../format.js";
+import { Plane } from "../plane.js";
+import { register } from "../registry.js";
+import { MOST_POINTS, scatter } from "../scatter.js";
+import { setState, state } from "../state.js";
+import { virtualTable } from "../table.js";
+
+const METHODS = { pca: "PCA", tsne: "t-SNE", umap: "UMAP" };
+const TOKENS = { last_prompt: "last prompt token", last_answer: "last answer token", last: "last token", mean_answer: "answer (mean)", first_answer: "first answer token" };
+const HELP = "Drag moves, the wheel or + and − zoom, arrows move, 0 shows all. Shift and drag selects, S selects what is seen, Escape ends that. A click opens the trace.";
+let shown = null;
+
+register({
+  id: "map",
+  title: "Map",
+  order: 40,
+  ofOneRun: true,
+  needs: ["projections"],
+  async render({ source }) {
+    const about = await source.get("projections");
+    if (about.missing) throw new Missing(about.missing);
+    const maps = available(about, source);
+    if (!maps.length) throw new Missing(`No map is stored and this run is large: \`${about.command}\` makes one.`);
+    const traces = source.has("traces") ? await source.get("traces").catch(() => null) : null;
+    shown = new MapView(source, about, maps, traces);
+    return shown.element;
+  },
+  update(now, before) {
+    return Boolean(before && shown?.element.isConnected && shown.update(now, before));
+  },
+});
+
+/** The maps that can be shown: stored ones, and PCAs where the source has them. */
+function available(about, source) {
+  const found = [...about.stored];
+  if (about.pca) {
+    for (const layer of about.layers) for (const token of about.tokens) found.push({ method: "pca", layer, token, seed: 0 });
+  }
+  const seen = new Set();
+  return found.filter((one) => {
+    const key = JSON.stringify(parameters(one));
+    const isNew = !seen.has(key);
+    seen.add(key);
+    return isNew && source.has("map", parameters(one));
+  });
+}
+
+const parameters = ({ method, layer, token, seed }) => ({ method, layer: String(layer), token, seed: String(seed) });
+const methodOf = (one) => `${one.method} ${one.seed}`;
+const distinct = (values) => [...new Set(values)];
+
+class MapView {
+  constructor(source, about, maps, traces) {
+    Object.assign(this, { source, about, maps, traces });
+    this.rows = new Int32Array(about.traces).fill(-1);
+    traces?.position.forEach((position, row) => { this.rows[position] = row; });
+    this.controls = el("div", { class: "controls" });
+    this.place = el("div", {});
+    this.list = el("div", { "aria-live": "polite" });
+    this.element = el("section", {}, this.controls, this.place, this.list);
+    this.onTheme = () => (this.element.isConnected ? this.recolor() : stop());
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const stop = () => { dark.removeEventListener("change", this.onTheme); removeEventListener("beforeprint", this.onPrint); };
+    this.onPrint = () => this.element.isConnected && this.onPaper();
+    dark.addEventListener("change", this.onTheme);
+    addEventListener("beforeprint", this.onPrint);
+    addEventListener("afterprint", this.onTheme);
+    this.show();
+  }
+
+  /** The map that the address names, as far as there is one. */
+  chosen() {
+    const now = state();
+    let left = this.maps;
+    const narrow = (keep, fallback) => {
+      const kept = left.filter(keep);
+      left = kept.length ? kept : left.filter(fallback);
+    };
+    narrow((one) => String(one.layer) === (now.layer ?? String(this.about.layer)), (one) => one.layer === (left.some((other) => other.layer === this.about.layer) ? this.about.layer : left[0].layer));
+    narrow((one) => one.token === (now.token ?? this.about.token), (one) => one.token === left[0].token);
+    narrow((one) => methodOf(one) === now.mapmethod, (one) => one === (left.find((other) => other.method === "pca") ?? left[0]));
+    return left[0];
+  }
+
+  colorBy() {
+    const options = colorOptions(this.traces).map((one) => one.value);
+    const now = state(), ofLabel = `label:${now.label}`;
+    return [now.mapcolor, ofLabel, options[0]].find((one) => options.includes(one));
+  }
+
+  drawControls() {
+    const one = this.chosen(), { maps } = this;
+    const ofLayer = maps.filter((other) => other.layer === one.layer), ofToken = ofLayer.filter((other) => other.token === one.token);
+    const seeds = distinct(ofToken.map((other) => other.method)).length < ofToken.length;
+    const picker = (name, label, options, value) => {
+      const control = choice(name, label, options);
+      control.querySelector("select").value = value;
+      return control;
+    };
+    const focused = this.controls.contains(document.activeElement) ? document.activeElement.dataset.name : null;
+    fill(this.controls,
+      picker("layer", "Hidden state after layer", distinct(maps.map((other) => String(other.layer))).sort((a, b) => a - b), String(one.layer)),
+      picker("token", "of the", distinct(ofLayer.map((other) => other.token)).map((value) => ({ value, text: TOKENS[value] ?? value })), one.token),
+      picker("mapmethod", "by", ofToken.map((other) => ({ value: methodOf(other), text: METHODS[other.method] + (seeds && other.method !== "pca" ? `, seed ${other.seed}` : "") })), methodOf(one)),
+      picker("mapcolor", "Colour", colorOptions(this.traces), this.colorBy()));
+    this.controls.querySelectorAll("select").forEach((select, i) => { select.dataset.name = `select${i}`; });
+    if (focused) this.controls.querySelector(`[data-name="${focused}"]`)?.focus();
+  }
+
+  show() {
+    this.drawControls();
+    const one = this.chosen();
+    this.key = JSON.stringify(one);
+    fill(this.list);
+    fill(this.place, later(this.source.get("map", parameters(one)).then((map) => (map.x.length === this.about.traces ? this.draw(map) : problem(new Error("the run has grown since; load the page again"))))));
+  }
+
+  draw(map) {
+    this.map = map;
+    this.plane = new Plane(map.x, map.y, map.range);
+    this.coloring = coloringBy(this.colorBy(), this.traces, this.rows);
+    this.tip = el("div", { class: "map-tip", role: "status", hidden: true });
+    this.legend = el("div", {}, legendList(this.coloring));
+    this.note = el("p", { class: "note" });
+    const marked = state().trace === undefined || !this.traces ? -1 : this.traces.key.indexOf(state().trace);
+    this.scatter = scatter({
+      plane: this.plane, coloring: this.coloring, window: windowOf(state().mapwindow), label: `Map of ${counted(this.plane.count, "trace")}. ${HELP}`,
+      marked: marked < 0 ? -1 : this.traces.position[marked],
+      onWindow: (window) => this.keepWindow(window),
+      onHover: (what, x, y) => this.tell(what, x, y),
+      onOpen: (i) => this.open(i),
+      onSelect: (points) => this.select(points),
+    });
+    const picture = el("div", { class: "mapped" }, this.legend, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
+    this.tellBins();
+    return figure({
+      title: `${METHODS[map.method]} of the hidden states after layer ${map.layer}`, sentence: this.sentence(), picture, name: `map-${map.method}-layer${map.layer}-${map.token}`,
+      controls: this.buttons(), table: () => this.table(),
+      drawing: () => this.scatter.toSvg((top, width) => legendBelow(this.coloring, top, width), this.sentence()),
+    });
+  }
+
+  sentence() {
+    const { map } = this, { share, chance, k, traces } = map.preservation;
+    const axes = map.explained?.length === 2 ? ` The axes hold ${percent(map.explained[0])} and ${percent(map.explained[1])} of the variance.` : "";
+    const kept = share === null ? "" : ` Of the ${k} nearest neighbours of a trace, ${percent(share)} stay among the nearest here (${percent(chance)} by chance${traces < this.plane.count ? `; among ${number(traces)} traces drawn at random` : ""}).`;
+    return `${counted(this.plane.count, "trace")}, each a point: the hidden state of its ${TOKENS[map.token] ?? map.token}.${axes}${kept}`;
+  }
+
+  buttons() {
+    const button = (text, onclick, more = {}) => el("button", { type: "button", onclick, ...more }, text);
+    const lasso = button("Lasso", () => {
+      const on = lasso.getAttribute("aria-pressed") !== "true";
+      lasso.setAttribute("aria-pressed", on);
+      this.scatter.setLasso(on);
+    }, { "aria-pressed": "false" });
+    return [lasso, button("Select what is seen", () => this.scatter.select(this.scatter.seen())),
+      button("+", () => this.scatter.zoomAt(1.4), { "aria-label": "Zoom in" }), button("−", () => this.scatter.zoomAt(1 / 1.4), { "aria-label": "Zoom out" }),
+      button("Show all", () => this.scatter.setWindow({ x: 0.5, y: 0.5, zoom: 1 }))];
+  }
+
+  tellBins() {
+    const { map } = this;
+    const versions = Object.entries(map.versions).filter(([, version]) => version).map(([name, version]) => `${name} ${version}`);
+    const settings = Object.entries(map.parameters).map(([name, value]) => `${name.replaceAll("_", " ")} ${[value].flat().map((one) => number(one)).join(" + ")}`);
+    const facts = [`seed ${map.seed}`, ...settings, ...versions, map.stored ? "stored in the run" : "made for this page"].join(", ");
+    const bins = this.plane.count > MOST_POINTS ? ` Where more than ${number(MOST_POINTS)} traces are seen, they are drawn as bins: a larger mark is more traces.` : "";
+    const beware = map.method === "pca" ? "" : " Sizes of clusters and distances between them mean nothing here.";
+    const listed = this.traces && this.traces.position.length < this.plane.count ? ` This page knows ${number(this.traces.position.length)} of the traces by name.` : "";
+    fill(this.note, `${METHODS[map.method]}: ${facts}.${beware}${bins}${listed} ${HELP}`);
+  }
+
+  keepWindow({ x, y, zoom }) {
+    clearTimeout(this.keeping);
+    const text = zoom === 1 ? null : [x, y, zoom].map((one) => Number(one.toFixed(4))).join(",");
+    this.keeping = setTimeout(() => { this.kept = text; setState({ mapwindow: text }, { replace: true }); }, 200);
+  }
+
+  row(i) {
+    return this.rows[i];
+  }
+
+  tell(what, x, y) {
+    this.tip.hidden = !what;
+    if (!what) return;
+    const { traces } = this;
+    if (what.point === undefined) fill(this.tip, el("p", {}, counted(what.count, "trace")), el("p", {}, this.coloring.ofBin(what)));
+    else {
+      const row = this.row(what.point);
+      fill(this.tip, row < 0 ? el("p", {}, `trace ${number(what.point)}`) : [el("p", {}, line(traces.question[row], 100)), el("p", { class: "answer" }, line(traces.answer[row], 100) || "(no answer)")],
+        el("p", { class: "muted" }, this.coloring.of(what.point)));
+    }
+    const wide = this.scatter.element.clientWidth, toLeft = x > wide / 2;
+    Object.assign(this.tip.style, { left: toLeft ? "auto" : `${x + 14}px`, right: toLeft ? `${wide - x + 14}px` : "auto", top: `${y + 14}px` });
+  }
+
+  open(i) {
+    const row = this.row(i);
+    if (row >= 0) setState({ view: "trace", trace: this.traces.key[row] });
+  }
+
+  select(points) {
+    if (!points.length) {
+      fill(this.list);
+      return;
+    }
+    const { traces, coloring } = this;
+    const rows = points.map((i) => ({ i, row: this.row(i) }));
+    const known = rows.filter(({ row }) => row >= 0);
+    const name = this.colorBy().startsWith("label:") ? this.colorBy().slice(6) : traces && Object.keys(traces.labels)[0];
+    const labels = name === undefined || !traces ? null : traces.labels[name];
+    const share = (ones) => {
+      const judged = ones.filter((row) => row >= 0 && labels[row] >= 0);
+      return judged.length ? `${percent(judged.filter((row) => labels[row] === 1).length / judged.length)} of ${number(judged.length)}` : "none";
+    };
+    const told = labels ? ` Hallucinated by ${name}: ${share(rows.map(({ row }) => row))} labelled; on the whole map ${share([...this.rows])}.` : "";
+    const text = (column) => ({ row }) => line(traces[column][row], 160);
+    fill(this.list, el("h3", {}, `${counted(points.length, "trace")} selected`),
+      el("p", { class: "note" }, `${points.length - known.length ? `${number(points.length - known.length)} of them are not listed in this page. ` : ""}${told} `,
+        el("button", { type: "button", class: "quiet", onclick: () => this.scatter.select([]) }, "End the selection")),
+      known.length ? virtualTable({
+        label: "Selected traces", rows: known, open: ({ i }) => this.open(i),
+        columns: [
+          { name: "question", value: text("question") },
+          { name: "answer", value: text("answer") },
+          { name: coloring.name || "trace", value: ({ i }) => (coloring.values ? coloring.values[i] : coloring.of(i)), text: ({ i }) => coloring.of(i).replace(`${coloring.name} `, ""), width: "12em" },
+        ],
+      }) : null);
+  }
+
+  table() {
+    const { traces, coloring, plane } = this;
+    const rows = Array.from({ length: plane.count }, (_, i) => {
+      const row = this.row(i);
+      return [row < 0 ? i : traces.key[row], ...plane.coordinates(i).map((one) => Number(one.toPrecision(6))), ...(coloring.name ? [coloring.of(i).replace(`${coloring.name} `, "")] : [])];
+    });
+    return { columns: ["trace", "x", "y", ...(coloring.name ? [coloring.name] : [])], rows };
+  }
+
+  recolor() {
+    if (!this.scatter) return;
+    this.coloring = coloringBy(this.colorBy(), this.traces, this.rows);
+    fill(this.legend, legendList(this.coloring));
+    this.scatter.setColoring(this.coloring);
+  }
+
+  /** Paper is white, whatever the theme. */
+  onPaper() {
+    const root = document.documentElement, before = root.dataset.theme;
+    root.dataset.theme = "light";
+    this.recolor();
+    this.scatter?.draw();
+    if (before) root.dataset.theme = before;
+    else delete root.dataset.theme;
+  }
+
+  /** Takes a change of the address; whether that was possible. */
+  update(now, before) {
+    const changed = (...names) => names.some((name) => now[name] !== before[name]);
+    if (changed("trace", "print")) return false;
+    if (JSON.stringify(this.chosen()) !== this.key) { this.show(); return true; }
+    if (changed("mapcolor", "label", "layer", "token", "mapmethod")) { this.drawControls(); this.recolor(); }
+    if (changed("mapwindow") && (now.mapwindow ?? null) !== (this.kept ?? null)) this.scatter?.setWindow(windowOf(now.mapwindow) ?? { x: 0.5, y: 0.5, zoom: 1 }, { silent: true });
+    this.kept = now.mapwindow ?? null;
+    return true;
+  }
+}
+
+function windowOf(text) {
+  const [x, y, zoom] = (text ?? "").split(",").map(Number);
+  return [x, y, zoom].every(Number.isFinite) ? { x, y, zoom } : null;
+}
