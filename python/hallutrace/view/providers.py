@@ -8,13 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-<<<<<<< HEAD
-from hallutrace.view.data import map as map_view
-from hallutrace.view.data import attention, layers, run, trace, trace_list, trace_marginals
-from hallutrace.view.data import detectors, run, trace_list
-=======
 from hallutrace.view.data import (
     attention,
+    detectors,
     distributions,
     errors,
     layers,
@@ -23,7 +19,7 @@ from hallutrace.view.data import (
     trace_list,
     trace_marginals,
 )
->>>>>>> wt-viewrun
+from hallutrace.view.data import map as map_view
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
