@@ -8,18 +8,21 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-<<<<<<< HEAD
-from hallutrace.view.data import attention, layers, run, trace, trace_list, trace_marginals
-=======
-from hallutrace.view.data import detectors, run, trace_list
->>>>>>> 26a183a (View of detectors: the table with its controls, curves, thresholds, differences and disagreements)
+from hallutrace.view.data import (
+    attention,
+    detectors,
+    layers,
+    run,
+    trace,
+    trace_list,
+    trace_marginals,
+)
 from hallutrace.view.payload import pack
 from hallutrace.view.viewed_run import ViewedRun
 
 PROVIDERS: dict[str, Callable[..., Any]] = {
     "run": run.run_data,
     "traces": trace_list.traces_data,
-<<<<<<< HEAD
     "trace": trace.trace_data,
     "token_heads": trace_marginals.token_heads_data,
     "attention": attention.attention_data,
@@ -27,9 +30,7 @@ PROVIDERS: dict[str, Callable[..., Any]] = {
     "layers": layers.layers_data,
     "heads": layers.heads_data,
     "trace_heads": layers.trace_heads,
-=======
     "detectors": detectors.detectors_data,
->>>>>>> 26a183a (View of detectors: the table with its controls, curves, thresholds, differences and disagreements)
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
 
