@@ -25,6 +25,9 @@ export function raster({ tokens, label, at, pin }) {
   const canvas = el("canvas", { class: "raster", role: "img", "aria-label": label });
   const cross = el("div", { class: "cross", "aria-hidden": "true" });
   const element = el("div", { class: "raster-frame" }, canvas, cross);
+  const colors = palette(); // asked once: a question for the style in the midst of changes is dear
+  let width = 512; // pixels, known without asking for it in the midst of changes
+  new ResizeObserver(([entry]) => { width = entry.contentRect.width || width; }).observe(element);
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top].map((one) => Math.floor(one / box.width * tokens));
@@ -35,18 +38,16 @@ export function raster({ tokens, label, at, pin }) {
   canvas.addEventListener("click", (event) => place(event) && pin(place(event).query));
 
   function draw(graph, share) {
-    const room = Math.floor((element.clientWidth || 512) * (globalThis.devicePixelRatio ?? 1));
-    const side = Math.min(tokens, MOST_CELLS, Math.max(room, 64));
+    const side = Math.min(tokens, MOST_CELLS, Math.max(Math.floor(width * (globalThis.devicePixelRatio ?? 1)), 64));
     if (canvas.width !== side) canvas.width = canvas.height = side;
     const picture = new ImageData(side, side);
     const pixels = new Uint32Array(picture.data.buffer);
     const found = cells(graph, side, share);
-    const colors = palette();
     for (let i = 0; i < found.length; i++) if (found[i] > 0) pixels[i] = colors[Math.min(Math.round(Math.sqrt(found[i]) * 255), 255)];
     canvas.getContext("2d").putImageData(picture, 0, 0);
   }
 
-  return { element, draw, point: (token) => { cross.style.transform = `translateY(${(token + 0.5) / tokens * canvas.clientHeight}px)`; } };
+  return { element, draw, point: (token) => { cross.style.transform = `translateY(${((token + 0.5) / tokens * 100).toFixed(2)}%)`; } };
 }
 
 /** Colours of 256 steps as the bytes of a pixel; in the dark light ones are the heavy ones. */

@@ -13,6 +13,8 @@ export function headGrid({ layers, most, label, pick }) {
   const left = 30, top = 16;
   const canvas = el("canvas", { class: "heads", role: "img", "aria-label": label, width: left + most * cell, height: top + layers.length * cell });
   const told = el("output", { class: "note" });
+  const theme = { muted: themeColor("--muted"), ink: themeColor("--ink") };
+  const axes = labels(); // drawn once: text on a canvas asks for the style of the page
   let shown = null;
   const place = (event) => {
     const box = canvas.getBoundingClientRect(), factor = canvas.width / box.width;
@@ -40,21 +42,23 @@ export function headGrid({ layers, most, label, pick }) {
         context.fillRect(left + head * cell, top + at * cell, cell - 1, cell - 1);
       }
     });
-    axes(context, chosen);
+    context.drawImage(axes, 0, 0);
+    context.strokeStyle = theme.ink;
+    context.strokeRect(left - 0.5, top + chosen * cell - 0.5, most * cell, cell);
     shown = { heads, of, range };
     told.textContent = range;
   }
 
-  function axes(context, chosen) {
-    context.fillStyle = themeColor("--muted");
-    context.font = "11px system-ui, sans-serif";
+  function labels() {
+    const drawn = el("canvas", { width: canvas.width, height: canvas.height }), context = drawn.getContext("2d");
+    context.fillStyle = theme.muted;
+    context.font = "11px sans-serif";
     context.textAlign = "right";
     const every = Math.ceil(13 / cell);
     layers.forEach((layer, at) => { if (at % every === 0) context.fillText(layer, left - 5, top + at * cell + Math.min(cell, 12) - 1); });
     context.textAlign = "center";
     for (let head = 0; head < most; head += Math.ceil(20 / cell)) context.fillText(head, left + (head + 0.5) * cell, 11);
-    context.strokeStyle = themeColor("--ink");
-    context.strokeRect(left - 0.5, top + chosen * cell - 0.5, most * cell, cell);
+    return drawn;
   }
 
   return { element: el("div", {}, canvas, el("p", {}, told)), draw };

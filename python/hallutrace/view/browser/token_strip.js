@@ -4,6 +4,7 @@ import { css, ink } from "./colors.js";
 import { el } from "./dom.js";
 
 const MOST = 4096; // tokens that are shown; of longer traces the last ones
+const CHUNK = 128; // tokens that a browser draws, or leaves out while they are not seen, together
 
 /** A token as it is shown: what is white space becomes a sign. */
 export function shown(text) {
@@ -31,9 +32,12 @@ export function tokenStrip({ texts, prompt, spans, hover, pin, move }) {
     id: `token-${from + at}`, role: "option", "aria-selected": "false", "data-token": from + at,
     class: labelled.has(from + at) ? "token labelled" : "token", title: labelled.get(from + at) ?? null,
   }, shown(text)));
-  const part = (name, begin, end) => el("div", { role: "group", "aria-label": name }, el("span", { class: "part", "aria-hidden": "true" }, name),
-    tokens.slice(Math.max(begin - from, 0), Math.max(end - from, 0))
-      .map((token, at) => (texts[Math.max(begin, from) + at].includes("\n") ? [token, el("br")] : token)));
+  const part = (name, begin, end) => el("div", { role: "group", "aria-label": name }, el("span", { class: "part", "aria-hidden": "true" }, name), chunks(Math.max(begin, from), end));
+  const chunks = (begin, end) => Array.from({ length: Math.ceil(Math.max(end - begin, 0) / CHUNK) }, (_, i) => {
+    const first = begin + i * CHUNK, last = Math.min(first + CHUNK, end);
+    return el("div", { class: "chunk", role: "presentation", "data-first": first, "data-last": last }, i ? el("span", { class: "part", "aria-hidden": "true" }, `from token ${first}`) : null,
+      tokens.slice(first - from, last - from).map((token, at) => (texts[first + at].includes("\n") ? [token, el("br")] : token)));
+  });
   const tokenOf = (event) => { const found = event.target.dataset?.token; return found === undefined ? null : Number(found); };
   let current = from;
   const element = el("div", {
@@ -49,16 +53,33 @@ export function tokenStrip({ texts, prompt, spans, hover, pin, move }) {
       event.preventDefault();
     },
   }, part("Prompt", 0, prompt), part("Answer", prompt, texts.length));
-  let marked = [];
+  let marked = [], color = () => null;
+
+  // Only the chunks that are seen are painted at once; the others when they come into sight.
+  const parts = [...element.querySelectorAll(".chunk")], seen = new Set(parts), stale = new Set();
+  const paintChunk = (chunk) => {
+    stale.delete(chunk);
+    for (let at = Number(chunk.dataset.first); at < Number(chunk.dataset.last); at++) {
+      const found = color(at), { style } = tokens[at - from];
+      style.backgroundColor = found ? css(found) : "";
+      style.color = found ? ink(found) : "";
+    }
+  };
+  const observer = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+    seen[isIntersecting ? "add" : "delete"](target);
+    if (isIntersecting && stale.has(target)) paintChunk(target);
+  }), { root: element, rootMargin: "50px" });
+  parts.forEach((one) => observer.observe(one));
+  window.addEventListener("beforeprint", () => stale.forEach(paintChunk));
 
   return {
     element, from,
     paint(colorOf) {
-      tokens.forEach((token, at) => {
-        const color = colorOf(from + at);
-        token.style.backgroundColor = color ? css(color) : "";
-        token.style.color = color ? ink(color) : "";
-      });
+      color = colorOf;
+      for (const chunk of parts) {
+        if (seen.has(chunk)) paintChunk(chunk);
+        else stale.add(chunk);
+      }
     },
     mark({ current: now, pins, links }) {
       for (const token of marked) { token.classList.remove("current", "pinned"); token.style.boxShadow = ""; token.setAttribute("aria-selected", "false"); }
