@@ -15,6 +15,7 @@ from hallutrace.commands import (
     evaluate,
     explore,
     extract,
+    figure,
     inspect,
     label,
     merge,
@@ -179,6 +180,12 @@ add_to(
     explore.run_explore,
     "hallutrace explore runs",
     "hallutrace explore runs/demo evaluations/demo detectors/ll --open",
+    "figure",
+    figure.run_figure,
+    "hallutrace figure layers-heads runs/demo --marginal entropy",
+    "hallutrace figure roc runs/demo --evaluation evaluations/demo-contains --format pdf",
+    "hallutrace figure attention-graph runs/demo --trace person-0217-trade --layer 2 --out a.pdf",
+    "hallutrace figure training --detector detectors/mlp",
 )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.errors import NotInRunError
-from hallutrace.splits import numbered
+from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.store.reader import TraceStore
 from hallutrace.view.data.head_quantities import QUANTITIES, HeadQuantity
 
@@ -33,11 +33,13 @@ class HeadTable:
         values: float32 [traces, layers, heads] in the order of the run; NaN for heads that a layer
             does not have, and for traces that do not have the quantity.
         known: bool [traces], whether a trace has it.
+        damaged: how many traces could not be read; they count as not having it.
     """
 
     quantity: HeadQuantity
     values: NDArray[np.float32]
     known: NDArray[np.bool_]
+    damaged: int = 0
 
 
 class HeadTables:
@@ -61,17 +63,12 @@ class HeadTables:
     def names(self) -> list[str]:
         """Names of the quantities that the run has, by a look at some of its traces."""
         step = max(1, len(self._store) // _LOOKED_AT)
-        some = [self._store[at] for at in range(0, len(self._store), step)]
-        return [
-            name
-            for name, quantity in QUANTITIES.items()
-            if any(quantity.of(trace) is not None for trace in some)
-        ]
-
-    @cached_property
-    def groups(self) -> NDArray[np.int64]:
-        """The group of each trace, numbered from 0, int64 [traces]."""
-        return numbered([trace.group for trace in self._store])
+        found = set()
+        for at in range(0, len(self._store), step):
+            with suppress(DamagedError):
+                trace = self._store[at]
+                found |= {name for name, one in QUANTITIES.items() if one.of(trace) is not None}
+        return [name for name in QUANTITIES if name in found]
 
     def heads(self, quantity: HeadQuantity) -> list[int]:
         """How many heads each layer has, of the kind that the quantity belongs to."""
@@ -80,6 +77,7 @@ class HeadTables:
             return list(facts["heads"])
         if "value_heads" in facts:
             return list(facts["value_heads"])
+        # Runs of other programs may not say it; then all layers of the first trace have as many.
         return [self._store[0].marginals.value_norm.shape[1]] * len(facts["captured_layers"])
 
     def table(self, name: str) -> HeadTable:
@@ -90,7 +88,7 @@ class HeadTables:
 
         Raises:
             NotInRunError: no such quantity, or no trace of the run has it.
-            DamagedError: a shard is damaged.
+            DamagedError: no trace can be read.
         """
         if name not in QUANTITIES:
             raise NotInRunError(f"Expected one of {', '.join(QUANTITIES)}, got {name[:80]!r}")
@@ -109,10 +107,17 @@ class HeadTables:
         counts = self.heads(quantity)
         shape = (len(store), len(counts), max(counts))
         values, known = np.full(shape, np.nan, np.float32), np.zeros(len(store), np.bool_)
-        for at, trace in enumerate(store):
-            found = quantity.of(trace)
+        damage = []
+        for at in range(len(store)):
+            try:
+                found = quantity.of(store[at])
+            except DamagedError as error:
+                damage.append(error)
+                continue
             if found is not None:
                 values[at], known[at] = found, True
+        if len(damage) == len(store):
+            raise damage[0]
         for layer, count in enumerate(counts):
             values[:, layer, count:] = np.nan
         if not known.any():
@@ -120,7 +125,7 @@ class HeadTables:
                 f"No trace of this run has this: {quantity.title.lower()} - "
                 "`hallutrace extract` of questions with a context keeps it"
             )
-        return HeadTable(quantity, values, known)
+        return HeadTable(quantity, values, known, len(damage))
 
     def _make_room(self, more: int) -> None:
         while self._tables:

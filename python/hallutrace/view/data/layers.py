@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import NotInRunError
+from hallutrace.splits import numbered
 from hallutrace.view.data.head_quantities import QUANTITIES
 from hallutrace.view.data.head_statistics import (
     LEAST_GROUPS,
@@ -17,6 +18,7 @@ from hallutrace.view.data.head_statistics import (
     head_differences,
 )
 from hallutrace.view.data.head_tables import NO_TRACES, HeadTable
+from hallutrace.view.data.trace_list import trace_columns
 from hallutrace.view.viewed_run import ViewedRun
 
 DEFAULT = "entropy"
@@ -65,7 +67,8 @@ def layers_data(
         label: of a protocol; None shows the run without labels.
 
     Returns:
-        ``marginal`` as in :func:`layer_choices`; ``layers``; ``traces``, how many have it; arrays
+        ``marginal`` as in :func:`layer_choices`; ``layers``; ``traces``, how many have it;
+        ``damaged``, how many traces could not be read; arrays
         float32 [layers, heads], NaN for heads that a layer does not have: ``mean`` and
         ``deviation`` over traces. With a label also ``label``, the counts ``hallucinated``,
         ``right`` and ``groups``, and either ``untested``, a sentence that says why nothing is
@@ -89,6 +92,7 @@ def layers_data(
         "marginal": _described(viewed, name),
         "layers": list(viewed.store.manifest.facts["captured_layers"]),
         "traces": int(table.known.sum()),
+        "damaged": table.damaged,
         "mean": _grid(flat.mean(axis=0, dtype=np.float64), is_head),
         "deviation": _grid(_deviation(flat), is_head),
     }
@@ -98,7 +102,7 @@ def layers_data(
 def _by_label(viewed: ViewedRun, table: HeadTable, label: str) -> dict[str, Any]:
     values = viewed.label_values(label)
     chosen = table.known & (values >= 0)
-    labels, groups = values[chosen], viewed.head_tables.groups[chosen]
+    labels, groups = values[chosen], _groups(viewed)[chosen]
     hallucinated = int((labels == 1).sum())
     found: dict[str, Any] = {
         "label": label,
@@ -235,6 +239,11 @@ def report_keys(
         yield "heads", {"marginal": name, **label}
         for trace in traces:
             yield "trace_heads", {"marginal": name, "trace": trace}
+
+
+def _groups(viewed: ViewedRun) -> NDArray[np.int64]:
+    """The group of each trace, numbered from 0, int64 [traces]."""
+    return numbered(trace_columns(viewed).groups)
 
 
 def _described(viewed: ViewedRun, name: str) -> dict[str, Any]:

@@ -100,7 +100,10 @@ async function gridFigure() {
   const data = await source.get("layers", { marginal, label });
   const compared = what !== "mean" && data.difference;
   const made = compared ? (what === "auroc" ? aurocGrid(data) : differenceGrid(data)) : meanGrid(data);
-  const told = what !== "mean" && data.untested ? problem(new Missing(data.untested)) : null;
+  const told = [
+    what !== "mean" && data.untested ? problem(new Missing(data.untested)) : null,
+    data.damaged ? problem(new Missing(`${counted(data.damaged, "trace")} could not be read and ${data.damaged === 1 ? "is" : "are"} left out; \`hallutrace verify\` says why.`)) : null,
+  ];
   return el("div", {}, told, framed(data, made));
 }
 
