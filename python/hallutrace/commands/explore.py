@@ -69,9 +69,10 @@ def run_explore(
     from hallutrace.view.explorer.server import Explorer, application
     from hallutrace.view.explorer.serving import listening_socket, serve
 
-    catalog = Catalog(folders or [Path("runs")])
+    roots = folders or [Path("runs")]
+    catalog = Catalog(roots)
     if not catalog.runs:
-        named = ", ".join(map(str, folders or ["runs"]))
+        named = ", ".join(map(str, roots))
         raise InputError(
             f"Expected runs in {named}, got none - give the folder of a run, or one that holds "
             "runs; `hallutrace extract` makes one"

@@ -74,6 +74,8 @@ def test_a_growing_shard_is_followed_batch_by_batch(tmp_path: Path, now: Any) ->
     ids = [f"q{number + 1}" for number in range(4)]
     Run(folder).commit(finish_shard(writer, record, ids, first=1))
     writer.forget()
+    with claim(folder / "partial", "00001", 4) as again:
+        again.done = True
     expectation.remove(folder / "partial")
     row = follower.row()
     assert (row["state"], row["traces"], row["shards"]) == ("finished", 5, 2)

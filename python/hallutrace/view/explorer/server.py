@@ -225,8 +225,8 @@ def manifest_differences(one: Run, other: Run) -> list[tuple[str, str, str]]:
     """
     first, second = ({**vars(run.manifest())} for run in (one, other))
     return [
-        (name.removeprefix("identity."), *(_short(value) for value in values))
-        for name, *values in differences(first, second)
+        (name.removeprefix("identity."), _short(there), _short(here))
+        for name, there, here in differences(first, second)
     ]
 
 
