@@ -15,7 +15,6 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from hallutrace.view.explorer.catalog import Catalog
-from hallutrace.view.explorer.runs import OpenRuns
 from hallutrace.view.explorer.security import Access
 from hallutrace.view.explorer.server import Explorer, application
 
@@ -25,7 +24,7 @@ POST = {"x-hallutrace": "1", "content-type": "application/json"}
 def explorer_of(*folders: Path, host: str = "127.0.0.1", has_token: bool = False) -> Explorer:
     """The explorer of some folders."""
     catalog = Catalog(folders)
-    return Explorer(catalog, OpenRuns(catalog), Access.of(host, 8765, has_token))
+    return Explorer.of(catalog, Access.of(host, 8765, has_token))
 
 
 def client_of(explorer: Explorer, **options: Any) -> TestClient:

@@ -65,14 +65,14 @@ def run_explore(
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.of(package, "explore", "`hallutrace explore`")
     from hallutrace.view.explorer.catalog import Catalog
-    from hallutrace.view.explorer.runs import OpenRuns
     from hallutrace.view.explorer.security import Access
     from hallutrace.view.explorer.server import Explorer, application
     from hallutrace.view.explorer.serving import listening_socket, serve
 
-    catalog = Catalog(folders or [Path("runs")])
+    roots = folders or [Path("runs")]
+    catalog = Catalog(roots)
     if not catalog.runs:
-        named = ", ".join(map(str, folders or ["runs"]))
+        named = ", ".join(map(str, roots))
         raise InputError(
             f"Expected runs in {named}, got none - give the folder of a run, or one that holds "
             "runs; `hallutrace extract` makes one"
@@ -80,9 +80,9 @@ def run_explore(
     with listening_socket(host, port) as bound:
         access = Access.of(host, bound.getsockname()[1], token)
         _print_address(access, len(catalog.runs), bound, open_browser)
-        explorer = Explorer(catalog, OpenRuns(catalog), access)
+        explorer = Explorer.of(catalog, access)
         with suppress(KeyboardInterrupt):
-            serve(application(explorer), bound)
+            serve(application(explorer), bound, explorer.close)
     OUT.print("Stopped.")
 
 

@@ -23,6 +23,7 @@ from hallutrace.questions import (
     QuestionSource,
     digest_of,
 )
+from hallutrace.store import expectation
 from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, living, wait_for_sign
 from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.store.folder import CommitRecord, Run
@@ -113,6 +114,7 @@ class Extraction:
             if not self._try_shard(*shard, self._settings.batch_size)
         ]
         self._wait_for(claimed_elsewhere)
+        expectation.remove(self._run.partial)
         self._checks.judge()
         for line in self._prompts.notices.take():
             self._reporter.note(line)
@@ -330,6 +332,7 @@ class Extraction:
             if not name.startswith(RETRY) and self._settings.decoding is not None
         )
         expected = None if total is None else total * samples + self._num_answers(retried)
+        expectation.write(self._run.partial, expected)
         self._reporter.begin(expected, done)
 
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hallutrace.detect.provenance import TRAINING
 from hallutrace.detect.saving import FACTS
@@ -22,6 +22,8 @@ from hallutrace.errors import InputError
 from hallutrace.store.folder import MANIFEST
 from hallutrace.view.evaluation_files import EVALUATION_FILE
 from hallutrace.view.explorer.file_cache import FileCache
+
+Found = TypeVar("Found", bound="Made")
 
 DEPTH = 3  # folders below a given one
 MOST_FOLDERS = 5_000
@@ -35,6 +37,18 @@ class Made:
     folder: Path
     fingerprint: str
     changed: float
+
+
+@dataclass(frozen=True)
+class FoundEvaluation(Made):
+    """An evaluation that ``hallutrace evaluate`` wrote.
+
+    Attributes:
+        best: label, AUROC and protocol of the detector with the largest AUROC; None where there is
+            none.
+    """
+
+    best: tuple[str, float, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Catalog:
 
     roots: Sequence[Path]
     runs: dict[str, Path] = field(default_factory=dict)
-    evaluations: list[Made] = field(default_factory=list)
+    evaluations: list[FoundEvaluation] = field(default_factory=list)
     detectors: list[SavedDetector] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -100,11 +114,11 @@ class Catalog:
                     detectors += self._detector(folder)
             self.runs, self.evaluations, self.detectors = runs, evaluations, detectors
 
-    def evaluations_of(self, fingerprint: str) -> list[Made]:
+    def evaluations_of(self, fingerprint: str) -> list[FoundEvaluation]:
         """Evaluations of a run, the newest first."""
         return _newest_first(self.evaluations, fingerprint)
 
-    def detectors_of(self, fingerprint: str) -> list[Made]:
+    def detectors_of(self, fingerprint: str) -> list[SavedDetector]:
         """Detectors that were trained on a run, the newest first."""
         return _newest_first(self.detectors, fingerprint)
 
@@ -131,13 +145,14 @@ class Catalog:
                     if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
                 ]
 
-    def _evaluation(self, folder: Path) -> list[Made]:
+    def _evaluation(self, folder: Path) -> list[FoundEvaluation]:
         content = self._json.read(folder / EVALUATION_FILE)
         about = content.get("run") if content else None
         fingerprint = about.get("fingerprint") if isinstance(about, dict) else None
         if not isinstance(fingerprint, str):
             return []
-        return [Made(folder, fingerprint, _changed(folder / EVALUATION_FILE))]
+        changed, best = _changed(folder / EVALUATION_FILE), content.get("best") if content else None
+        return [FoundEvaluation(folder, fingerprint, changed, best)]
 
     def _detector(self, folder: Path) -> list[SavedDetector]:
         content = self._json.read(folder / TRAINING)
@@ -164,7 +179,7 @@ def run_id(folder: Path) -> str:
     return f"{slug}-{place}"
 
 
-def _newest_first(made: Sequence[Made], fingerprint: str) -> list[Made]:
+def _newest_first(made: Sequence[Found], fingerprint: str) -> list[Found]:
     found = [one for one in made if one.fingerprint == fingerprint]
     return sorted(found, key=lambda one: -one.changed)
 
@@ -186,4 +201,19 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     kept = {name: content.get(name) for name in ("run", "detector", "fingerprint")}
     identity = content.get("identity")
     model = identity.get("model") if isinstance(identity, dict) else None
-    return {**kept, "identity": {"model": model}}
+    return {**kept, "identity": {"model": model}, "best": _best(content)}
+
+
+def _best(evaluation: dict[str, Any]) -> tuple[str, float, str] | None:
+    """Label, AUROC and protocol of the detector with the largest AUROC."""
+    try:
+        protocol = str(evaluation["run"]["label"]["name"])
+        reached = [
+            (float(one["auroc"]["value"]), str(one["label"]))
+            for one in evaluation["detectors"]
+            if one["status"] == "done"
+        ]
+    except (KeyError, TypeError, ValueError):
+        return None
+    auroc, label = max(reached, default=(0.0, ""))
+    return (label, auroc, protocol) if label else None

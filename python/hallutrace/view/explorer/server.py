@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hallutrace.errors import (
@@ -31,12 +31,19 @@ from hallutrace.errors import (
     NotInRunError,
     StorageError,
 )
+from hallutrace.store.folder import Run, differences
 from hallutrace.view.explorer.catalog import Catalog
+from hallutrace.view.explorer.live import INTERVAL, Watch
 from hallutrace.view.explorer.runs import OpenRuns, Payload
 from hallutrace.view.explorer.security import MAX_BODY, Access, Guard
 from hallutrace.view.page import page
+from hallutrace.view.payload import pack
 
 THREADS = 16
+MOST_STREAMS = 32
+HEARTBEAT = 15.0  # seconds after which a stream says that there is nothing new
+CLOSING = 0.25  # seconds after which a stream sees that the server stops
+LONGEST_VALUE = 300  # characters of a setting
 FOOTER = (
     "Attention says where a model looked, not why it answered: read no weight here as an "
     "explanation."
@@ -68,14 +75,28 @@ class Explorer:
         catalog: runs, evaluations and detectors.
         runs: those that are open.
         access: who may ask.
+        watch: where all runs stand.
+        is_closing: whether the server stops, which ends all streams.
     """
 
     catalog: Catalog
     runs: OpenRuns
     access: Access
+    watch: Watch
+    is_closing: bool = False
+
+    @classmethod
+    def of(cls, catalog: Catalog, access: Access) -> Explorer:
+        """With nothing opened yet."""
+        return cls(catalog, OpenRuns(catalog), access, Watch(catalog))
 
     def __post_init__(self) -> None:
         self._threads = anyio.CapacityLimiter(THREADS)
+        self._streams = 0
+
+    def close(self) -> None:
+        """Ends all streams."""
+        self.is_closing = True
 
     async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """The result of a function that blocks."""
@@ -102,11 +123,56 @@ class Explorer:
         made = await self.in_thread(self.runs.payload, run, name, dict(given))
         return payload_response(request, made)
 
+    async def show_runs(self, _: Request) -> Response:
+        """Where all runs stand, and a cursor for what follows."""
+        changes = await self.in_thread(self.watch.changes, None)
+        content = await self.in_thread(pack, changes)
+        return Response(content, media_type=_PAYLOAD)
+
+    async def show_changes(self, request: Request) -> Response:
+        """What changes from now on, as server-sent events; each has a cursor as its id."""
+        if self._streams >= MOST_STREAMS:
+            raise InputError(f"Expected at most {MOST_STREAMS} pages that follow runs, got more")
+        cursor = request.headers.get("last-event-id") or request.query_params.get("after")
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        events = self._changes(cursor)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    async def _changes(self, cursor: str | None) -> AsyncIterator[str]:
+        self._streams += 1
+        try:
+            yield f"retry: {int(2000 * INTERVAL)}\n\n"
+            quiet = 0.0
+            while not self.is_closing:
+                changes = await self.in_thread(self.watch.changes, cursor)
+                if changes["runs"] or changes["gone"]:
+                    cursor, quiet = changes["cursor"], 0.0
+                    yield event("runs", changes, cursor)
+                elif quiet >= HEARTBEAT:
+                    quiet = 0.0
+                    yield ": nothing new\n\n"
+                quiet += INTERVAL
+                for _ in range(round(INTERVAL / CLOSING)):
+                    if not self.is_closing:
+                        await anyio.sleep(CLOSING)
+        finally:
+            self._streams -= 1
+
+    async def show_differences(self, request: Request) -> Response:
+        """What differs between the manifests of two runs."""
+        names = (request.path_params["one"], request.path_params["other"])
+        one, other = (Run(self.runs.folder(name)) for name in names)
+        found = await self.in_thread(manifest_differences, one, other)
+        return Response(pack(found), media_type=_PAYLOAD)
+
     def routes(self) -> list[Route]:
         """Addresses and what answers them."""
         return [
             Route("/", self.show_page),
             Route("/data/{run}/{name}", self.show_data),
+            Route("/runs", self.show_runs),
+            Route("/events", self.show_changes),
+            Route("/differences/{one}/{other}", self.show_differences),
         ]
 
 
@@ -125,6 +191,48 @@ def application(explorer: Explorer) -> Guard:
     }
     app = Starlette(routes=explorer.routes(), exception_handlers=handlers)
     return Guard(app, explorer.access)
+
+
+def event(name: str, content: Any, id_: str | None = None) -> str:
+    r"""A server-sent event.
+
+    Args:
+        name: of the event.
+        content: JSON-able.
+        id_: what a browser hands back as ``Last-Event-ID``.
+
+    Examples:
+        >>> event("token", {"text": "a"})
+        'event: token\ndata: {"text": "a"}\n\n'
+    """
+    first = f"id: {id_}\n" if id_ else ""
+    return f"{first}event: {name}\ndata: {json.dumps(content, allow_nan=False)}\n\n"
+
+
+def manifest_differences(one: Run, other: Run) -> list[tuple[str, str, str]]:
+    """Dotted name of each field of identity or facts that differs, and both values as JSON.
+
+    Args:
+        one: a run.
+        other: another one.
+
+    Raises:
+        DamagedError: a manifest is damaged.
+
+    Examples:
+        >>> manifest_differences(Run(run), Run(run))
+        []
+    """
+    first, second = ({**vars(run.manifest())} for run in (one, other))
+    return [
+        (name.removeprefix("identity."), _short(there), _short(here))
+        for name, there, here in differences(first, second)
+    ]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def payload_response(request: Request, made: Payload) -> Response:

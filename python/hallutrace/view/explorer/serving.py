@@ -102,7 +102,7 @@ def serve(app: Any, bound: socket.socket, closing: Any = None) -> None:
     """
     import uvicorn
 
-    class Server(uvicorn.Server):
+    class Server(uvicorn.Server):  # type: ignore[misc]
         def handle_exit(self, sig: int, frame: Any) -> None:
             if closing is not None:
                 closing()
