@@ -17,6 +17,7 @@ from hallutrace.model import answer_ends
 from hallutrace.model.answer_ends import Answer, AnswerEnds
 from hallutrace.model.loading import Loaded
 from hallutrace.model.prompts import PromptBuilder
+from hallutrace.option_names import parameter
 from hallutrace.progress import Reporter
 from hallutrace.questions import Question
 from hallutrace.store.failures import Failure
@@ -162,8 +163,8 @@ class ShardJob:
                 if len(prompt.tokens) > max_tokens:
                     raise InputError(
                         f"Expected a prompt of at most {max_tokens} tokens, got "
-                        f"{len(prompt.tokens)} - shorten it, lower --max-new-tokens, or choose a "
-                        "model for longer inputs"
+                        f"{len(prompt.tokens)} - shorten it, lower {parameter('max_new_tokens')}, "
+                        "or choose a model for longer inputs"
                     )
             except BaseException as error:
                 if is_fatal(error):

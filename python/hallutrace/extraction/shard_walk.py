@@ -16,6 +16,7 @@ from hallutrace.extraction.shard import ShardJob
 from hallutrace.extraction.summary import Summary, still_failing, summarize
 from hallutrace.model.loading import Loaded, default_prompt
 from hallutrace.model.prompts import PromptBuilder
+from hallutrace.option_names import parameter
 from hallutrace.progress import Reporter
 from hallutrace.questions import (
     BadRow,
@@ -73,7 +74,9 @@ class Extraction:
         )
         self._checks = AnswerChecks(self._prompts.notices, config.max_new_tokens)
         with refusing(
-            f"a model that takes a few tokens, as {loaded.name}", "try another --dtype", ModelError
+            f"a model that takes a few tokens, as {loaded.name}",
+            f"try another {parameter('dtype')}",
+            ModelError,
         ):
             attention = probe(loaded, hidden=self._settings.hidden.states != "none")
         self._manifest = manifest_of(
@@ -165,8 +168,8 @@ class Extraction:
             if ours.questions not in (len(questions), UNKNOWN_COUNT):
                 raise InputError(
                     f"Expected {ours.questions} questions in shard {name}, as the process "
-                    f"{ours.pid} on {ours.host} has it, got {len(questions)} - give all workers of "
-                    "a run the same --limit and --shard-size"
+                    f"{ours.pid} on {ours.host} has it, got {len(questions)} - give all workers "
+                    f"of a run the same {parameter('limit')} and {parameter('shard_size')}"
                 )
             self._reporter.note(f"Shard {name} is being made by process {ours.pid} on {ours.host}.")
             return False
@@ -218,8 +221,8 @@ class Extraction:
         if record.digest != _digest(questions):
             raise InputError(
                 f"Expected the questions that shard {record.name} of {self._run.folder} was made "
-                "of, got others (the source changed, or --limit shrank) - choose another --out, or "
-                "start over with --overwrite"
+                f"of, got others (the source changed, or {parameter('limit')} shrank) - choose "
+                f"another {parameter('out')}, or start over with {parameter('overwrite', True)}"
             )
 
     def _shard(

@@ -24,6 +24,7 @@ from hallutrace.model.vocabulary import (
     vocabulary_notes,
 )
 from hallutrace.model.weights import damaged_file, load_weights
+from hallutrace.option_names import parameter
 from hallutrace.retry import Retry
 from hallutrace.transformers_compat import hub_commit
 
@@ -161,8 +162,9 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
     checkpoint = open_checkpoint(ModelName.of(config), retry)
     if config.quantization != "none" and checkpoint.quantization_name != "none":
         raise ModelError(
-            f"Expected a checkpoint that is not quantised for --quantization {config.quantization},"
-            f" got {config.model} with {checkpoint.quantization_name} - use --quantization none"
+            "Expected a checkpoint that is not quantised for "
+            f"{parameter('quantization', config.quantization)}, got {config.model} with "
+            f"{checkpoint.quantization_name} - use {parameter('quantization', 'none')}"
         )
     if checkpoint.adapter is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtraError.of("peft", "adapters", f"the adapter {checkpoint.name}")

@@ -13,6 +13,7 @@ from hallutrace.model.adapters import with_adapter
 from hallutrace.model.checkpoint import Checkpoint
 from hallutrace.model.library_errors import essence
 from hallutrace.model.listed_names import listed
+from hallutrace.option_names import parameter
 from hallutrace.transformers_compat import no_gguf_bar, unpacked_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -103,8 +104,8 @@ def _explain_attention_error(attention: str, name: str) -> Iterator[None]:
             raise
         raise ModelError(
             f"Expected an attention implementation that {name} can be used with here, got "
-            f"{attention} ({essence(error)}) - use --attn-implementation auto, or install what it "
-            "needs"
+            f"{attention} ({essence(error)}) - use {parameter('attn_implementation', 'auto')}, or "
+            "install what it needs"
         ) from None
 
 
@@ -164,7 +165,7 @@ def _is_default_device(device: str) -> bool:
 
 def _bitsandbytes(kind: str, dtype: Any) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError.of("bitsandbytes", "quantization", f"--quantization {kind}")
+        raise MissingExtraError.of("bitsandbytes", "quantization", parameter("quantization", kind))
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":
