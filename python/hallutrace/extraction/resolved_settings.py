@@ -12,7 +12,7 @@ from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.errors import InputError
 from hallutrace.extraction import batch_planning
 from hallutrace.extraction.trace_arrays import HiddenChoice
-from hallutrace.model.answer_ends import can_be_said, response_end, vocabulary_of
+from hallutrace.model.answer_ends import is_round_trip, response_end, vocabulary_of
 from hallutrace.model.free_memory import free_memory
 from hallutrace.model.generate import Decoding
 from hallutrace.model.loading import Loaded
@@ -221,15 +221,15 @@ def _check_decoding(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilde
             f"Expected `num_beams` of at most {vocabulary} (the vocabulary of {loaded.name}), got "
             f"{config.num_beams} - change {parameter('num_beams')}"
         )
-    longest = loaded.longest
-    if longest is not None and config.max_new_tokens >= longest:
+    limit = loaded.context_length
+    if limit is not None and config.max_new_tokens >= limit:
         raise InputError(
-            f"Expected `max_new_tokens` below {longest} (the most tokens that {loaded.name} "
+            f"Expected `max_new_tokens` below {limit} (the most tokens that {loaded.name} "
             f"takes, prompt included), got {config.max_new_tokens} - change "
             f"{parameter('max_new_tokens')}"
         )
     for text in config.stop:
-        if not can_be_said(loaded, text):
+        if not is_round_trip(loaded, text):
             prompts.notices.add(
                 f"stop {text}",
                 f"the tokenizer of {loaded.name} cannot write {text!r}, so "

@@ -122,18 +122,18 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
     """
     from peft import PeftConfig, PeftModel
 
-    folder = Path(adapter.where)
+    folder = Path(adapter.location)
     if folder.is_dir() and not any(folder.glob("adapter_model.*")):
         raise ModelError(
             f"Expected the weights of the adapter in {folder}, got no adapter_model.safetensors - "
             "copy it there"
         )
-    config = PeftConfig.from_pretrained(adapter.where, **adapter.arguments)
+    config = PeftConfig.from_pretrained(adapter.location, **adapter.arguments)
     check_kind(config, name)
-    adapted = PeftModel.from_pretrained(model, adapter.where, config=config, **adapter.arguments)
+    adapted = PeftModel.from_pretrained(model, adapter.location, config=config, **adapter.arguments)
     # Load again for its result: from_pretrained only warns about missing weights and ignores
     # unexpected ones.
-    info = adapted.load_adapter(adapter.where, "default", **adapter.arguments)
+    info = adapted.load_adapter(adapter.location, "default", **adapter.arguments)
     for keys, problem in (
         (info.missing_keys, "none for"),
         (info.unexpected_keys, "weights that the base model has no place for:"),

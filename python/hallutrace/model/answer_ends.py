@@ -177,7 +177,7 @@ def response_end(loaded: Loaded, turn_end: int | None) -> int | None:
     return loaded.eos_ids[0] if loaded.eos_ids else None
 
 
-def can_be_said(loaded: Loaded, text: str) -> bool:
+def is_round_trip(loaded: Loaded, text: str) -> bool:
     """Whether encoding and decoding a text gives the text back.
 
     Raises:

@@ -166,7 +166,7 @@ def _config(files: Files, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(
-        files.where, trust_remote_code=trust_remote_code, **files.arguments
+        files.location, trust_remote_code=trust_remote_code, **files.arguments
     )
 
 

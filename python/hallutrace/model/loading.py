@@ -77,7 +77,7 @@ class Loaded:
         return device
 
     @property
-    def longest(self) -> int | None:
+    def context_length(self) -> int | None:
         """Maximum number of tokens of the context; None if the configuration has no limit."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit and limit > 0 else None
@@ -256,16 +256,16 @@ def _tokenizer(checkpoint: Checkpoint, retry: Retry) -> Any:
     with loading(checkpoint.name):
         return retry.call(
             lambda: AutoTokenizer.from_pretrained(
-                files.where, trust_remote_code=checkpoint.trust_remote_code, **files.arguments
+                files.location, trust_remote_code=checkpoint.trust_remote_code, **files.arguments
             ),
             f"Loading the tokenizer of {checkpoint.name}",
         )
 
 
 def _has_tokenizer(files: Files) -> bool:
-    if Path(files.where).is_dir():
-        return any((Path(files.where) / name).is_file() for name in TOKENIZER_FILES)
-    return any(hub_commit(files.where, name, files.revision) for name in TOKENIZER_FILES)
+    if Path(files.location).is_dir():
+        return any((Path(files.location) / name).is_file() for name in TOKENIZER_FILES)
+    return any(hub_commit(files.location, name, files.revision) for name in TOKENIZER_FILES)
 
 
 def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Retry) -> Any:
@@ -293,10 +293,10 @@ def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Re
         for files in (checkpoint.model, checkpoint.adapter):
             if files is None or files.gguf is not None:
                 continue
-            if damage := damaged_file(Path(files.where)):
+            if damage := damaged_file(Path(files.location)):
                 raise ModelError(
-                    f"Expected whole files in {files.where}, got {damage} - download or save the "
-                    "checkpoint again"
+                    f"Expected whole files in {files.location}, got {damage} - download or save "
+                    "the checkpoint again"
                 ) from None
         raise
 

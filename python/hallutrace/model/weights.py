@@ -71,15 +71,15 @@ def load_weights(
     bar = no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext()
     with bar, _explain_attention_error(attention, checkpoint.name):
         model, info = AutoModelForCausalLM.from_pretrained(
-            checkpoint.model.where,
+            checkpoint.model.location,
             trust_remote_code=checkpoint.trust_remote_code,
             output_loading_info=True,
             # check_loaded refuses other shapes with an error that names the weights.
             ignore_mismatched_sizes=True,
             **options,
         )
-    check_loaded(checkpoint.model.where, info, note)
-    folder = Path(checkpoint.model.where)
+    check_loaded(checkpoint.model.location, info, note)
+    folder = Path(checkpoint.model.location)
     has_both = all((folder / name).is_file() for name in (WEIGHTS, INDEX))
     if has_both and checkpoint.model.gguf is None:
         note(f"{folder} holds {WEIGHTS} and an index of shards: the model is that of {WEIGHTS}")

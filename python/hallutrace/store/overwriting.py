@@ -17,7 +17,7 @@ from hallutrace.atomic_files import storage_errors, sync_folder
 from hallutrace.errors import HallutraceError, InputError
 from hallutrace.label_protocols import JUDGES
 from hallutrace.option_names import parameter
-from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, living
+from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, running_holder
 from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
 
 
@@ -28,7 +28,7 @@ def check_may_go(run: Run) -> None:
         InputError: another process writes the run, or it has labels that no command can make again.
     """
     for name in sorted({path.name.partition(".claim")[0] for path in run.partial.glob("*.claim*")}):
-        holder = living(run.partial, name) if name else None
+        holder = running_holder(run.partial, name) if name else None
         if holder is not None:
             raise InputError(
                 f"Expected a run that no other process uses, got process {holder.pid} on "
