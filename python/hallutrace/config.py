@@ -22,6 +22,7 @@ from hallutrace.choices import (
 )
 from hallutrace.config_file import read_yaml
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.paths import expanded, expanded_text
 from hallutrace.presets import PRESETS
 
@@ -56,7 +57,7 @@ class ExtractConfig(BaseModel):
         "demo",
         "source of the questions: demo (400 questions of the small model), demo:all, "
         "demo:N, a .jsonl, .json, .csv, .tsv or .parquet file, hf:REPO/CONFIG/SPLIT, or "
-        "NAME:ARGUMENT of a source that --plugin registers",
+        "NAME:ARGUMENT of a registered source",
     )
     responses: Path | None = _option(
         "Questions",
@@ -257,7 +258,7 @@ class ExtractConfig(BaseModel):
         "process only every n-th shard, from the i-th (counted from 0) on, given as i/n; "
         "workers share a run",
     )
-    overwrite: bool = _option("Run", False, "delete the run in --out first")
+    overwrite: bool = _option("Run", False, "delete the run that is in the folder first")
     retry_failed: bool = _option("Run", False, "try failed questions again, one at a time")
 
     @classmethod
@@ -362,20 +363,25 @@ class ExtractConfig(BaseModel):
     @model_validator(mode="after")
     def _decoding_agrees(self) -> ExtractConfig:
         if self.num_beams > 1 and self.temperature > 0:
-            raise ValueError("`num_beams` 1 where `temperature` is above 0 (beams do not sample)")
+            raise ValueError(
+                f"{parameter('num_beams')} 1 where {parameter('temperature')} is above 0 "
+                "(beams do not sample)"
+            )
         for name in SAMPLING:
             if self.temperature == 0 and getattr(self, name) is not None:
                 raise ValueError(
-                    f"`temperature` above 0 where `{name}` is given (nothing is sampled without it)"
+                    f"{parameter('temperature')} above 0 where {parameter(name)} is given "
+                    "(nothing is sampled without it)"
                 )
         if self.samples > 1 and self.temperature == 0 and self.samples > self.num_beams:
             raise ValueError(
-                "`temperature` above 0 where `samples` is above `num_beams` "
-                "(without it every sample is the same)"
+                f"{parameter('temperature')} above 0 where {parameter('samples')} is above "
+                f"{parameter('num_beams')} (without it every sample is the same)"
             )
         if self.shard_size * self.samples > LARGEST_SHARD:
             raise ValueError(
-                f"`shard_size` x `samples` of at most {LARGEST_SHARD:,} (a header holds no more)"
+                f"{parameter('shard_size')} x {parameter('samples')} of at most {LARGEST_SHARD:,} "
+                "(a header holds no more)"
             )
         return self
 
@@ -420,4 +426,5 @@ def _explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not field:
         return f"Expected {message} - change one of the two"
-    return f"Expected `{field}` to be {message}, got {first['input']!r} - change `{field}`"
+    name = parameter(field)
+    return f"Expected {name} to be {message}, got {first['input']!r} - change {name}"

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.paths import expanded
 
 BOOLEAN = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
@@ -42,7 +43,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         for_others: Any = yaml.safe_load(text)
     except OSError as error:
         raise InputError(
-            f"Expected a configuration file, got {error.strerror} at {path} - check --config"
+            f"Expected a configuration file, got {error.strerror} at {path} - check "
+            f"{parameter('config')}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from hallutrace.errors import InputError
+from hallutrace.escaping import command
 from hallutrace.normalization import DEFAULT, NORMALIZATIONS
+from hallutrace.option_names import parameter
+from hallutrace.registry import to_register
 from hallutrace.text_measures import (
     Measure,
     best_score,
@@ -113,23 +117,25 @@ def find_judge(name: str, normalization: str = DEFAULT) -> WordJudge:
     """
     if name not in JUDGES:
         raise InputError(
-            f"Expected one of {', '.join(JUDGES)}, got {name!r} - change --by, or name the file "
-            "that registers it with --plugin FILE"
+            f"Expected one of {', '.join(JUDGES)}, got {name!r} - change {parameter('by')}, or "
+            f"{to_register()}"
         )
     normalization_rule(normalization)
     return replace(JUDGES[name], normalization=normalization)
 
 
-def how_to_make(label_name: str) -> str | None:
-    """Options of `hallutrace label` that make labels of this name; None for labels of a file.
+def how_to_make(run: Path, label_name: str) -> str:
+    """The command that makes labels of this name.
 
     Examples:
-        >>> how_to_make("f1-triviaqa")
-        '--by f1 --normalize triviaqa'
+        >>> how_to_make(Path("runs/nq"), "f1-triviaqa")
+        'hallutrace label runs/nq --by f1 --normalize triviaqa'
     """
     for normalization in NORMALIZATIONS:
         for name in JUDGES:
-            if find_judge(name, normalization).label_name == label_name:
-                of = "" if normalization == DEFAULT else f" --normalize {normalization}"
-                return f"--by {name}{of}"
-    return None
+            if find_judge(name, normalization).label_name != label_name:
+                continue
+            if normalization == DEFAULT:
+                return command("hallutrace", "label", run, "--by", name)
+            return command("hallutrace", "label", run, "--by", name, "--normalize", normalization)
+    return command("hallutrace", "label", run, "--from", "FILE", "--name", label_name)

@@ -1,94 +1,78 @@
-"""Names of options in messages: as the command line has them, and as callers of Python give them.
+"""Names of parameters in messages: as callers of Python give them, or as options of a command.
 
-A message is written once, in the words of whoever is likelier to read it: the configuration names
-fields (`top_k`), an extraction names options (``--top-k 16``). The other one gets it from here.
+A message is written once, with :func:`parameter` in the place of each name. Only the command line
+asks for options, around each command (:func:`naming_options`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hallutrace.config import ExtractConfig
-from hallutrace.errors import HallutraceError
+from hallutrace.escaping import command
 
-_OPTION = re.compile(r"""--([a-z][a-z-]*[a-z])(?:[ =]('[^']*'|"[^"]*"|\d[\d.]*|[a-z0-9_]+))?""")
-
-
-_FIELD = re.compile(r"`([a-z_]+)`")
+# Of the process, not of a context: the threads of a command name options too.
+_is_command_line = False
 
 
 @contextmanager
 def naming_options() -> Iterator[None]:
-    """Within it, messages of errors name options where they named fields of the configuration."""
-    try:
-        yield
-    except HallutraceError as error:
-        error.args = (options_in(str(error)), *error.args[1:])
-        raise
-
-
-@contextmanager
-def naming_parameters() -> Iterator[None]:
-    """Within it, messages of errors name parameters where they named options."""
-    try:
-        yield
-    except HallutraceError as error:
-        error.args = (parameters_in(str(error)), *error.args[1:])
-        raise
-
-
-def parameters_in(text: str) -> str:
-    """A message with options of ``extract`` written as parameters.
-
-    A word after an option is its value where the option can have it.
-
-    Args:
-        text: a message.
+    """Within it, messages of this process name options of the command line.
 
     Examples:
-        >>> parameters_in("use --hidden-states answer, --top-k none or --overwrite")
-        "use hidden_states='answer', top_k=None or overwrite=True"
-        >>> parameters_in("give all workers the same --limit and --shard-size")
-        'give all workers the same limit and shard_size'
+        >>> with naming_options():
+        ...     parameter("top_k", 16)
+        '--top-k 16'
     """
-    return _OPTION.sub(_parameter, text)
+    before = names_options()
+    name_options(True)
+    try:
+        yield
+    finally:
+        name_options(before)
 
 
-def options_in(text: str) -> str:
-    """A message with fields of the configuration written as options.
+def names_options() -> bool:
+    """Whether messages name options, to tell a worker, which is a process of its own."""
+    return _is_command_line
+
+
+def name_options(is_command_line: bool) -> None:
+    """Lets messages of this process name options, or parameters, from now on."""
+    global _is_command_line
+    _is_command_line = is_command_line
+
+
+def parameter(name: str, *value: object, option: str | None = None) -> str:
+    """A parameter in a message, with a value that it should have or has.
 
     Args:
-        text: a message.
+        name: of the parameter of Python.
+        value: at most one; on the command line True stands for the option alone and None for
+            ``none``.
+        option: of the command line; the name with dashes unless given.
 
     Examples:
-        >>> options_in("Expected `top_k` to be at least 1, got 0 - change `top_k`")
-        'Expected --top-k to be at least 1, got 0 - change --top-k'
+        >>> parameter("top_k"), parameter("hidden_states", "answer"), parameter("overwrite", True)
+        ('`top_k`', "`hidden_states='answer'`", '`overwrite=True`')
+        >>> with naming_options():
+        ...     parameter("top_k", None), parameter("overwrite", True), parameter("stop", "a b")
+        ('--top-k none', '--overwrite', "--stop 'a b'")
     """
+    if not _is_command_line:
+        return f"`{'='.join([name, *map(repr, value)])}`"
+    words = [option or "--" + name.replace("_", "-")]
+    for one in value:
+        if one is not True:
+            words.append("none" if one is None else command(str(one)))
+    return " ".join(words)
 
-    def option(found: re.Match[str]) -> str:
-        name = found.group(1)
-        is_field = name in ExtractConfig.model_fields
-        return "--" + name.replace("_", "-") if is_field else found.group()
 
-    return _FIELD.sub(option, text)
+def wording(python: str, command_line: str) -> str:
+    """The one of two texts that suits the reader, where names alone do not make the difference.
 
-
-def _parameter(found: re.Match[str]) -> str:
-    option, value = found.groups()
-    name = option.replace("-", "_")
-    field = ExtractConfig.model_fields.get(name)
-    if field is None:
-        return found.group()
-    if field.annotation is bool:
-        rest = found.group()[len(option) + 2 :]
-        return f"{name}=True{rest}"
-    if value is None:
-        return name
-    if value == "none" and type(None) in getattr(field.annotation, "__args__", ()):
-        return f"{name}=None"
-    if value[0] in "'\"" or value[0].isdigit():
-        return f"{name}={value}"
-    is_choice = f"'{value}'" in repr(field.annotation)
-    return f"{name}={value!r}" if is_choice else f"{name} {value}"
+    Examples:
+        >>> wording("call `load_plugin`", "give --plugin FILE")
+        'call `load_plugin`'
+    """
+    return command_line if _is_command_line else python

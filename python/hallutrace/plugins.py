@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hallutrace.errors import HallutraceError, InputError
+from hallutrace.option_names import parameter
 from hallutrace.paths import expanded
 from hallutrace.registry import REGISTRIES, Origin, running_file
 from hallutrace.third_party import reason_of
@@ -38,7 +39,9 @@ def load_plugin(file: str | Path) -> list[str]:
     if path in _files:
         return _files[path]
     if path.suffix != ".py" or not path.is_file():
-        raise InputError(f"Expected a .py file, got {file} - change --plugin")
+        raise InputError(
+            f"Expected a .py file, got {file} - change {parameter('file', option='--plugin')}"
+        )
     name = f"_hallutrace_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # for a .py file there is one

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.option_names import wording
 from hallutrace.third_party import reason_of
 
 Thing = TypeVar("Thing")
@@ -124,7 +125,7 @@ class Registry(Generic[Thing]):
         if not points:
             raise InputError(
                 f"Expected a {self.kind} ({', '.join(self.names())}), got {name!r} - choose one of "
-                "them, or name the file that registers it with --plugin FILE"
+                f"them, or {to_register()}"
             )
         expected = f"the {self.kind} `{name}` of {_package(points[0])}"
         try:
@@ -210,6 +211,19 @@ REGISTRIES: list[Registry[Any]] = []
 
 running_file: ContextVar[Path | None] = ContextVar("running_file", default=None)
 """The file of the user's that is being run, which registers things."""
+
+
+def to_register() -> str:
+    """How to have a thing that a file of the user's registers, in a message.
+
+    Examples:
+        >>> to_register()
+        'run the file that registers it with `hallutrace.plugins.load_plugin`'
+    """
+    return wording(
+        "run the file that registers it with `hallutrace.plugins.load_plugin`",
+        "name the file that registers it with --plugin FILE",
+    )
 
 
 def origin_of(name: str, thing: Any) -> Origin:

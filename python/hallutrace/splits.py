@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 
 Indices = NDArray[np.int64]
 
@@ -226,7 +227,7 @@ def _checked(
     truth = np.zeros(len(groups), np.int64) if labels is None else np.asarray(labels)
     truth = truth.astype(np.int64)
     if count < 2:
-        raise InputError(f"Expected at least 2 folds, got {count} - change --folds")
+        raise InputError(f"Expected at least 2 folds, got {count} - change {parameter('folds')}")
     if len(groups) != len(truth):
         raise InputError(
             f"Expected a group for each of {len(truth)} traces, got {len(groups)} groups"

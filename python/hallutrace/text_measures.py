@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hallutrace.errors import InputError
 from hallutrace.normalization import DEFAULT, NORMALIZATIONS, Normalize
+from hallutrace.option_names import parameter
 
 
 def normalize(text: str, normalization: str = DEFAULT) -> str:
@@ -50,8 +51,8 @@ def normalization_rule(normalization: str) -> Normalize:
     """
     if normalization not in NORMALIZATIONS:
         raise InputError(
-            f"Expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r} - "
-            "change --normalize"
+            f"Expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r} - change "
+            f"{parameter('normalize')}"
         )
     return NORMALIZATIONS[normalization][1]
 

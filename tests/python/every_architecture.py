@@ -68,7 +68,7 @@ def examine(kind: str) -> Verdict:
         try:
             facts = probe(loaded)
         except ModelError as error:
-            if "--hidden-states none" not in str(error):
+            if "hidden_states='none'" not in str(error):
                 return Verdict(kind, "refused", _reason(error))
             reason = f"with --hidden-states none: {_reason(error)}"
             try:

@@ -288,7 +288,7 @@ def test_an_unknown_preset_is_told() -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "none.yaml"
     assert refusal(config=path) == (
-        f"Expected a configuration file, got No such file or directory at {path} - check --config"
+        f"Expected a configuration file, got No such file or directory at {path} - check `config`"
     )
 
 

@@ -106,7 +106,7 @@ def test_holdout_is_a_fifth_by_group() -> None:
             "Expected hallucinated and right answers, got 3 hallucinated and 0 right - take "
             "another labelling protocol or more traces",
         ),
-        ([0, 1], "ab", 1, "Expected at least 2 folds, got 1 - change --folds"),
+        ([0, 1], "ab", 1, "Expected at least 2 folds, got 1 - change `folds`"),
         (
             [0, 1, 0, 1],
             "aabb",

@@ -53,9 +53,9 @@ def text_length(loaded: Loaded) -> int:
         LONGEST,
         int(WORK["cpu" if loaded.device.type == "cpu" else "cuda"] / max(1, parameters)),
         int((ATTENTION_BYTES / (8 * loaded.layers * heads)) ** 0.5),
-        loaded.longest or LONGEST,
+        loaded.context_length or LONGEST,
     )
-    max_length = max(max_length, min(SHORTEST, loaded.longest or SHORTEST))
+    max_length = max(max_length, min(SHORTEST, loaded.context_length or SHORTEST))
     limits = [limit for limit in limits_of(config) if limit * 3 // 2 + 8 <= max_length]
     return max(min(SHORTEST, max_length), *(limit * 3 // 2 + 8 for limit in limits), 0)
 

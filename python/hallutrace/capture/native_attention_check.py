@@ -31,6 +31,7 @@ from hallutrace.capture.replay import Text, forward
 from hallutrace.capture.tolerance import Tolerance, logits_apart
 from hallutrace.errors import ModelError
 from hallutrace.model.loading import Loaded
+from hallutrace.option_names import parameter
 
 # Query rows of a block; gives several blocks, of which the last may be shorter.
 ROWS = 7
@@ -254,7 +255,7 @@ def check_hidden(loaded: Loaded, output: Any, tokens: int) -> None:
         raise ModelError(
             f"Expected {loaded.layers + 1} hidden states [tokens, {loaded.hidden_size}] of "
             f"{loaded.name} ({loaded.model.config.model_type}), got {len(states)} of shapes "
-            f"{sorted(shapes)} for {tokens} tokens - choose --hidden-states none"
+            f"{sorted(shapes)} for {tokens} tokens - choose {parameter('hidden_states', 'none')}"
         )
 
 

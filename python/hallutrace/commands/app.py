@@ -32,17 +32,19 @@ from hallutrace.commands.closed_pipes import PIPE_CLOSED, end_writing
 from hallutrace.commands.common_options import add_to
 from hallutrace.commands.console import OUT, is_unicode, prepare_streams
 from hallutrace.commands.exit_codes import report_error
+from hallutrace.option_names import naming_options
 
 COMPLETION = "_HALLUTRACE_COMPLETE"  # the variable by which a shell asks for completions
 
 
 class _Commands(TyperGroup):
-    """Ends with 141, as the signal would, where the reader of the output stops early."""
+    """Names options in messages, and ends with 141 where the reader of the output stops early."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             try:
-                return super().invoke(ctx)
+                with naming_options():
+                    return super().invoke(ctx)
             finally:
                 sys.stdout.flush()  # here, not when the interpreter ends
         except BrokenPipeError:

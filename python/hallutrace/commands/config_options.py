@@ -13,7 +13,6 @@ from pydantic.fields import FieldInfo
 
 from hallutrace.commands.common_options import choices, completes
 from hallutrace.config import ExtractConfig
-from hallutrace.option_names import naming_options
 from hallutrace.paths import expanded
 from hallutrace.presets import PRESETS
 
@@ -82,8 +81,7 @@ def config_of(preset: str | None, config: Path | None, options: dict[str, Any]) 
         name: None if value == NONE and _may_be_none(name) else value
         for name, value in options.items()
     }
-    with naming_options():
-        return ExtractConfig.from_options(texts, preset=preset, config=config)
+    return ExtractConfig.from_options(texts, preset=preset, config=config)
 
 
 def flag_of(name: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hallutrace.detect.options import HiddenVector
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.store.finite_numbers import require_finite
 from hallutrace.store.trace import Trace
 
@@ -101,8 +102,8 @@ def _hidden_vector(trace: Trace, layer: int, token: HiddenVector) -> NDArray[np.
         pooled: NDArray[np.float32] = states[kept.index(token)]
         return pooled
     raise InputError(
-        f"Expected the hidden state `{token}` of a trace, got states of {kept} - "
-        "extract with --hidden-states answer or pooled"
+        f"Expected the hidden state `{token}` of a trace, got states of {kept} - extract with "
+        f"{parameter('hidden_states', 'answer')} or pooled"
     )
 
 

@@ -19,6 +19,7 @@ from hallutrace.canonical_json import to_utf8
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.metrics import Platt
 from hallutrace.errors import DamagedError, IdentityError, InputError
+from hallutrace.option_names import parameter, wording
 from hallutrace.store.folder import differences
 from hallutrace.store.label_files import read_parameters
 
@@ -79,8 +80,9 @@ class Provenance:
             more = f" and {len(found) - 6} more" if len(found) > 6 else ""
             raise IdentityError(
                 f"Expected the training that is in {folder}, got another one "
-                f"({', '.join(found[:6])}{more} differ) - choose another --out, or start over with "
-                "--overwrite"
+                f"({', '.join(found[:6])}{more} differ) - choose another "
+                f"{parameter('folder', option='--out')}, or "
+                f"{wording('delete it', 'start over with --overwrite')}"
             )
 
     def write(self, folder: Path) -> None:
@@ -177,7 +179,7 @@ def _plain(value: Any) -> Any:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    with storage_errors(f"write {path}", "choose another --out"):
+    with storage_errors(f"write {path}", f"choose another {parameter('folder', option='--out')}"):
         atomic_files.write(path, to_utf8(text))
 
 

@@ -10,6 +10,7 @@ from hallutrace.detect import saving
 from hallutrace.detect.base import Detector
 from hallutrace.detect.options import parse
 from hallutrace.errors import InputError
+from hallutrace.option_names import wording
 from hallutrace.registry import Registry
 
 ENTRY_POINTS = "hallutrace.detectors"
@@ -166,7 +167,11 @@ def _where(origin: dict[str, Any]) -> str:
     if kind == "package":
         return f"the class {called} of the package {where} - install that package"
     if kind == "file":
-        return f"the class {called} of the file {where} - name that file with --plugin {where}"
+        fix = wording(
+            f"run it with `hallutrace.plugins.load_plugin({where!r})`",
+            f"name that file with --plugin {where}",
+        )
+        return f"the class {called} of the file {where} - {fix}"
     if kind == "module":
         return f"the class {called} of the module {where} - import that module first"
     return "which this version does not have - read it with the version that wrote it"

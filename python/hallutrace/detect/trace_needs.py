@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hallutrace.detect.options import HiddenVector
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.store.folder import Manifest
 from hallutrace.store.stored_marginals import StoredMarginals
 
@@ -131,25 +132,26 @@ def _of_hidden(needs: Needs, manifest: Manifest) -> Iterator[Shortfall]:
     kept, dtype = manifest.identity["hidden"], manifest.identity["hidden"]["dtype"]
     states, there = kept["states"], kept["layers"]
     if states == "none":
-        fix = "extract it again with --hidden-states answer"
+        fix = f"extract it again with {parameter('hidden_states', 'answer')}"
         yield Shortfall("hidden states", "none", fix, is_refused=True)
         return
     missing = [layer for layer in needs.hidden_layers or () if layer not in there]
     if missing:
-        fix = "choose among those, or extract with --hidden-layers all"
+        fix = f"choose among those, or extract with {parameter('hidden_layers', 'all')}"
         expected = f"layers with hidden states ({_listed(there)})"
         yield Shortfall(expected, _listed(missing), fix, is_refused=True)
     elif needs.hidden_layers is None and len(there) < manifest.facts["layers"]:
         got = f"those of {len(there)} of {manifest.facts['layers']}"
-        yield Shortfall("hidden states of all layers", got, "extract with --hidden-layers all")
+        fix = f"extract with {parameter('hidden_layers', 'all')}"
+        yield Shortfall("hidden states of all layers", got, fix)
     for wanted, enough in (("all", ("all",)), ("answer", ("answer", "all"))):
         if wanted in needs.hidden and states not in enough:
             which = "each token" if wanted == "all" else "each answer token"
-            fix = f"extract with --hidden-states {wanted}"
+            fix = f"extract with {parameter('hidden_states', wanted)}"
             yield Shortfall(f"hidden states of {which}", states, fix, not needs.takes_less)
     computed = manifest.identity["model"].get("dtype", dtype)
     if dtype not in (computed, "float32"):
-        fix = "extract with --hidden-dtype native"
+        fix = f"extract with {parameter('hidden_dtype', 'native')}"
         yield Shortfall(f"hidden states in {computed}", f"them rounded to {dtype}", fix)
 
 
@@ -170,7 +172,7 @@ def _of_layers(needs: Needs, manifest: Manifest) -> Iterator[Shortfall]:
 def _of_marginals(needs: Needs, identity: Mapping[str, Any]) -> Iterator[Shortfall]:
     of_rows = [name for name in needs.marginals if name in OF_ROWS]
     if needs.all_rows and of_rows and identity.get("marginal_rows") != "all":
-        fix = "extract with --marginal-rows all"
+        fix = f"extract with {parameter('marginal_rows', 'all')}"
         expected = f"{_listed(of_rows)} of all rows"
         yield Shortfall(expected, "those of the answer rows", fix, not needs.takes_less)
     rounded = [name for name in needs.marginals if name not in IN_FLOAT32]
@@ -188,15 +190,17 @@ def _of_edges(needs: Needs, kept: Mapping[str, Any]) -> Iterator[Shortfall]:
     if needs.edges != "all" and top_k is not None and top_k >= needs.edges:
         rules = [rule for rule in rules if not rule.startswith("top_k")]
     if rules:
-        fix = "extract with --top-k none" if needs.edges == "all" else "extract with a larger rule"
+        rule = parameter("top_k", None) if needs.edges == "all" else "a larger rule"
+        fix = f"extract with {rule}"
         yield Shortfall(f"{wanted} of each row", f"those of {_listed(rules)}", fix)
     if needs.heads and heads != "each":
         got = f"heads combined to their {heads}"
-        yield Shortfall("the edges of each head", got, "extract with --heads each")
+        yield Shortfall("the edges of each head", got, f"extract with {parameter('heads', 'each')}")
     if kept.get("edge_rows", "all") != "all":
-        yield Shortfall("edges of all rows", "those of the answer", "extract with --edge-rows all")
+        fix = f"extract with {parameter('edge_rows', 'all')}"
+        yield Shortfall("edges of all rows", "those of the answer", fix)
     if kept.get("edge_dtype", "float16") == "float16":
-        fix = "extract with --edge-dtype float32"
+        fix = f"extract with {parameter('edge_dtype', 'float32')}"
         yield Shortfall("edges in float32", "them rounded to float16", fix)
 
 
@@ -209,7 +213,7 @@ def _rules(kept: Mapping[str, Any]) -> dict[str, Any]:
 def _of_samples(needs: Needs, decoding: Mapping[str, Any]) -> Iterator[Shortfall]:
     samples = decoding.get("samples", 1)
     if needs.samples > samples and not decoding.get("responses"):
-        fix = f"extract with --samples {needs.samples} and a --temperature"
+        fix = f"extract with {parameter('samples', needs.samples)} and a {parameter('temperature')}"
         expected = f"{needs.samples} answers of each question"
         yield Shortfall(expected, f"{samples}", fix, is_refused=True)
 

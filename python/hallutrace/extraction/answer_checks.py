@@ -6,6 +6,7 @@ import re
 
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.user_notices import Notices
+from hallutrace.option_names import parameter
 
 FIRST = 50  # answers that are checked
 LEAST = 8  # no warnings for fewer answers
@@ -71,24 +72,26 @@ class AnswerChecks:
             self._warn(
                 "thinking",
                 f"{self._thinking} {scope} begin with thinking, which is what the traces hold - "
-                "give the chat template an argument that turns it off (--chat-template-kwargs "
-                "'{enable_thinking: false}' for many models), or enough --max-new-tokens.",
+                "give the chat template an argument that turns it off "
+                f"({parameter('chat_template_kwargs', '{enable_thinking: false}')} for many "
+                f"models), or enough {parameter('max_new_tokens')}.",
             )
         if 2 * self._truncated > self._answers:
             self._warn(
                 "length",
                 f"{self._truncated} {scope} were cut at {self._max_new_tokens} tokens - raise "
-                "--max-new-tokens, or end answers with --stop where the model goes on after them.",
+                f"{parameter('max_new_tokens')}, or end answers with {parameter('stop')} where "
+                "the model goes on after them.",
             )
         if 2 * self._empty > self._answers:
             self._warn(
                 "empty",
                 f"{self._empty} {scope} are empty - look at a prompt with `hallutrace inspect`, "
-                "and change --prompt, --chat or --stop.",
+                f"and change {parameter('prompt')}, {parameter('chat')} or {parameter('stop')}.",
             )
         elif len(self._texts) == 1 and len(self._questions) > 1:
             self._warn(
                 "identical",
                 f"all {scope} are the same - look at a prompt with `hallutrace inspect`, and "
-                "change --prompt or --chat.",
+                f"change {parameter('prompt')} or {parameter('chat')}.",
             )

@@ -44,48 +44,76 @@ class PromptedQuestion:
 _Answered = tuple[PromptedQuestion, int, Answer]
 
 
+@dataclass(frozen=True, slots=True)
+class ShardContext:
+    """What the extraction of a shard works with.
+
+    Attributes:
+        loaded: the model.
+        settings: the resolved settings of the run.
+        fail: called with each failure.
+        check: raises if this process no longer holds the claim on the shard; called before each
+            durable write.
+        checks: receives the generated answers.
+        done: question id and sample of each trace in another shard; these are not written again.
+    """
+
+    loaded: Loaded
+    settings: Settings
+    fail: Callable[[Failure], object]
+    check: Callable[[], object]
+    checks: AnswerChecks
+    done: Collection[tuple[str, int]] = ()
+
+    def record_failure(
+        self,
+        tally: Tally,
+        question: Question,
+        sample: int | None,
+        stage: str,
+        error: BaseException,
+        traceback_text: str = "",
+    ) -> None:
+        """Records and counts a failure.
+
+        Args:
+            tally: counts it.
+            question: the question that failed.
+            sample: number of the answer; None if the whole question failed.
+            stage: ``prompt``, ``response``, ``generate``, ``replay``, ``memory`` or ``write``.
+            error: the error.
+            traceback_text: traceback of ``error``; needed if its frames were removed.
+        """
+        reason = str(error) if is_out_of_memory(error) else reason_of(error)
+        reason = " ".join(reason.split())
+        traceback_text = traceback_text or traceback_of(error)
+        tally.failed(stage, reason)
+        self.fail(
+            Failure(question.id, sample, question.index, stage, reason, traceback=traceback_text)
+        )
+
+
 class BatchRunner:
     """Writes the traces of a shard batch by batch.
 
     Args:
-        loaded: the model.
-        settings: the resolved settings of the run.
+        context: what the shard is extracted with.
         writer: writer of the shard.
         seed_number: number of the shard, part of the sampling seed.
         samples: largest number of answers of a question of the shard.
-        fail: called with each failure.
-        check: raises if this process no longer holds the claim on the shard.
-        checks: receives the generated answers.
-        done: question id and sample of each trace in another shard; these are not written again.
-
-    Attributes:
-        tally: counts of the current batch; the caller sets a new one before each batch.
     """
 
     def __init__(
-        self,
-        loaded: Loaded,
-        settings: Settings,
-        writer: ShardWriter,
-        seed_number: int,
-        samples: int,
-        fail: Callable[[Failure], object],
-        check: Callable[[], object],
-        checks: AnswerChecks,
-        done: Collection[tuple[str, int]],
+        self, context: ShardContext, writer: ShardWriter, seed_number: int, samples: int
     ) -> None:
-        self.tally = Tally()
-        self._loaded = loaded
-        self._settings = settings
+        self._context = context
+        self._loaded = context.loaded
+        self._settings = context.settings
         self._writer = writer
         self._seed_number = seed_number
         self._samples = samples
-        self._record_failure = fail
-        self._check = check
-        self._checks = checks
-        self._done = done
 
-    def run(self, batch: list[PromptedQuestion], number: int, first: int = 0) -> None:
+    def run(self, batch: list[PromptedQuestion], number: int, tally: Tally, first: int = 0) -> None:
         """Generates, replays and writes a batch; halves it on an error, down to one question.
 
         Halving limits a failure to the question that causes it. Halvings are recorded, because
@@ -94,6 +122,7 @@ class BatchRunner:
         Args:
             batch: the questions.
             number: number of the batch in the shard.
+            tally: counts traces, failures and halvings.
             first: index of ``batch[0]`` in the batch before halving.
         """
         stage = "generate"
@@ -108,19 +137,21 @@ class BatchRunner:
             failed = without_frames(error)  # frames would keep the tensors of the batch in memory
         else:
             self._loaded.check_in_place()
-            self._check()  # another process may have taken over the shard during the computation
+            self._context.check()  # another process may have taken over the shard meanwhile
             for (item, sample, answer), result in zip(answered, replayed, strict=True):
-                self._append(item, sample, answer, result)
+                self._append(item, sample, answer, result, tally)
             return
         release_cached_memory()
         if len(batch) == 1:
             stage = "memory" if is_out_of_memory(failed) else stage
-            self.fail(batch[0].question, None, stage, failed, traceback_text)
+            self._context.record_failure(
+                tally, batch[0].question, None, stage, failed, traceback_text
+            )
             return
         half = (len(batch) + 1) // 2
-        self.tally.halvings.append([number, half])
-        self.run(batch[:half], number, first)
-        self.run(batch[half:], number, first + half)
+        tally.halvings.append([number, half])
+        self.run(batch[:half], number, tally, first)
+        self.run(batch[half:], number, tally, first + half)
 
     def _answers(self, batch: list[PromptedQuestion], number: int, first: int) -> list[_Answered]:
         """Generates the answers of a batch, or returns the existing ones."""
@@ -154,11 +185,16 @@ class BatchRunner:
         )
 
     def _append(
-        self, item: PromptedQuestion, sample: int, answer: Answer, replayed: replay.Replayed
+        self,
+        item: PromptedQuestion,
+        sample: int,
+        answer: Answer,
+        replayed: replay.Replayed,
+        tally: Tally,
     ) -> None:
         """Writes and counts one trace."""
         question, hidden = item.question, self._settings.hidden
-        if (question.id, sample) in self._done:
+        if (question.id, sample) in self._context.done:
             return
         self._check_answer(question, answer)
         ends = answer.tokens[-1] in self._loaded.eos_ids
@@ -166,50 +202,24 @@ class BatchRunner:
         try:
             arrays = trace_arrays.arrays_of(replayed, tokens, ends, hidden)
         except InputError as error:  # NaN or infinity
-            self.fail(question, sample, "replay", error)
+            self._context.record_failure(tally, question, sample, "replay", error)
             return
         arrays["meta"] = trace_arrays.meta_of(question, item.prompt, answer, sample, hidden)
         number = item.index * self._samples + sample
         try:
             self._writer.append(number, question.id, sample, arrays)
         except InputError as error:
-            self.fail(question, sample, "write", error)
+            self._context.record_failure(tally, question, sample, "write", error)
             return
-        tally = self.tally
         tally.traces += 1
         tally.answer_tokens += len(answer.tokens)
         tally.keys.append((number, question.id, sample, question.index))
         if question.references:
-            tally.judged += 1
-            tally.right += contains(answer.text, question.references)
+            tally.with_references += 1
+            tally.right_answers += contains(answer.text, question.references)
 
     def _check_answer(self, question: Question, answer: Answer) -> None:
-        if self._settings.decoding is not None and not self._checks.is_judged:
+        checks = self._context.checks
+        if self._settings.decoding is not None and not checks.is_judged:
             written = answer_ends.decode(self._loaded, answer.tokens, special=True)
-            self._checks.see(question.question, answer, written)
-
-    def fail(
-        self,
-        question: Question,
-        sample: int | None,
-        stage: str,
-        error: BaseException,
-        traceback_text: str = "",
-    ) -> None:
-        """Records a failure.
-
-        Args:
-            question: the question that failed.
-            sample: number of the answer; None if the whole question failed.
-            stage: ``prompt``, ``response``, ``generate``, ``replay``, ``memory`` or ``write``.
-            error: the error.
-            traceback_text: traceback of ``error``; needed if its frames were removed.
-        """
-        reason = str(error) if is_out_of_memory(error) else reason_of(error)
-        reason = " ".join(reason.split())
-        traceback_text = traceback_text or traceback_of(error)
-        self.tally.failed(stage, reason)
-        failure = Failure(
-            question.id, sample, question.index, stage, reason, traceback=traceback_text
-        )
-        self._record_failure(failure)
+            checks.see(question.question, answer, written)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from hallutrace.canonical_json import canonical
 
 INPUT_STAGES = ("prompt", "response")  # stages whose failures the input causes
-COUNTS = ("traces", "failures", "judged", "right", "answer_tokens")
 
 
 @dataclass(slots=True)
@@ -18,9 +17,9 @@ class Tally:
     Attributes:
         traces: written traces.
         failures: questions or samples without a trace.
-        broken: failures that the input did not cause.
-        judged: traces of questions with reference answers.
-        right: traces whose answer contains a reference.
+        unexpected_failures: failures that the input did not cause.
+        with_references: traces of questions with reference answers.
+        right_answers: traces whose answer contains a reference.
         answer_tokens: answer tokens of all traces.
         keys: number in the shard, question id, sample and source index of each trace.
         halvings: ``[batch, size]`` of each halving: batch number and size of the first half.
@@ -29,15 +28,17 @@ class Tally:
     Examples:
         >>> tally = Tally(traces=2, answer_tokens=9)
         >>> tally.failed("replay", "out of memory")
-        >>> tally.counts()["failures"], tally.broken, Tally.from_note(tally.to_note()) == tally
-        (1, 1, True)
+        >>> tally.counts()["failures"], tally.unexpected_failures
+        (1, 1)
+        >>> Tally.from_note(tally.to_note()) == tally
+        True
     """
 
     traces: int = 0
     failures: int = 0
-    broken: int = 0
-    judged: int = 0
-    right: int = 0
+    unexpected_failures: int = 0
+    with_references: int = 0
+    right_answers: int = 0
     answer_tokens: int = 0
     keys: list[tuple[int, str, int, int]] = field(default_factory=list)
     halvings: list[list[int]] = field(default_factory=list)
@@ -53,12 +54,18 @@ class Tally:
     def failed(self, stage: str, reason: str) -> None:
         """Counts a failure."""
         self.failures += 1
-        self.broken += stage not in INPUT_STAGES
+        self.unexpected_failures += stage not in INPUT_STAGES
         self.first_error = self.first_error or reason
 
     def counts(self) -> dict[str, int]:
         """The numbers that the commit record of the shard stores."""
-        return {name: getattr(self, name) for name in COUNTS}
+        return {
+            "traces": self.traces,
+            "failures": self.failures,
+            "judged": self.with_references,
+            "right": self.right_answers,
+            "answer_tokens": self.answer_tokens,
+        }
 
     def to_note(self) -> str:
         """The counts as JSON, for the journal of the shard."""

@@ -11,7 +11,6 @@ from hallutrace.choices import EdgeDtype, Heads, HiddenDtype, HiddenStates, Rows
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError
 from hallutrace.extraction.pipeline import walk
-from hallutrace.option_names import naming_parameters
 from hallutrace.progress import Reporter, Silent
 from hallutrace.questions.in_memory import Messages, PromptList
 from hallutrace.store.folder import Run
@@ -96,22 +95,9 @@ def trace(
         >>> trace.answer, trace.logprob.shape, trace.layer(0).shape == (1, 23, 23)
         ('Oslo', (4,), True)
     """
-    with naming_parameters():
-        return _traces(model, tokenizer, prompts, responses, chat, reporter or Silent(), options)
-
-
-def _traces(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str | Messages],
-    responses: Sequence[str | Sequence[int]] | None,
-    chat: bool,
-    reporter: Reporter,
-    options: Mapping[str, Any],
-) -> list[Trace]:
-    """Implements :func:`trace`; its errors name command-line options, not parameters."""
     from hallutrace.model.objects import lent
 
+    reporter = reporter or Silent()
     config = _config(options, chat=chat or _are_conversations(prompts))
     source = PromptList(prompts, responses)
     # Windows cannot remove memory-mapped files before the process ends.

@@ -13,7 +13,6 @@ from hallutrace.errors import HallutraceError, InputError, StorageError
 from hallutrace.extraction.shard_walk import Extraction
 from hallutrace.extraction.summary import Summary
 from hallutrace.model.loading import Loaded, load
-from hallutrace.option_names import naming_parameters
 from hallutrace.progress import Reporter, Silent
 from hallutrace.questions import Columns, QuestionSource, open_questions, open_responses
 from hallutrace.retry import Retry
@@ -135,7 +134,7 @@ def _model(config: ExtractConfig, model: Any, tokenizer: Any, retry: Retry) -> I
             f"Expected a configuration that names no model beside `model`, got `{given[0]}` - it "
             "is for loading one: leave it out"
         )
-    with naming_parameters(), lent(model, tokenizer, retry.note, identify=True) as loaded:
+    with lent(model, tokenizer, retry.note, identify=True) as loaded:
         yield loaded
 
 

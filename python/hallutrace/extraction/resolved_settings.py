@@ -12,12 +12,13 @@ from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.errors import InputError
 from hallutrace.extraction import batch_planning
 from hallutrace.extraction.trace_arrays import HiddenChoice
-from hallutrace.model.answer_ends import can_be_said, response_end, vocabulary_of
+from hallutrace.model.answer_ends import is_round_trip, response_end, vocabulary_of
 from hallutrace.model.free_memory import free_memory
 from hallutrace.model.generate import Decoding
 from hallutrace.model.loading import Loaded
 from hallutrace.model.padding_check import sees_padding
 from hallutrace.model.prompts import PromptBuilder
+from hallutrace.option_names import parameter
 from hallutrace.questions import QuestionSource
 from hallutrace.store.folder import Manifest
 
@@ -218,20 +219,21 @@ def _check_decoding(config: ExtractConfig, loaded: Loaded, prompts: PromptBuilde
     if config.num_beams > vocabulary:
         raise InputError(
             f"Expected `num_beams` of at most {vocabulary} (the vocabulary of {loaded.name}), got "
-            f"{config.num_beams} - change --num-beams"
+            f"{config.num_beams} - change {parameter('num_beams')}"
         )
-    longest = loaded.longest
-    if longest is not None and config.max_new_tokens >= longest:
+    limit = loaded.context_length
+    if limit is not None and config.max_new_tokens >= limit:
         raise InputError(
-            f"Expected `max_new_tokens` below {longest} (the most tokens that {loaded.name} takes, "
-            f"prompt included), got {config.max_new_tokens} - change --max-new-tokens"
+            f"Expected `max_new_tokens` below {limit} (the most tokens that {loaded.name} "
+            f"takes, prompt included), got {config.max_new_tokens} - change "
+            f"{parameter('max_new_tokens')}"
         )
     for text in config.stop:
-        if not can_be_said(loaded, text):
+        if not is_round_trip(loaded, text):
             prompts.notices.add(
                 f"stop {text}",
-                f"the tokenizer of {loaded.name} cannot write {text!r}, so --stop {text!r} ends no "
-                "answer.",
+                f"the tokenizer of {loaded.name} cannot write {text!r}, so "
+                f"{parameter('stop', text)} ends no answer.",
             )
 
 
@@ -241,7 +243,7 @@ def _hidden(config: ExtractConfig, loaded: Loaded) -> HiddenChoice:
     except ValueError as error:
         raise InputError(
             f"Expected `hidden_layers` to be {error}, got {config.hidden_layers!r} for "
-            f"{loaded.name} - change --hidden-layers"
+            f"{loaded.name} - change {parameter('hidden_layers')}"
         ) from None
     dtype = loaded.dtype if config.hidden_dtype == "native" else config.hidden_dtype
     return HiddenChoice(config.hidden_states, layers, dtype)
@@ -271,8 +273,8 @@ def _batch_size(
         if config.batch_size == "auto" and earlier is None:
             return 1
         raise InputError(
-            f"Expected a batch size of 1 for {loaded.name}, whose answers depend on the padding of "
-            f"its batch, got {size} - use --batch-size 1"
+            f"Expected a batch size of 1 for {loaded.name}, whose answers depend on the padding "
+            f"of its batch, got {size} - use {parameter('batch_size', 1)}"
         )
     return size
 

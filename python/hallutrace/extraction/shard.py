@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hallutrace._core import ShardWriter
 from hallutrace.errors import InputError
 from hallutrace.extraction import batch_planning
-from hallutrace.extraction.answer_checks import AnswerChecks
-from hallutrace.extraction.batch_halving import BatchRunner, PromptedQuestion
+from hallutrace.extraction.batch_halving import BatchRunner, PromptedQuestion, ShardContext
 from hallutrace.extraction.counts import Tally
-from hallutrace.extraction.resolved_settings import Settings
 from hallutrace.model import answer_ends
 from hallutrace.model.answer_ends import Answer, AnswerEnds
-from hallutrace.model.loading import Loaded
 from hallutrace.model.prompts import PromptBuilder
+from hallutrace.option_names import parameter
 from hallutrace.progress import Reporter
 from hallutrace.questions import Question
-from hallutrace.store.failures import Failure
 from hallutrace.store.records import CommitRecord
 from hallutrace.third_party import is_fatal
 
@@ -33,14 +30,8 @@ class ShardJob:
         run: folder of the run.
         identity: string of all that determines the bytes of the shard; an unfinished shard with
             another identity is discarded.
-        loaded: the model.
         prompts: builds the prompts.
-        settings: the resolved settings of the run.
-        fail: called with each failure.
-        check: raises if this process no longer holds the claim on the shard; called before each
-            durable write.
-        checks: receives the generated answers.
-        done: question id and sample of each trace in another shard; these are not written again.
+        context: the model, the settings, and who is told of failures.
     """
 
     def __init__(
@@ -49,22 +40,16 @@ class ShardJob:
         questions: Sequence[Question],
         run: Path,
         identity: str,
-        loaded: Loaded,
         prompts: PromptBuilder,
-        settings: Settings,
-        fail: Callable[[Failure], object],
-        check: Callable[[], object],
-        checks: AnswerChecks,
-        done: Collection[tuple[str, int]] = (),
+        context: ShardContext,
     ) -> None:
         self.tally = Tally()
         self._record = record
         self._questions = questions
-        self._loaded = loaded
         self._prompts = prompts
-        self._settings = settings
-        self._check = check
-        self._ends = AnswerEnds(loaded, settings.stop)
+        self._context = context
+        self._settings = settings = context.settings
+        self._ends = AnswerEnds(context.loaded, settings.stop)
         decoding = settings.decoding
         self._samples = (
             decoding.samples if decoding else max(len(question.responses) for question in questions)
@@ -78,18 +63,8 @@ class ShardJob:
             edge_weight=settings.edge_dtype,
             hidden=settings.hidden.dtype,
         )
-        self._batches = BatchRunner(
-            loaded,
-            settings,
-            self._writer,
-            _seed_number(record.name),
-            self._samples,
-            fail,
-            check,
-            checks,
-            done,
-        )
-        self._batches.tally = self.tally  # counts failures before the first batch
+        number = _seed_number(record.name)
+        self._batches = BatchRunner(context, self._writer, number, self._samples)
 
     def run(self, batch_size: int, reporter: Reporter) -> None:
         """Runs all batches that the journal of the shard does not contain yet."""
@@ -106,9 +81,9 @@ class ShardJob:
         reporter.skip(sum(map(self._num_answers, self._questions)) - remaining)
         for number, indices in batches:
             batch = [items[index] for index in indices]
-            tally = self._batches.tally = Tally()
-            self._batches.run(batch, number)
-            self._check()
+            tally = Tally()
+            self._batches.run(batch, number, tally)
+            self._context.check()
             self._writer.end_batch(tally.to_note())
             self.tally.add(tally)
             answers = sum(self._num_answers(item.question) for item in batch)
@@ -121,7 +96,7 @@ class ShardJob:
 
     def finish(self) -> CommitRecord:
         """Finishes the file of the shard and returns its record, which the caller commits."""
-        self._check()
+        self._context.check()
         keys = sorted(self.tally.keys)
         indices, counts = [index for *_, index in keys], self.tally.counts()
         halvings = self.tally.halvings
@@ -151,24 +126,26 @@ class ShardJob:
 
     def _items(self) -> list[PromptedQuestion]:
         """Builds the prompts; a prompt that fails or is too long is recorded as a failure."""
-        max_tokens = (self._loaded.longest or 2**31) - self._settings.new_tokens
+        max_tokens = (self._context.loaded.context_length or 2**31) - self._settings.new_tokens
         items = []
         for index, question in enumerate(self._questions):
             try:
                 prompt = self._prompts.build(question)
                 answer_ends.check_tokens(
-                    self._loaded, prompt.tokens, "use the tokenizer that the model was trained with"
+                    self._context.loaded,
+                    prompt.tokens,
+                    "use the tokenizer that the model was trained with",
                 )
                 if len(prompt.tokens) > max_tokens:
                     raise InputError(
                         f"Expected a prompt of at most {max_tokens} tokens, got "
-                        f"{len(prompt.tokens)} - shorten it, lower --max-new-tokens, or choose a "
-                        "model for longer inputs"
+                        f"{len(prompt.tokens)} - shorten it, lower {parameter('max_new_tokens')}, "
+                        "or choose a model for longer inputs"
                     )
             except BaseException as error:
                 if is_fatal(error):
                     raise
-                self._batches.fail(question, None, "prompt", error)
+                self._context.record_failure(self.tally, question, None, "prompt", error)
                 continue
             given = self._given(question, len(prompt.tokens))
             if given or self._settings.decoding:
@@ -179,13 +156,13 @@ class ShardJob:
         """The existing answers with sample numbers; invalid ones are recorded as failures."""
         if self._settings.decoding:
             return []
-        max_tokens = (self._loaded.longest or 2**31) - prompt_tokens
+        max_tokens = (self._context.loaded.context_length or 2**31) - prompt_tokens
         answers = []
         for sample, response in enumerate(question.responses):
             try:
                 answer = answer_ends.given(
                     self._ends,
-                    self._loaded,
+                    self._context.loaded,
                     response,
                     self._settings.response_eos,
                     self._settings.response_end,
@@ -199,7 +176,7 @@ class ShardJob:
             except BaseException as error:
                 if is_fatal(error):
                     raise
-                self._batches.fail(question, sample, "response", error)
+                self._context.record_failure(self.tally, question, sample, "response", error)
                 continue
             answers.append((sample, answer))
         return answers

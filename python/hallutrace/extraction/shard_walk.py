@@ -10,12 +10,14 @@ from hallutrace.capture.exactness_check import probe
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import InputError, ModelError
 from hallutrace.extraction.answer_checks import AnswerChecks
+from hallutrace.extraction.batch_halving import ShardContext
 from hallutrace.extraction.environment import changes, environment
 from hallutrace.extraction.resolved_settings import Settings, manifest_of, template_day
 from hallutrace.extraction.shard import ShardJob
 from hallutrace.extraction.summary import Summary, still_failing, summarize
 from hallutrace.model.loading import Loaded, default_prompt
 from hallutrace.model.prompts import PromptBuilder
+from hallutrace.option_names import parameter
 from hallutrace.progress import Reporter
 from hallutrace.questions import (
     BadRow,
@@ -23,8 +25,18 @@ from hallutrace.questions import (
     QuestionSource,
     digest_of,
 )
+<<<<<<< HEAD
 from hallutrace.store import expectation
 from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, living, wait_for_sign
+=======
+from hallutrace.store.claims import (
+    UNKNOWN_COUNT,
+    Holder,
+    claim,
+    running_holder,
+    wait_until_claimable,
+)
+>>>>>>> wt-plain24
 from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.processes import State
@@ -74,7 +86,9 @@ class Extraction:
         )
         self._checks = AnswerChecks(self._prompts.notices, config.max_new_tokens)
         with refusing(
-            f"a model that takes a few tokens, as {loaded.name}", "try another --dtype", ModelError
+            f"a model that takes a few tokens, as {loaded.name}",
+            f"try another {parameter('dtype')}",
+            ModelError,
         ):
             attention = probe(loaded, hidden=self._settings.hidden.states != "none")
         self._manifest = manifest_of(
@@ -167,8 +181,8 @@ class Extraction:
             if ours.questions not in (len(questions), UNKNOWN_COUNT):
                 raise InputError(
                     f"Expected {ours.questions} questions in shard {name}, as the process "
-                    f"{ours.pid} on {ours.host} has it, got {len(questions)} - give all workers of "
-                    "a run the same --limit and --shard-size"
+                    f"{ours.pid} on {ours.host} has it, got {len(questions)} - give all workers "
+                    f"of a run the same {parameter('limit')} and {parameter('shard_size')}"
                 )
             self._reporter.note(f"Shard {name} is being made by process {ours.pid} on {ours.host}.")
             return False
@@ -190,13 +204,13 @@ class Extraction:
         """Takes over the shards of processes that ended; of unreachable ones after a timeout."""
         for name, first, questions in shards:
             if self._run.record(name) is None:
-                holder = living(self._run.partial, name)
+                holder = running_holder(self._run.partial, name)
                 if holder is not None and holder.state() is State.UNKNOWN:
                     self._reporter.note(
                         f"Waiting for a sign of process {holder.pid} on {holder.host}, which "
                         "cannot be seen from here (5 minutes at most)."
                     )
-                if wait_for_sign(self._run.partial, name) and self._try_shard(
+                if wait_until_claimable(self._run.partial, name) and self._try_shard(
                     name, first, questions, self._settings.batch_size
                 ):
                     continue
@@ -220,8 +234,8 @@ class Extraction:
         if record.digest != _digest(questions):
             raise InputError(
                 f"Expected the questions that shard {record.name} of {self._run.folder} was made "
-                "of, got others (the source changed, or --limit shrank) - choose another --out, or "
-                "start over with --overwrite"
+                f"of, got others (the source changed, or {parameter('limit')} shrank) - choose "
+                f"another {parameter('out')}, or start over with {parameter('overwrite', True)}"
             )
 
     def _shard(
@@ -234,6 +248,40 @@ class Extraction:
         done: Collection[tuple[str, int]] = (),
     ) -> CommitRecord | None:
         """Extracts and commits one shard; None if all questions of a retry shard failed."""
+        job = self._job(name, first, questions, batch_size, check, done)
+        job.run(batch_size, self._reporter)
+        check()
+        if not job.tally.traces and first < 0:
+            job.forget()
+            (self._run.partial / f"{name}.safetensors").unlink(missing_ok=True)
+            return None
+        # A shard may lack traces if it has one question, or is a later one without valid questions.
+        needs_traces = len(questions) > 1 and (first == 0 or job.tally.unexpected_failures)
+        if not job.tally.traces and needs_traces:
+            job.forget()
+            raise InputError(
+                f"Expected traces in shard {name}, got none: all {len(questions)} questions "
+                f"failed, the first with: {job.tally.first_error} - "
+                f"see {self._run.folder / 'failures.jsonl'}"
+            )
+        record = job.finish()
+        began = time.monotonic()
+        check()
+        self._run.commit(record)  # the record is small: the commit takes the time of its syncs
+        self._syncing += job.syncing + time.monotonic() - began
+        job.forget()
+        return record
+
+    def _job(
+        self,
+        name: str,
+        first: int,
+        questions: list[Question],
+        batch_size: int,
+        check: Callable[[], object],
+        done: Collection[tuple[str, int]],
+    ) -> ShardJob:
+        """Opens the file of a shard, or continues it."""
         digest = _digest(questions)
         fingerprint = self._manifest.fingerprint
         draft = CommitRecord(
@@ -244,42 +292,16 @@ class Extraction:
             fingerprint=fingerprint,
             environment=self._environment,
         )
-        job = ShardJob(
-            draft,
-            questions,
-            self._run.folder,
-            f"{fingerprint}/{digest}/{batch_size}",
+        context = ShardContext(
             self._loaded,
-            self._prompts,
             self._settings,
             self._run.failures.add if first >= 0 else self._run.failures.add_again,
             check,
             self._checks,
             done,
         )
-        job.run(batch_size, self._reporter)
-        check()
-        tally = job.tally
-        # A shard may lack traces if it has one question, or is a later one without valid questions.
-        needs_traces = len(questions) > 1 and (first == 0 or tally.broken)
-        if not tally.traces and first < 0:
-            job.forget()
-            (self._run.partial / f"{name}.safetensors").unlink(missing_ok=True)
-            return None
-        if not tally.traces and needs_traces:
-            job.forget()
-            raise InputError(
-                f"Expected traces in shard {name}, got none: all {len(questions)} questions "
-                f"failed, the first with: {tally.first_error} - "
-                f"see {self._run.folder / 'failures.jsonl'}"
-            )
-        record = job.finish()
-        began = time.monotonic()
-        check()
-        self._run.commit(record)  # the record is small: the commit takes the time of its syncs
-        self._syncing += job.syncing + time.monotonic() - began
-        job.forget()
-        return record
+        identity = f"{fingerprint}/{digest}/{batch_size}"
+        return ShardJob(draft, questions, self._run.folder, identity, self._prompts, context)
 
     def _take_published(self, name: str, questions: Sequence[Question]) -> CommitRecord | None:
         """Commits a finished shard whose process was killed before its commit; None if none exists.

@@ -16,6 +16,7 @@ from hallutrace.capture.token_scores import TokenScores
 from hallutrace.errors import InputError
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.prompts import Prompt
+from hallutrace.option_names import parameter
 from hallutrace.questions import Question
 
 Arrays = dict[str, NDArray[Any]]
@@ -123,7 +124,7 @@ def _check(values: NDArray[Any], what: str) -> None:
     raise InputError(
         f"Expected finite numbers from the model, got {bad.size:,} of {values.size:,} that are "
         f"not ({bad[0]}) in {what.format(first)} - the model overflowed, most likely in float16: "
-        "use --dtype bfloat16 or float32"
+        f"use {parameter('dtype', 'bfloat16')} or float32"
     )
 
 

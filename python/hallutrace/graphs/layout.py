@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
 from hallutrace.graphs.options import GraphOptions
+from hallutrace.option_names import parameter
 from hallutrace.store.folder import Manifest
 
 # Columns of a head: diagonal, received_mean, previous, entropy; mass on the first token, on the
@@ -125,7 +126,7 @@ def _combination(asked: str | None, stored: str, where: str) -> str | None:
     if stored != "each":
         raise InputError(
             f"Expected `heads` None or {stored}, as the run combined them, got {asked!r} for "
-            f"{where} - extract it again with --heads each to choose afterwards"
+            f"{where} - extract it again with {parameter('heads', 'each')} to choose afterwards"
         )
     return asked
 
@@ -137,7 +138,8 @@ def _check_hidden(
     if hidden["states"] == "none":
         raise InputError(
             f"Expected a run with hidden states for the feature `hidden`, got {where} without - "
-            "extract it again with --hidden-states answer, or leave the feature out"
+            f"extract it again with {parameter('hidden_states', 'answer')}, or leave the feature "
+            "out"
         )
     if not set(layers) <= set(hidden["layers"]):
         raise InputError(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
 from hallutrace.graphs.features import hidden_rows
+from hallutrace.option_names import parameter
 from hallutrace.store.trace import Trace
 
 # Memory for the sums of one pass; layers that do not fit take further passes.
@@ -94,8 +95,8 @@ class HiddenReducer:
         chosen = first.hidden_layers if layers is None else list(layers)
         if not chosen:
             raise InputError(
-                "Expected traces with hidden states for a reducer, got some without - extract them "
-                "again with --hidden-states answer"
+                "Expected traces with hidden states for a reducer, got some without - extract "
+                f"them again with {parameter('hidden_states', 'answer')}"
             )
         size = first.hidden(chosen[0]).shape[1]
         if self.columns > size:

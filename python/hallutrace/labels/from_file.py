@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import described, identifier
 from hallutrace.questions.file_formats import open_file
 from hallutrace.questions.rows import MismatchError, row_location
@@ -46,7 +47,7 @@ def read_label_file(path: Path, keys: Collection[Key]) -> dict[Key, TraceLabel]:
         InputError: no such file, no rows, a row that cannot be read, two rows that contradict each
             other, or rows of traces that the run does not have.
     """
-    reader = open_file(str(path), "--from")
+    reader = open_file(str(path), parameter("file", option="--from"))
     found: dict[Key, TraceLabel] = {}
     first: dict[Key, str] = {}
     for raw in read_rows(reader):

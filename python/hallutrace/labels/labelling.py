@@ -14,6 +14,7 @@ from hallutrace.labels.from_file import digest_of, read_label_file
 from hallutrace.labels.registry import TraceProtocol
 from hallutrace.labels.thresholds import check_threshold, judge_of
 from hallutrace.normalization import DEFAULT
+from hallutrace.option_names import parameter
 from hallutrace.store.label_files import (
     Key,
     TraceLabel,
@@ -199,11 +200,12 @@ def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overw
     ]
     if differing:
         is_triviaqa = str(there.get("normalization")).startswith("triviaqa")
-        kept = f" (or keep them with --normalize triviaqa --name {name})" if is_triviaqa else ""
+        settings = f"{parameter('normalize', 'triviaqa')} {parameter('name', name)}"
+        kept = f" (or keep them with {settings})" if is_triviaqa else ""
         raise InputError(
             f"Expected labels `{name}` with these settings, got others in {folder} "
-            f"({'; '.join(differing)}) - choose another --name{kept}, or replace them with "
-            "--overwrite"
+            f"({'; '.join(differing)}) - choose another {parameter('name')}{kept}, or replace "
+            f"them with {parameter('overwrite', True)}"
         )
 
 
@@ -226,8 +228,8 @@ def _check_judged(
         got += f", and none of the others that `{judge.name}` can judge"
     raise InputError(
         f"Expected right answers to judge by, got {got} in {store.folder} - extract again with "
-        "--answers-column NAME, the column of right answers, or take the labels of a person or a "
-        "judge with --from FILE"
+        f"{parameter('answers_column', 'NAME')}, the column of right answers, or take the labels "
+        f"of a person or a judge with {parameter('file', 'FILE', option='--from')}"
     )
 
 
@@ -311,5 +313,5 @@ def _check_kept(
         raise InputError(
             f"Expected the labels in {path} to be those of before, got {len(lost):,} of "
             f"{len(before):,} that would change, first {id_!r}, sample {sample} - choose another "
-            "--name, or replace them with --overwrite"
+            f"{parameter('name')}, or replace them with {parameter('overwrite', True)}"
         )

@@ -8,6 +8,7 @@ from hallutrace.errors import InputError
 from hallutrace.label_protocols import JUDGES, Judge, find_judge
 from hallutrace.labels.registry import PROTOCOLS, TraceProtocol
 from hallutrace.normalization import DEFAULT
+from hallutrace.option_names import parameter
 
 
 def judge_of(by: str | Judge, normalize: str) -> tuple[Judge | TraceProtocol, str]:
@@ -48,20 +49,21 @@ def check_threshold(
     if not judge.is_graded and (threshold is not None or drop is not None):
         graded = ", ".join(name for name, one in JUDGES.items() if one.is_graded)
         raise InputError(
-            f"Expected --threshold and --drop with graded scores ({graded}), got `{judge.name}`, "
-            "whose scores are 1 and 0 - leave them out"
+            f"Expected {parameter('threshold')} and {parameter('drop')} with graded scores "
+            f"({graded}), got `{judge.name}`, whose scores are 1 and 0 - leave them out"
         )
     limit = float(judge.threshold if threshold is None else threshold)
     if not 0 < limit <= 1:
         raise InputError(
             f"Expected 0 < threshold <= 1, the least score of a right answer, got {limit:g} - "
-            "change --threshold"
+            f"change {parameter('threshold')}"
         )
     if drop is not None:
         low, high = drop
         if not (math.isfinite(low) and math.isfinite(high) and 0 <= low <= limit <= high <= 1):
             raise InputError(
                 "Expected 0 <= LOW <= threshold <= HIGH <= 1 of scores to drop, got "
-                f"{low:g}:{high:g} with the threshold {limit:g} - change --drop or --threshold"
+                f"{low:g}:{high:g} with the threshold {limit:g} - change {parameter('drop')} or "
+                f"{parameter('threshold')}"
             )
     return limit

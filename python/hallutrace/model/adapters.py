@@ -10,6 +10,7 @@ from typing import Any
 from hallutrace.errors import ModelError
 from hallutrace.model.files import ADAPTER_CONFIG, Files, ModelName
 from hallutrace.model.listed_names import listed
+from hallutrace.option_names import parameter
 
 
 def adapter_config(where: str, revision: str | None) -> dict[str, Any] | None:
@@ -43,7 +44,7 @@ def adapter_config(where: str, revision: str | None) -> dict[str, Any] | None:
     if any(_weights(Path(path).parent)):
         raise ModelError(
             f"Expected a model or an adapter, got both in {where} - move {ADAPTER_CONFIG} and the "
-            "adapter's weights into a folder of their own, and give that as --model"
+            f"adapter's weights into a folder of their own, and give that as {parameter('model')}"
         )
     return content
 
@@ -72,20 +73,22 @@ def base_of(
         if adapter is None:
             raise ModelError(
                 f"Expected an adapter of peft in {requested.adapter!r}, got no {ADAPTER_CONFIG} - "
-                "change --adapter"
+                f"change {parameter('adapter')}"
             )
         if adapter_config(where, requested.revision) is not None:
             raise ModelError(
                 f"Expected a model under the adapter {requested.adapter!r}, got another adapter "
-                f"({where}) - change --model"
+                f"({where}) - change {parameter('model')}"
             )
         return where, requested.revision
     if adapter is None:
         return where, requested.revision
     base, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
     name = requested.name
-    fix = f"write its folder or its name on the hub into {ADAPTER_CONFIG}, or give it as --model "
-    fix += f"beside --adapter {name}"
+    fix = (
+        f"write its folder or its name on the hub into {ADAPTER_CONFIG}, or give it as "
+        f"{parameter('model')} beside {parameter('adapter', name)}"
+    )
     if not isinstance(base, str) or not base:
         raise ModelError(
             f"Expected the base model of the adapter {name!r} in its {ADAPTER_CONFIG}, got "
@@ -119,18 +122,18 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
     """
     from peft import PeftConfig, PeftModel
 
-    folder = Path(adapter.where)
+    folder = Path(adapter.location)
     if folder.is_dir() and not any(folder.glob("adapter_model.*")):
         raise ModelError(
             f"Expected the weights of the adapter in {folder}, got no adapter_model.safetensors - "
             "copy it there"
         )
-    config = PeftConfig.from_pretrained(adapter.where, **adapter.arguments)
+    config = PeftConfig.from_pretrained(adapter.location, **adapter.arguments)
     check_kind(config, name)
-    adapted = PeftModel.from_pretrained(model, adapter.where, config=config, **adapter.arguments)
+    adapted = PeftModel.from_pretrained(model, adapter.location, config=config, **adapter.arguments)
     # Load again for its result: from_pretrained only warns about missing weights and ignores
     # unexpected ones.
-    info = adapted.load_adapter(adapter.where, "default", **adapter.arguments)
+    info = adapted.load_adapter(adapter.location, "default", **adapter.arguments)
     for keys, problem in (
         (info.missing_keys, "none for"),
         (info.unexpected_keys, "weights that the base model has no place for:"),

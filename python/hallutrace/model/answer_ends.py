@@ -16,6 +16,7 @@ from hallutrace.errors import InputError
 from hallutrace.model.answer_spans import AnswerSpan, place_spans
 from hallutrace.model.loading import Loaded
 from hallutrace.model.special_tokens import special_texts
+from hallutrace.option_names import parameter
 from hallutrace.questions import Span
 from hallutrace.third_party import refusing
 
@@ -176,13 +177,13 @@ def response_end(loaded: Loaded, turn_end: int | None) -> int | None:
     return loaded.eos_ids[0] if loaded.eos_ids else None
 
 
-def can_be_said(loaded: Loaded, text: str) -> bool:
+def is_round_trip(loaded: Loaded, text: str) -> bool:
     """Whether encoding and decoding a text gives the text back.
 
     Raises:
         InputError: the tokenizer failed.
     """
-    with refusing(f"text that the tokenizer of {loaded.name} takes", "change --stop"):
+    with refusing(f"text that the tokenizer of {loaded.name} takes", f"change {parameter('stop')}"):
         # The "x" is there because some tokenizers strip a leading space.
         tokens = loaded.tokenizer("x" + text, add_special_tokens=False)["input_ids"]
         return text in decode(loaded, tokens, special=True)

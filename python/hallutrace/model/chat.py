@@ -9,6 +9,7 @@ from datetime import date, datetime, time
 from typing import Any
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.third_party import refusing
 from hallutrace.transformers_compat import template_clock
 
@@ -18,7 +19,6 @@ SENTINEL = "Wxq7 which zebra 42"
 # Template arguments that switch the model's reasoning before the answer; on by default in some.
 THINKING = ("enable_thinking", "thinking")
 _RANDOM = re.compile(r"\|\s*random\b|\blipsum\s*\(")
-_FIX = "use --chat off with a --prompt of your own, or fix the template"
 
 
 class ChatTemplate:
@@ -46,7 +46,7 @@ class ChatTemplate:
         self._clock_was_read = False
         self.content = "text"
         self.reads_clock = True  # allows the check below to read it
-        with refusing("a chat template that can be used", _FIX):
+        with refusing("a chat template that can be used", _fix()):
             self.source = str(tokenizer.get_chat_template())
         self._check()
         self.reads_clock = self._clock_was_read
@@ -112,13 +112,13 @@ class ChatTemplate:
         if _RANDOM.search(self.source):
             raise InputError(
                 "Expected a chat template that gives the same prompt each time, got one that draws "
-                f"at random - {_FIX}"
+                f"at random - {_fix()}"
             )
         rendered = self._rendered_sentinel()
         if any(self.render(SENTINEL) != rendered for _ in range(2)):
             raise InputError(
                 "Expected a chat template that gives the same prompt each time, got one that does "
-                f"not - {_FIX}"
+                f"not - {_fix()}"
             )
 
     def _rendered_sentinel(self) -> str:
@@ -136,14 +136,15 @@ class ChatTemplate:
         if errors[0]:
             raise InputError(errors[0])
         raise InputError(
-            f"Expected a chat template that holds the question, got one that leaves it out - {_FIX}"
+            "Expected a chat template that holds the question, got one that leaves it out - "
+            f"{_fix()}"
         )
 
     def _content(self, text: str) -> Any:
         return text if self.content == "text" else [{"type": "text", "text": text}]
 
     def _apply(self, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> str:
-        with refusing("a chat template that takes a question", _FIX):
+        with refusing("a chat template that takes a question", _fix()):
             clock = template_clock(self.source, self._strftime)
             with clock if self.reads(CLOCK) else nullcontext():
                 rendered = self._tokenizer.apply_chat_template(
@@ -155,8 +156,14 @@ class ChatTemplate:
         """Formats the fixed date; replaces the template's clock function."""
         if not self.reads_clock:
             raise InputError(
-                "Expected a chat template that reads the clock for all questions or for none, got "
-                "one that does for this one - give it the date as --chat-template-kwargs"
+                "Expected a chat template that reads the clock for all questions or for none, "
+                "got one that does for this one - give it the date as "
+                f"{parameter('chat_template_kwargs')}"
             )
         self._clock_was_read = True
         return self._now.strftime(form)
+
+
+def _fix() -> str:
+    chat, prompt = parameter("chat", "off"), parameter("prompt")
+    return f"use {chat} with a {prompt} of your own, or fix the template"

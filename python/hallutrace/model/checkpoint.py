@@ -13,6 +13,7 @@ from hallutrace.model.adapters import adapter_config, base_of
 from hallutrace.model.files import ADAPTER_CONFIG, CONFIG, Files, ModelName
 from hallutrace.model.gguf import check_gguf, gguf_type
 from hallutrace.model.library_errors import loading
+from hallutrace.option_names import parameter
 from hallutrace.retry import Retry
 from hallutrace.transformers_compat import knows_quantization
 
@@ -138,7 +139,9 @@ def quantization_name(config: Mapping[str, Any]) -> str:
 def _resolve_name(name: str, revision: str | None) -> str:
     """Resolves a name to a folder, a GGUF file or a repository on the hub."""
     if not name.strip():
-        raise ModelError("Expected a model's name or folder, got none - change --model")
+        raise ModelError(
+            f"Expected a model's name or folder, got none - change {parameter('model')}"
+        )
     where = str(MODEL_FOLDER) if name == "demo" else name
     if where.startswith("~"):
         where = str(Path(where).expanduser())
@@ -153,8 +156,8 @@ def _resolve_name(name: str, revision: str | None) -> str:
     if revision is not None and path.exists():
         kind = "folder" if path.is_dir() else "file"
         raise ModelError(
-            f"Expected --revision with a name on the hub, got {revision!r} with the {kind} {where} "
-            f"- leave it out, for a {kind} has one revision"
+            f"Expected {parameter('revision')} with a name on the hub, got {revision!r} with the "
+            f"{kind} {where} - leave it out, for a {kind} has one revision"
         )
     return where
 
@@ -163,7 +166,7 @@ def _config(files: Files, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(
-        files.where, trust_remote_code=trust_remote_code, **files.arguments
+        files.location, trust_remote_code=trust_remote_code, **files.arguments
     )
 
 

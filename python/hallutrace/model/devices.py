@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hallutrace.errors import ModelError
+from hallutrace.option_names import parameter
 
 
 def resolve_device(device: str) -> str:
@@ -28,17 +29,18 @@ def resolve_device(device: str) -> str:
         requested = torch.device(device)
     except (RuntimeError, ValueError):
         raise ModelError(
-            f"Expected a device such as cpu, cuda, cuda:1 or mps, got {device!r} - change --device"
+            f"Expected a device such as cpu, cuda, cuda:1 or mps, got {device!r} - change "
+            f"{parameter('device')}"
         ) from None
     if requested.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(
-            f"Expected a GPU for --device {device}, got none that torch can see - "
-            "use --device cpu, or install a build of torch for the GPU"
+            f"Expected a GPU for {parameter('device', device)}, got none that torch can see - use "
+            f"{parameter('device', 'cpu')}, or install a build of torch for the GPU"
         )
     if requested.type == "cuda" and (requested.index or 0) >= torch.cuda.device_count():
         raise ModelError(
-            f"Expected one of the {torch.cuda.device_count()} GPUs for --device, got {device!r} - "
-            "they are numbered from 0"
+            f"Expected one of the {torch.cuda.device_count()} GPUs for {parameter('device')}, got "
+            f"{device!r} - they are numbered from 0"
         )
     if requested.type not in ("cpu", "cuda"):
         _check_usable(device)
@@ -63,7 +65,9 @@ def _check_usable(device: str) -> None:
         reason = " ".join(str(error).split())
         raise ModelError(
             f"Expected a device that this build of torch can use, got {device!r} ({reason[:200]}) "
-            "- use --device cpu"
+            f"- use {parameter('device', 'cpu')}"
         ) from None
     if not works:
-        raise ModelError(f"Expected a device that computes, got {device!r} - use --device cpu")
+        raise ModelError(
+            f"Expected a device that computes, got {device!r} - use {parameter('device', 'cpu')}"
+        )

@@ -44,7 +44,7 @@ class Files:
     """The files of a model: a folder, a GGUF file, or one commit of a repository on the hub.
 
     Attributes:
-        where: the folder, or the name of the repository.
+        location: the folder, or the name of the repository.
         revision: revision to request from the hub, the commit if it is known; None for a folder.
         commit: the hub's commit, or the digest of the file or folder; ``unknown`` before it is
             computed.
@@ -52,7 +52,7 @@ class Files:
         gguf: name of the GGUF file in the folder; None without one.
     """
 
-    where: str
+    location: str
     revision: str | None
     commit: str
     digest: FolderDigest | None
@@ -83,15 +83,15 @@ class Files:
         Raises:
             ModelError: a file cannot be read.
         """
-        if self.commit != "unknown" or not Path(self.where).is_dir():
+        if self.commit != "unknown" or not Path(self.location).is_dir():
             return self
-        digest = digest_folder(Path(self.where), note, only=self.gguf)
+        digest = digest_folder(Path(self.location), note, only=self.gguf)
         return replace(self, commit=digest.text, digest=digest)
 
     @property
     def path(self) -> Path:
         """The folder, or the GGUF file."""
-        return Path(self.where, self.gguf or "")
+        return Path(self.location, self.gguf or "")
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hallutrace.model.answer_ends import Answer, AnswerEnds
 from hallutrace.model.loading import Loaded
 from hallutrace.model.locks import exclusive
 from hallutrace.model.seeding import seeded
+from hallutrace.option_names import parameter
 from hallutrace.transformers_compat import cache_argument
 
 
@@ -190,7 +191,7 @@ def _check_lengths(answers: Sequence[Answer], max_new_tokens: int) -> None:
         if answer.finish_reason == "length" and len(answer.tokens) != max_new_tokens:
             raise ModelError(
                 f"Expected an answer of {max_new_tokens} tokens or one that ends, got "
-                f"{len(answer.tokens)} tokens without an end - leave out --stop"
+                f"{len(answer.tokens)} tokens without an end - leave out {parameter('stop')}"
             )
 
 
@@ -203,9 +204,9 @@ def _explain_nonfinite_logits() -> Iterator[None]:
         if "probability tensor contains" not in str(error):
             raise
         raise ModelError(
-            "Expected logits that are finite numbers, got NaN or infinity while sampling - "
-            "use another --dtype (float16 overflows where bfloat16 and float32 do not), or a "
-            "higher --temperature"
+            "Expected logits that are finite numbers, got NaN or infinity while sampling - use "
+            f"another {parameter('dtype')} (float16 overflows where bfloat16 and float32 do not), "
+            f"or a higher {parameter('temperature')}"
         ) from error
 
 

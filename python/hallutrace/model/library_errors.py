@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from hallutrace.errors import HallutraceError, MissingExtraError, ModelError
 from hallutrace.model.free_memory import is_out_of_memory
+from hallutrace.option_names import parameter
 
 MAX_CHARACTERS = 600  # of a library's message in an error
 
@@ -85,7 +86,8 @@ def _error_of(
     if isinstance(error, ValueError) and "trust_remote_code=True" in str(error):
         return ModelError(
             f"Expected a model whose code is part of transformers, got {name!r} with code of its "
-            "own - read that code, and run it with --trust-remote-code if you trust it"
+            f"own - read that code, and run it with {parameter('trust_remote_code', True)} if you "
+            "trust it"
         )
     if isinstance(error, ImportError) and ("install" in text or "No module named" in text):
         if "bitsandbytes" in text:
@@ -95,8 +97,9 @@ def _error_of(
         )
     if is_out_of_memory(error):
         return ModelError(
-            f"Expected enough memory for {name!r} on {device}, got: {text} - try --quantization "
-            "int8 or nf4, --dtype bfloat16, --device-map auto, or a smaller model"
+            f"Expected enough memory for {name!r} on {device}, got: {text} - try "
+            f"{parameter('quantization', 'int8')} or nf4, {parameter('dtype', 'bfloat16')}, "
+            f"{parameter('device_map', 'auto')}, or a smaller model"
         )
     if "above report" in text and messages:
         # The report is only in the log, which the user does not see.

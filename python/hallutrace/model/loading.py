@@ -24,6 +24,7 @@ from hallutrace.model.vocabulary import (
     vocabulary_notes,
 )
 from hallutrace.model.weights import damaged_file, load_weights
+from hallutrace.option_names import parameter
 from hallutrace.retry import Retry
 from hallutrace.transformers_compat import hub_commit
 
@@ -76,7 +77,7 @@ class Loaded:
         return device
 
     @property
-    def longest(self) -> int | None:
+    def context_length(self) -> int | None:
         """Maximum number of tokens of the context; None if the configuration has no limit."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit and limit > 0 else None
@@ -161,8 +162,9 @@ def load(config: ExtractConfig, retry: Retry | None = None) -> Loaded:
     checkpoint = open_checkpoint(ModelName.of(config), retry)
     if config.quantization != "none" and checkpoint.quantization_name != "none":
         raise ModelError(
-            f"Expected a checkpoint that is not quantised for --quantization {config.quantization},"
-            f" got {config.model} with {checkpoint.quantization_name} - use --quantization none"
+            "Expected a checkpoint that is not quantised for "
+            f"{parameter('quantization', config.quantization)}, got {config.model} with "
+            f"{checkpoint.quantization_name} - use {parameter('quantization', 'none')}"
         )
     if checkpoint.adapter is not None and importlib.util.find_spec("peft") is None:
         raise MissingExtraError.of("peft", "adapters", f"the adapter {checkpoint.name}")
@@ -254,16 +256,16 @@ def _tokenizer(checkpoint: Checkpoint, retry: Retry) -> Any:
     with loading(checkpoint.name):
         return retry.call(
             lambda: AutoTokenizer.from_pretrained(
-                files.where, trust_remote_code=checkpoint.trust_remote_code, **files.arguments
+                files.location, trust_remote_code=checkpoint.trust_remote_code, **files.arguments
             ),
             f"Loading the tokenizer of {checkpoint.name}",
         )
 
 
 def _has_tokenizer(files: Files) -> bool:
-    if Path(files.where).is_dir():
-        return any((Path(files.where) / name).is_file() for name in TOKENIZER_FILES)
-    return any(hub_commit(files.where, name, files.revision) for name in TOKENIZER_FILES)
+    if Path(files.location).is_dir():
+        return any((Path(files.location) / name).is_file() for name in TOKENIZER_FILES)
+    return any(hub_commit(files.location, name, files.revision) for name in TOKENIZER_FILES)
 
 
 def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Retry) -> Any:
@@ -291,10 +293,10 @@ def _model(checkpoint: Checkpoint, config: ExtractConfig, device: str, retry: Re
         for files in (checkpoint.model, checkpoint.adapter):
             if files is None or files.gguf is not None:
                 continue
-            if damage := damaged_file(Path(files.where)):
+            if damage := damaged_file(Path(files.location)):
                 raise ModelError(
-                    f"Expected whole files in {files.where}, got {damage} - download or save the "
-                    "checkpoint again"
+                    f"Expected whole files in {files.location}, got {damage} - download or save "
+                    "the checkpoint again"
                 ) from None
         raise
 

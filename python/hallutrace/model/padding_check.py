@@ -14,6 +14,7 @@ from hallutrace.errors import ModelError
 from hallutrace.model.answer_ends import vocabulary_of
 from hallutrace.model.generate import Decoding, generation_config, left_padded
 from hallutrace.model.loading import Loaded
+from hallutrace.option_names import parameter
 from hallutrace.third_party import refusing
 
 LENGTHS = (3, 6, 11)  # tokens of the short prompts
@@ -36,7 +37,9 @@ def sees_padding(loaded: Loaded) -> bool:
     short = [[(11 * i + 5) % size for i in range(length)] for length in LENGTHS]
     long = [(7 * i + 4) % size for i in range(LONG)]
     with refusing(
-        f"a model that generates, as {loaded.name}", "try another --dtype or model", ModelError
+        f"a model that generates, as {loaded.name}",
+        f"try another {parameter('dtype')} or model",
+        ModelError,
     ):
         batched = _next_logits(loaded, [*short, long])
         alone = [_next_logits(loaded, [prompt])[0] for prompt in short]

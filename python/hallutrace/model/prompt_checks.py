@@ -9,6 +9,7 @@ from typing import Any
 from hallutrace.model.chat import ChatTemplate
 from hallutrace.model.special_tokens import special_texts
 from hallutrace.model.user_notices import Notices
+from hallutrace.option_names import parameter
 from hallutrace.questions import Question
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_]\w*\}")
@@ -58,10 +59,13 @@ class PromptChecks:
             subject = "the chat template does not read" if self._chat else "no chat template reads"
             self._warn(
                 "arguments",
-                f"{subject} {', '.join(unread)} - correct or drop --chat-template-kwargs.",
+                f"{subject} {', '.join(unread)} - correct or drop "
+                f"{parameter('chat_template_kwargs')}.",
             )
         if clock_was_set and not (self._chat and self._chat.reads_clock):
-            self._warn("date", "nothing in the prompts reads the date of --template-date.")
+            self._warn(
+                "date", f"nothing in the prompts reads the date of {parameter('template_date')}."
+            )
         if self._chat:
             self._check_thinking(self._chat)
 
@@ -73,14 +77,15 @@ class PromptChecks:
         if unknown:
             self._warn(
                 "placeholders",
-                f"nothing fills {', '.join(unknown)} in --prompt, which is kept as text - "
-                "it takes {question} and {context}.",
+                f"nothing fills {', '.join(unknown)} in {parameter('prompt')}, which is kept as "
+                "text - it takes {question} and {context}.",
             )
         if self._chat and (marks := self._marks_in(template)):
             self._warn(
                 "wrapped",
-                f"--prompt has marks of a chat ({', '.join(marks)}), and the chat template is put "
-                "around it - use --chat off for a prompt that is finished.",
+                f"{parameter('prompt')} has marks of a chat ({', '.join(marks)}), and the chat "
+                f"template is put around it - use {parameter('chat', 'off')} for a prompt that is "
+                "finished.",
             )
 
     def _check_thinking(self, chat: ChatTemplate) -> None:
@@ -90,14 +95,15 @@ class PromptChecks:
                 "thinking",
                 "the chat template lets the model think before it answers, and thinking is what "
                 "the traces will hold - turn it off with "
-                f"--chat-template-kwargs '{{{argument}: false}}', or keep it with "
-                f"'{{{argument}: true}}' and enough --max-new-tokens.",
+                f"{parameter('chat_template_kwargs', f'{{{argument}: false}}')}, or keep it with "
+                f"'{{{argument}: true}}' and enough {parameter('max_new_tokens')}.",
             )
         elif _OPENS_THINKING.search(chat.render("x")):
             self._warn(
                 "thinking",
-                "prompts end where the model begins to think, so that answers hold its thinking - "
-                "give it enough --max-new-tokens, or choose a model that answers at once.",
+                "prompts end where the model begins to think, so that answers hold its thinking "
+                f"- give it enough {parameter('max_new_tokens')}, or choose a model that answers "
+                "at once.",
             )
 
     def prompt(self, question: Question, text: str, tokens: Sequence[int]) -> None:
@@ -113,19 +119,20 @@ class PromptChecks:
             self._warn(
                 "rewritten",
                 f"the chat template rewrites what it is given: the question {question.id} is not "
-                "in its prompt as it stands - use --chat off if that is not meant.",
+                f"in its prompt as it stands - use {parameter('chat', 'off')} if that is not "
+                "meant.",
             )
         if question.context and self._template and "{context}" not in self._template:
             self._warn(
                 "context",
-                "questions have a context, and --prompt has no {context}: they are asked without "
-                "it.",
+                f"questions have a context, and {parameter('prompt')} has no {{context}}: they "
+                "are asked without it.",
             )
         marks = self._marks_in(f"{question.question}\n{question.context or ''}")
         if marks:
             fix = (
-                "where questions are finished prompts, use --chat off --prompt '{question}'; "
-                "elsewhere take them out of the text"
+                f"where questions are finished prompts, use {parameter('chat', 'off')} "
+                f"{parameter('prompt', '{question}')}; elsewhere take them out of the text"
                 if self._chat
                 else "take them out of the text if they are not meant"
             )
@@ -141,10 +148,12 @@ class PromptChecks:
             self._warn(
                 "doubled",
                 f"prompts begin with {self._tokenizer.bos_token} twice: it is added to every "
-                "prompt - leave it out of --prompt and of the questions.",
+                f"prompt - leave it out of {parameter('prompt')} and of the questions.",
             )
         if eos is not None and eos != bos and tokens[-1] == eos:
-            fix = "use --chat off with a --prompt of your own" if self._chat else "fix --prompt"
+            prompt = parameter("prompt")
+            off = f"use {parameter('chat', 'off')} with a {prompt} of your own"
+            fix = off if self._chat else f"fix {prompt}"
             self._warn(
                 "ended",
                 f"the prompt of question {question.id} ends with {self._tokenizer.eos_token}, "

@@ -12,6 +12,7 @@ from hallutrace.errors import InputError, ModelError
 from hallutrace.model.chat import ChatTemplate
 from hallutrace.model.prompt_checks import PromptChecks
 from hallutrace.model.user_notices import Notices
+from hallutrace.option_names import parameter
 from hallutrace.questions import Question
 from hallutrace.third_party import refusing
 
@@ -91,8 +92,8 @@ class PromptBuilder:
         has_chat = getattr(tokenizer, "chat_template", None) is not None
         if chat == "on" and not has_chat:
             raise InputError(
-                "Expected a tokenizer with a chat template, got one without - "
-                "use --chat off or auto"
+                "Expected a tokenizer with a chat template, got one without - use "
+                f"{parameter('chat', 'off')} or auto"
             )
         self._tokenizer = tokenizer
         self._chat_kwargs = dict(chat_kwargs)
@@ -127,7 +128,10 @@ class PromptBuilder:
         after = self._chat.after_turn() if self._chat else ""
         if not after:
             return []
-        with refusing("a tokenizer that takes what the chat template writes", "use --chat off"):
+        with refusing(
+            "a tokenizer that takes what the chat template writes",
+            f"use {parameter('chat', 'off')}",
+        ):
             return list(self._tokenizer(after, add_special_tokens=False)["input_ids"])
 
     def build(self, question: Question) -> Prompt:
@@ -146,7 +150,7 @@ class PromptBuilder:
         if context is not None and not getattr(self._tokenizer, "is_fast", False):
             raise ModelError(
                 "Expected a tokenizer that tells the characters of its tokens, got a slow one - "
-                "drop {context} from --prompt, or use the model's fast tokenizer"
+                f"drop {{context}} from {parameter('prompt')}, or use the model's fast tokenizer"
             )
         if self._chat and question.messages:
             text, context = self._chat.render_messages(question.messages), None
@@ -209,8 +213,8 @@ def _rendered_span(span: tuple[int, int], text: str, rendered: str) -> tuple[int
     if offset < 0:
         raise InputError(
             "Expected a chat template that keeps what it is given, got one that rewrites the "
-            "prompt, so the context cannot be found in it - use --chat off, or drop {context} from "
-            "--prompt"
+            f"prompt, so the context cannot be found in it - use {parameter('chat', 'off')}, or "
+            f"drop {{context}} from {parameter('prompt')}"
         )
     trimmed = 0 if kept == text else len(text) - len(text.lstrip())
     begin, end = (min(max(index - trimmed, 0), len(kept)) for index in span)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hallutrace.model.checkpoint import Checkpoint
 from hallutrace.model.digests import digest_code
+from hallutrace.option_names import parameter
 
 
 def code_digest(model: Any, tokenizer: Any) -> str | None:
@@ -41,5 +42,6 @@ def unused_code(checkpoint: Checkpoint, tokenizer: Any) -> Iterator[str]:
     if code and not checkpoint.trust_remote_code:
         yield (
             f"{checkpoint.name} comes with code of its own ({', '.join(sorted(code))}), which did "
-            "not run: classes of transformers are used; --trust-remote-code would run it"
+            f"not run: classes of transformers are used; {parameter('trust_remote_code', True)} "
+            "would run it"
         )

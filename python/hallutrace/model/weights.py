@@ -13,6 +13,7 @@ from hallutrace.model.adapters import with_adapter
 from hallutrace.model.checkpoint import Checkpoint
 from hallutrace.model.library_errors import essence
 from hallutrace.model.listed_names import listed
+from hallutrace.option_names import parameter
 from hallutrace.transformers_compat import no_gguf_bar, unpacked_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -70,15 +71,15 @@ def load_weights(
     bar = no_gguf_bar() if checkpoint.model.gguf is not None else nullcontext()
     with bar, _explain_attention_error(attention, checkpoint.name):
         model, info = AutoModelForCausalLM.from_pretrained(
-            checkpoint.model.where,
+            checkpoint.model.location,
             trust_remote_code=checkpoint.trust_remote_code,
             output_loading_info=True,
             # check_loaded refuses other shapes with an error that names the weights.
             ignore_mismatched_sizes=True,
             **options,
         )
-    check_loaded(checkpoint.model.where, info, note)
-    folder = Path(checkpoint.model.where)
+    check_loaded(checkpoint.model.location, info, note)
+    folder = Path(checkpoint.model.location)
     has_both = all((folder / name).is_file() for name in (WEIGHTS, INDEX))
     if has_both and checkpoint.model.gguf is None:
         note(f"{folder} holds {WEIGHTS} and an index of shards: the model is that of {WEIGHTS}")
@@ -103,8 +104,8 @@ def _explain_attention_error(attention: str, name: str) -> Iterator[None]:
             raise
         raise ModelError(
             f"Expected an attention implementation that {name} can be used with here, got "
-            f"{attention} ({essence(error)}) - use --attn-implementation auto, or install what it "
-            "needs"
+            f"{attention} ({essence(error)}) - use {parameter('attn_implementation', 'auto')}, or "
+            "install what it needs"
         ) from None
 
 
@@ -164,7 +165,7 @@ def _is_default_device(device: str) -> bool:
 
 def _bitsandbytes(kind: str, dtype: Any) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError.of("bitsandbytes", "quantization", f"--quantization {kind}")
+        raise MissingExtraError.of("bitsandbytes", "quantization", parameter("quantization", kind))
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable
 from decimal import Decimal
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.rows import MismatchError, Response
 
 MAX_TOKEN_ID = 2**31 - 1
@@ -181,8 +182,8 @@ def reference_text(item: object, column: str) -> str:
     raise MismatchError(
         f"answers in column `{column}` as text, a number, true, false, or a list of those",
         described(item),
-        "fix the row, map another column with --answers-column, or leave the answers out with "
-        "--answers-column none",
+        f"fix the row, map another column with {parameter('answers_column')}, or leave the "
+        f"answers out with {parameter('answers_column', 'none')}",
     )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import name_list
 from hallutrace.questions.rows import OFF, Columns, MismatchError
 
@@ -181,7 +182,7 @@ class PresentColumns:
                 raise MismatchError(
                     f"one column `{candidate}`",
                     name_list(same),
-                    f"name the one that counts with --{field}-column",
+                    f"name the one that counts with {parameter(f'{field}_column')}",
                 )
             found += same
         return found
@@ -210,14 +211,15 @@ def find_columns(
         raise MismatchError(
             "right answers and responses in columns of their own",
             f"`{mapped.answers}` for both",
-            "change --answers-column, or leave the answers out with --answers-column none",
+            f"change {parameter('answers_column')}, or leave the answers out with "
+            f"{parameter('answers_column', 'none')}",
         )
     for field, name in mapped.given().items():
         if name != OFF and name not in present.columns:
             raise MismatchError(
-                f"the column `{name}`, as --{field}-column says",
+                f"the column `{name}`, as {parameter(f'{field}_column')} says",
                 f"the columns {name_list(present.columns)}",
-                f"name one of those with --{field}-column",
+                f"name one of those with {parameter(f'{field}_column')}",
             )
     fields = {
         field: _columns_of(field, mapped, present)
@@ -241,7 +243,7 @@ def _columns_of(field: str, mapped: Columns, present: PresentColumns) -> tuple[s
         raise MismatchError(
             f"a column {' or '.join(f'`{known}`' for known in candidates)}",
             f"the columns {name_list(present.columns)}",
-            f"name one of those with --{field}-column",
+            f"name one of those with {parameter(f'{field}_column')}",
         )
     best = [known for known in here if known in present.find(candidates, field, filled=True)]
     return tuple((best or here)[:1]) or present.later((), candidates)

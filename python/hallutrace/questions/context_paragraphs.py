@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import described
 from hallutrace.questions.rows import MismatchError
 
@@ -31,8 +32,8 @@ def context_text(value: object, column: str) -> str:
         raise MismatchError(
             f"text, or paragraphs of text, as context in column `{column}`",
             described(value),
-            "fix the row, map another column with --context-column, or leave the context out "
-            "with --context-column none",
+            f"fix the row, map another column with {parameter('context_column')}, or leave the "
+            f"context out with {parameter('context_column', 'none')}",
         )
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph.strip())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.csv_files import Csv, Tsv
 from hallutrace.questions.json_files import JsonFile, JsonLines
 from hallutrace.questions.parquet_files import Parquet
@@ -64,7 +65,7 @@ def open_file(name: str, option: str) -> RowReader:
 
     Examples:
         >>> _ = Path("q.csv").write_text("question\nwho?\n")
-        >>> [row.values for row in open_file("q.csv", "--questions").rows()]
+        >>> [row.values for row in open_file("q.csv", "`questions`").rows()]
         [{'question': 'who?'}]
     """
     path = Path(name).expanduser()
@@ -72,7 +73,7 @@ def open_file(name: str, option: str) -> RowReader:
     if reader is None:
         also = "`demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or "
         raise MismatchError(
-            f"{also if option == '--questions' else ''}a {FORMATS} file",
+            f"{also if option == parameter('questions') else ''}a {FORMATS} file",
             f"`{name}`",
             FIXES.get(path.suffix.lower(), "rename or convert the file"),
         ).at(option)

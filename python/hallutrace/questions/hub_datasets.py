@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import MissingExtraError
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import shortened
 from hallutrace.questions.class_labels import class_names, with_class_names
 from hallutrace.questions.rows import MismatchError, RawRow
@@ -47,7 +48,7 @@ def parse_spec(spec: str) -> tuple[str, str | None, str]:
     if whole and len(parts) == 3 and not path:
         return "/".join(parts[:2]), None, parts[2]
     fix = "give all parts, as in hf:mandarjoshi/trivia_qa/rc.nocontext/train"
-    raise MismatchError(FORMS, f"`{spec}`", fix).at("--questions")
+    raise MismatchError(FORMS, f"`{spec}`", fix).at(parameter("questions"))
 
 
 class HubReader:
@@ -116,7 +117,7 @@ class HubReader:
             )
             raise MismatchError(
                 asked, f"{type(error).__name__}: {first_line(error)}", hint(error, self)
-            ).at(f"--questions {self.location}") from error
+            ).at(parameter("questions", self.location)) from error
 
 
 class _Stream:

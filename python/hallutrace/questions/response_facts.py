@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import check_utf8, described
 from hallutrace.questions.lists_in_text import parse_list_text
 from hallutrace.questions.rows import Generator, MismatchError, Response, Span
 
 LABELS = ("label", "label_type", "type")
 """What holds the label of a span; RAGTruth has `label_type`."""
-
-FIX = "fix the row, or leave the spans out with --spans-column none"
 
 
 def spans_of(value: object, column: str, responses: tuple[Response, ...]) -> list[tuple[Span, ...]]:
@@ -36,7 +35,7 @@ def spans_of(value: object, column: str, responses: tuple[Response, ...]) -> lis
         raise MismatchError(
             f"a list of spans for each of {len(responses)} responses in column `{column}`",
             described(value),
-            FIX,
+            _fix(),
         )
     return [
         tuple(_spans(one, column, response)) for one, response in zip(lists, responses, strict=True)
@@ -46,19 +45,19 @@ def spans_of(value: object, column: str, responses: tuple[Response, ...]) -> lis
 def _spans(value: object, column: str, response: Response) -> Iterator[Span]:
     """The spans of one response."""
     if not isinstance(value, list):
-        raise MismatchError(f"a list of spans in column `{column}`", described(value), FIX)
+        raise MismatchError(f"a list of spans in column `{column}`", described(value), _fix())
     for item in value:
         start, end = (item.get("start"), item.get("end")) if isinstance(item, dict) else (None,) * 2
         if type(start) is not int or type(end) is not int:
             raise MismatchError(
                 f"spans in column `{column}` as objects with whole numbers `start` and `end`",
                 described(item),
-                FIX,
+                _fix(),
             )
         label = next((item[name] for name in LABELS if item.get(name) is not None), "")
         if not isinstance(label, str):
             expected = f"text as label of a span in column `{column}`"
-            raise MismatchError(expected, described(label), FIX)
+            raise MismatchError(expected, described(label), _fix())
         length = len(response) if isinstance(response, str) else None
         if not 0 <= start <= end or (length is not None and end > length):
             within = "characters" if length is None else f"the {length:,} characters"
@@ -66,7 +65,7 @@ def _spans(value: object, column: str, response: Response) -> Iterator[Span]:
                 f"spans in column `{column}` within {within} of the response, each ending where "
                 "it begins or later",
                 f"{start} to {end}",
-                FIX,
+                _fix(),
             )
         yield Span(start, end, check_utf8(label, column))
 
@@ -136,3 +135,7 @@ def _temperature(value: object, column: str) -> float | None:
             "fix the row, or rename the column",
         )
     return number
+
+
+def _fix() -> str:
+    return f"fix the row, or leave the spans out with {parameter('spans_column', 'none')}"

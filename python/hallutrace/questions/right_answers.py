@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import check_utf8, described, reference_text
 from hallutrace.questions.columns import KEYS, TARGETS, AnswerColumns, normalized_name
 from hallutrace.questions.lists_in_text import parse_list_text
@@ -116,8 +117,8 @@ def answers_in(value: object, column: str) -> list[object]:
     raise MismatchError(
         f"answers in column `{column}` as an object with `value` and `aliases`, or `text`",
         described(value),
-        "write a list of texts, map another column with --answers-column, or leave the answers "
-        "out with --answers-column none",
+        f"write a list of texts, map another column with {parameter('answers_column')}, or leave "
+        f"the answers out with {parameter('answers_column', 'none')}",
     )
 
 
@@ -128,7 +129,7 @@ def choices_marked(texts: object, labels: object, column: str, mark: int = 1) ->
     raise MismatchError(
         f"as many labels as choices in column `{column}`",
         f"{described(texts)} and {described(labels)}",
-        "fix the row, or leave the answers out with --answers-column none",
+        f"fix the row, or leave the answers out with {parameter('answers_column', 'none')}",
     )
 
 
@@ -229,6 +230,6 @@ def choice_error(column: str, choices_column: str, answer: object, got: str) -> 
         f"the label, the index (from 0) or the text of one choice of column `{choices_column}` in "
         f"column `{column}`",
         f"{described(answer)}, which is {got}",
-        "fix the row, map another column with --answers-column, or leave the answers out with "
-        "--answers-column none",
+        f"fix the row, map another column with {parameter('answers_column')}, or leave the "
+        f"answers out with {parameter('answers_column', 'none')}",
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from hallutrace.canonical_json import digest
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import (
     LONGEST_ID,
     WHOLE,
@@ -161,7 +162,7 @@ class Schema:
             raise MismatchError(
                 f"text as question in column `{column}`",
                 described(value),
-                "fix the row, or map another column with --question-column",
+                f"fix the row, or map another column with {parameter('question_column')}",
             )
         if value is None or not value.strip():
             raise MismatchError(
@@ -180,14 +181,14 @@ class Schema:
     def _name(self, values: Mapping[str, object], field: str) -> str | None:
         """An id or a group; None where it is missing or blank."""
         column, value = self._find(values, field)
-        leave = f"or leave it out with --{field}-column none"
+        leave = f"or leave it out with {parameter(f'{field}_column', 'none')}"
         try:
             name = identifier(value)
         except ValueError:
             raise MismatchError(
                 f"text or a whole number as {field} in column `{column}`",
                 described(value),
-                f"fix the row, map another column with --{field}-column, {leave}",
+                f"fix the row, map another column with {parameter(f'{field}_column')}, {leave}",
             ) from None
         if name is not None and len(name) > LONGEST_ID:
             raise MismatchError(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.questions.cell_values import WHOLE, name_list
 from hallutrace.questions.columns import find_columns
 from hallutrace.questions.row_parsing import ParsedRow, Schema
@@ -58,7 +59,7 @@ class DetectedSchema:
         answers, rows = self.schema.layout.answers, f"the first {len(self.rows)} rows"
         found = [question.references for question in self._questions() if question.references]
         if not answers.columns:
-            return "No right answers, as --answers-column none says."
+            return f"No right answers, as {parameter('answers_column', 'none')} says."
         if found:
             return f"Right answers in {len(found)} of {rows}.{self._words(found)}"
         judged = ""
@@ -66,13 +67,14 @@ class DetectedSchema:
             answer, verdict = answers.judged
             judged = (
                 f" {name_list([answer])} is not taken for one, as {name_list([verdict])} says "
-                "whether it is right: replay it with --responses, or take it all the same with "
-                f"--answers-column {answer}."
+                f"whether it is right: replay it with {parameter('responses')}, or take it all "
+                f"the same with {parameter('answers_column', answer)}."
             )
         return (
             f"Warning: no right answers in {rows} of {location}, so a person or a judge has to "
-            f"label what is answered.{judged} Name their column with --answers-column, or say that "
-            "there are none with --answers-column none."
+            f"label what is answered.{judged} Name their column with "
+            f"{parameter('answers_column')}, or say that there are none with "
+            f"{parameter('answers_column', 'none')}."
         )
 
     def _words(self, found: Sequence[tuple[str, ...]]) -> str:
@@ -81,7 +83,7 @@ class DetectedSchema:
         if words <= {"yes", "no"}:
             return " All are yes or no (true and false are read so)."
         if words <= {"true", "false"}:
-            return " All are the words true or false: ask for these with --prompt."
+            return f" All are the words true or false: ask for these with {parameter('prompt')}."
         return ""
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from hallutrace.option_names import parameter
 from hallutrace.questions.file_formats import open_file
 from hallutrace.questions.hub_datasets import HUB_PREFIX, HubReader
 from hallutrace.questions.registry import RegisteredRows, folder_name, is_registered
@@ -159,7 +160,7 @@ class DemoReader:
         if len(self._rows) < at_least:
             raise MismatchError(
                 f"at most {len(self._rows)} demo questions", f"{at_least}", "ask for demo:all"
-            ).at("--questions")
+            ).at(parameter("questions"))
 
     @property
     def total(self) -> int | None:
@@ -174,9 +175,9 @@ class DemoReader:
 def open_demo(spec: str, columns: Columns) -> QuestionSource:
     """Open `demo`, `demo:all` or `demo:N`."""
     if columns.given():
-        option = f"--{next(iter(columns.given()))}-column"
-        raise MismatchError("no columns to map", f"`{option}`", "leave it out").at(
-            f"--questions {spec}"
+        option = parameter(f"{next(iter(columns.given()))}_column")
+        raise MismatchError("no columns to map", option, "leave it out").at(
+            parameter("questions", spec)
         )
     asked = spec.partition(":")[2] if ":" in spec else str(DEMO_COUNT)
     if asked == "all":
@@ -186,7 +187,7 @@ def open_demo(spec: str, columns: Columns) -> QuestionSource:
             "`demo`, `demo:all` or `demo:N` with N a positive whole number",
             f"`{spec}`",
             "write it as in demo:50",
-        ).at("--questions")
+        ).at(parameter("questions"))
     count = int(asked)
     if spec == "demo":
         return QuestionSource("demo", "demo", spec, DemoReader(count, 0), columns)
@@ -224,9 +225,9 @@ def open_questions(
     if columns.response is not None:
         raise MismatchError(
             "no column of responses among questions",
-            f"--response-column {columns.response}",
-            "give the file with --responses",
-        ).at(f"--questions {spec}")
+            parameter("response_column", columns.response),
+            f"give the file with {parameter('responses')}",
+        ).at(parameter("questions", spec))
     if spec == "demo" or spec.startswith("demo:"):
         return open_demo(spec, columns)
     if spec.startswith(HUB_PREFIX):
@@ -236,7 +237,9 @@ def open_questions(
     if is_registered(spec):
         return QuestionSource(folder_name(spec), "registered", spec, RegisteredRows(spec), columns)
     path = Path(spec)
-    return QuestionSource(path.stem, "file", path.name, open_file(spec, "--questions"), columns)
+    return QuestionSource(
+        path.stem, "file", path.name, open_file(spec, parameter("questions")), columns
+    )
 
 
 def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
@@ -263,5 +266,5 @@ def open_responses(path: str, columns: Columns = BY_SCHEMA) -> QuestionSource:
         [('Anna', 'Ben')]
     """
     file = Path(path)
-    reader = open_file(path, "--responses")
+    reader = open_file(path, parameter("responses"))
     return QuestionSource(file.stem, "responses", file.name, reader, columns)

@@ -61,8 +61,8 @@ __all__ = [
     "last_holder",
     "left_behind",
     "links",
-    "living",
-    "wait_for_sign",
+    "running_holder",
+    "wait_until_claimable",
 ]
 
 SILENCE = 300.0  # seconds without a touch after which a holder of unknown state counts as dead
@@ -231,7 +231,7 @@ def _claim(chain: Path, own: Holder) -> Claim | Holder:
     return Claim(path, chain, own)
 
 
-def living(folder: Path, name: str) -> Holder | None:
+def running_holder(folder: Path, name: str) -> Holder | None:
     """The holder of a shard, without claiming it; None if it has none or its holder is dead."""
     found = last_holder(folder, name)
     return None if found is None or _is_dead(*found) else found[1]
@@ -247,7 +247,7 @@ def last_holder(folder: Path, name: str) -> tuple[Path, Holder] | None:
     return found
 
 
-def wait_for_sign(folder: Path, name: str) -> bool:
+def wait_until_claimable(folder: Path, name: str) -> bool:
     """Waits until it is known whether the holder of a shard is dead.
 
     Returns at once if the state of the holder's process is known. Otherwise waits until the claim
@@ -275,7 +275,7 @@ def wait_for_sign(folder: Path, name: str) -> bool:
                 break
     except OSError:
         return True  # the claim was deleted: the shard is committed or released
-    return living(folder, name) is None
+    return running_holder(folder, name) is None
 
 
 def _is_dead(path: Path, holder: Holder) -> bool:

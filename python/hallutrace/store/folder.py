@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hallutrace.errors import DamagedError, InputError, NotARunError, StorageError, UnrecordedError
+from hallutrace.option_names import parameter
 from hallutrace.paths import expanded
 from hallutrace.store.claims import left_behind, links
 from hallutrace.store.failures import FailureLog
@@ -54,22 +55,24 @@ class Run:
         try:
             if folder.exists() and not folder.is_dir():
                 raise InputError(
-                    f"Expected a folder for the run, got the file {folder} - change --out"
+                    f"Expected a folder for the run, got the file {folder} - change "
+                    f"{parameter('out')}"
                 )
             if not folder.exists() or self.exists():
                 return
             names = [entry.name for entry in folder.iterdir()]
         except OSError as error:
             raise StorageError(
-                f"Expected to look into the folder {folder}, got: {error.strerror} - "
-                "choose another --out"
+                f"Expected to look into the folder {folder}, got: {error.strerror} - choose "
+                f"another {parameter('out')}"
             ) from None
         if any(name.startswith(OVERWRITING) for name in names):
             return
         # Another process may have written the manifest since.
         if not set(names) <= {*FOLDERS, MANIFEST, *(RUN_FILES if MANIFEST in names else ())}:
             raise InputError(
-                f"Expected an empty folder or a run, got {folder} with other files - change --out"
+                f"Expected an empty folder or a run, got {folder} with other files - change "
+                f"{parameter('out')}"
             )
 
     def manifest(self) -> Manifest:
@@ -127,8 +130,8 @@ class Run:
                     folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"Expected to make the folder {folder}, got: {error.strerror} - "
-                "choose another --out"
+                f"Expected to make the folder {folder}, got: {error.strerror} - choose another "
+                f"{parameter('out')}"
             ) from None
 
     def check_current(self, fingerprint: str) -> None:
@@ -142,9 +145,9 @@ class Run:
         """
         if not self.exists() or self.manifest().fingerprint != fingerprint:
             raise InputError(
-                f"Expected the run in {self.folder} as this process found it, got another that was "
-                "begun meanwhile with --overwrite - run the same command again, or choose another "
-                "--out"
+                f"Expected the run in {self.folder} as this process found it, got another that "
+                f"was begun meanwhile with {parameter('overwrite', True)} - run the same command "
+                f"again, or choose another {parameter('out')}"
             )
 
     def commit(self, record: CommitRecord) -> None:

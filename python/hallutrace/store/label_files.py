@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.errors import DamagedError, InputError
-from hallutrace.escaping import command
 from hallutrace.label_protocols import how_to_make
+from hallutrace.option_names import parameter
 
 SCHEMA = 1
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -98,11 +98,9 @@ def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
     path = path_of(folder, name)
     if not path.is_file():
         existing = ", ".join(names(folder)) or "none"
-        options = (how_to_make(name) or "--from FILE --name").split()
-        options += [] if how_to_make(name) else [name]
         raise InputError(
             f"Expected the labels `{name}` in {folder}, got {existing} - make them with "
-            f"`{command('hallutrace', 'label', folder, *options)}`"
+            f"`{how_to_make(folder, name)}`"
         )
     rows: dict[Key, TraceLabel] = {}
     with _reading(path), path.open("rb") as lines:
@@ -115,7 +113,8 @@ def read_rows(folder: Path, name: str) -> dict[Key, TraceLabel]:
                 raise DamagedError(
                     'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": '
                     f"number or null}} once a trace, got {_got(error)} in {path}, line "
-                    f"{number} - fix the line, or make the labels again with --overwrite"
+                    f"{number} - fix the line, or make the labels again with "
+                    f"{parameter('overwrite', True)}"
                 ) from None
             rows[key] = row
     return rows
@@ -193,7 +192,7 @@ def read_parameters(folder: Path, name: str) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError(
             f"Expected the parameters of labels, of schema {SCHEMA}, got something else in {path} "
-            "- delete the file, or make the labels again with --overwrite"
+            f"- delete the file, or make the labels again with {parameter('overwrite', True)}"
         ) from None
     parameters: dict[str, Any] = content["parameters"]
     return parameters

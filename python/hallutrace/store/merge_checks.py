@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hallutrace.errors import IdentityError, InputError
+from hallutrace.option_names import parameter
 from hallutrace.store.folder import CommitRecord, Run, differences
 from hallutrace.store.reader import TraceStore
 
@@ -33,9 +34,9 @@ def check_mergeable(stores: Sequence[TraceStore], forced: set[str]) -> None:
         differing = [name for name in names if not {name, name.split(".")[0]} & forced]
         if differing:
             raise IdentityError(
-                "Expected runs that differ in nothing but their questions, got "
-                f"{store.folder} with other {', '.join(differing)} - leave it out, or name the "
-                "field with --force-differing"
+                f"Expected runs that differ in nothing but their questions, got {store.folder} "
+                f"with other {', '.join(differing)} - leave it out, or name the field with "
+                f"{parameter('force_differing')}"
             )
         facts = [
             name

@@ -12,6 +12,7 @@ from hallutrace.errors import (
     InputError,
     StorageError,
 )
+from hallutrace.option_names import parameter
 from hallutrace.store.claims import UNKNOWN_COUNT, Claim, Holder, claim
 from hallutrace.store.folder import Manifest, Run
 
@@ -53,7 +54,8 @@ def begin_run(out: Path, manifest: Manifest) -> Run:
     run.manifest().check_same(manifest, out)
     if run.manifest().facts != manifest.facts:
         raise IdentityError(
-            f"Expected a run of the same model facts in {out}, got others - choose another --out"
+            f"Expected a run of the same model facts in {out}, got others - choose another "
+            f"{parameter('out')}"
         )
     run.make_folders()
     return run

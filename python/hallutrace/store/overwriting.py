@@ -16,7 +16,8 @@ from pathlib import Path
 from hallutrace.atomic_files import storage_errors, sync_folder
 from hallutrace.errors import HallutraceError, InputError
 from hallutrace.label_protocols import JUDGES
-from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, living
+from hallutrace.option_names import parameter
+from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, left_behind, running_holder
 from hallutrace.store.folder import ASIDE, MANIFEST, RUN_FILES, Run
 
 
@@ -27,19 +28,20 @@ def check_may_go(run: Run) -> None:
         InputError: another process writes the run, or it has labels that no command can make again.
     """
     for name in sorted({path.name.partition(".claim")[0] for path in run.partial.glob("*.claim*")}):
-        holder = living(run.partial, name) if name else None
+        holder = running_holder(run.partial, name) if name else None
         if holder is not None:
             raise InputError(
                 f"Expected a run that no other process uses, got process {holder.pid} on "
-                f"{holder.host} at shard {name} of {run.folder} - let it end or stop it, "
-                "or choose another --out"
+                f"{holder.host} at shard {name} of {run.folder} - let it end or stop it, or "
+                f"choose another {parameter('out')}"
             )
     labels = labels_from_files(run)
     if labels:
         raise InputError(
             f"Expected a run without labels from a file, got {', '.join(labels)} in "
             f"{run.folder / 'labels'}, which would be deleted - move these files to another "
-            "folder (`hallutrace label --from` takes them again), or choose another --out"
+            "folder (`hallutrace label --from` takes them again), or choose "
+            f"another {parameter('out')}"
         )
 
 
@@ -100,10 +102,12 @@ def _claimed(run: Run) -> Iterator[None]:
     if isinstance(own_claim, Holder):
         raise InputError(
             f"Expected to start {run.folder} over, got process {own_claim.pid} on "
-            f"{own_claim.host}, which does so as well - let it end, or choose another --out"
+            f"{own_claim.host}, which does so as well - let it end, or choose another "
+            f"{parameter('out')}"
         )
     with own_claim:
-        task, fix = f"start {run.folder} over", "make the folder writable, or choose another --out"
+        task = f"start {run.folder} over"
+        fix = f"make the folder writable, or choose another {parameter('out')}"
         try:
             with storage_errors(task, fix):
                 yield

@@ -10,6 +10,7 @@ from typing import Any
 
 from hallutrace.canonical_json import canonical, digest, to_utf8
 from hallutrace.errors import DamagedError, IdentityError, StorageError
+from hallutrace.option_names import parameter
 
 SCHEMA = 2
 FIX_OTHER_SCHEMA = "another version of hallutrace wrote it: extract it anew"
@@ -95,7 +96,8 @@ class Manifest:
             more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
             raise IdentityError(
                 f"Expected the settings of the run in {where}, got others ({fields}{more}) - "
-                "choose another --out, or start over with --overwrite"
+                f"choose another {parameter('out')}, or start over with "
+                f"{parameter('overwrite', True)}"
             )
 
 

@@ -40,7 +40,7 @@ from hallutrace.store.claims import (
     last_holder,
     left_behind,
     links,
-    living,
+    running_holder,
 )
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.records import SCHEMA
@@ -297,7 +297,7 @@ class Repairer:
         deleted, a third process could claim the shard as well.
         """
         last = last_holder(self._run.partial, name)
-        if last is None or last[1].released or living(self._run.partial, name):
+        if last is None or last[1].released or running_holder(self._run.partial, name):
             return
         own_claim = self._claim(name)
         if isinstance(own_claim, Holder):
@@ -310,7 +310,7 @@ class Repairer:
 
     def _remove_temporary_files(self, names: list[str]) -> Iterator[Finding]:
         """Removes temporary files of killed processes, unless a process still works on the run."""
-        if any(living(self._run.partial, name) for name in names):
+        if any(running_holder(self._run.partial, name) for name in names):
             return
         leftovers = [path for kind in TEMPORARY_FILES for path in self._run.partial.glob(kind)]
         leftovers = sorted({*leftovers, *left_behind(self._run.partial)})
@@ -328,7 +328,7 @@ class Repairer:
     def _claim(self, name: str) -> Claim | Holder | None:
         """Claims a shard, see :func:`claim`; in a dry run only its holder is returned, or None."""
         if self._dry_run:
-            return living(self._run.partial, name)
+            return running_holder(self._run.partial, name)
         return claim(self._run.partial, name, UNKNOWN_COUNT)
 
 

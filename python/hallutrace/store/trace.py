@@ -15,6 +15,7 @@ from hallutrace._core import Shard
 from hallutrace.attention.edges import EdgeList
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.model.answer_spans import AnswerSpan
+from hallutrace.option_names import parameter
 from hallutrace.questions import Generator
 from hallutrace.store.folder import Manifest
 from hallutrace.store.stored_marginals import StoredMarginals
@@ -279,7 +280,7 @@ class Trace:
         if self.shard.tensor(self.position, "alternatives.token") is None:
             raise InputError(
                 "Expected a trace with the likeliest tokens of each place, got one without - "
-                "extract with --alternatives 10"
+                f"extract with {parameter('alternatives', 10)}"
             )
         logprobs = self.stored("alternatives.logprob").astype(np.float32)
         return Alternatives(self.stored("alternatives.token"), logprobs)
@@ -365,7 +366,8 @@ class Trace:
             DamagedError: a checksum is wrong.
         """
         if layer not in self.hidden_layers:
-            kept = _ranges(self.hidden_layers) or "none: extract with --hidden-states answer"
+            none = f"none: extract with {parameter('hidden_states', 'answer')}"
+            kept = _ranges(self.hidden_layers) or none
             raise InputError(f"Expected a layer with hidden states ({kept}), got {layer}")
         index = self.hidden_layers.index(layer)
         dtype, states = self._typed("hidden")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hallutrace._core import Shard
 from hallutrace.errors import HallutraceError
+from hallutrace.option_names import parameter
 from hallutrace.store.finite_numbers import FLOATS, count_not_finite
 from hallutrace.store.folder import CommitRecord, Manifest, Run
 
@@ -157,6 +158,7 @@ def _not_finite(shard: Shard, path: Path) -> str | None:
                 return (
                     f"Expected finite numbers, got {bad:,} that are not in `{name}` of the trace "
                     f"{id_!r}, sample {sample}, in {path} - the model overflowed: extract the "
-                    "question again with --dtype bfloat16 or float32, into another run"
+                    f"question again with {parameter('dtype', 'bfloat16')} or float32, into "
+                    "another run"
                 )
     return None

@@ -176,7 +176,7 @@ def test_the_text_is_longer_than_the_windows_and_has_no_special_tokens(architect
     text = text_of(loaded)
     assert len(text) == text_length(loaded) > max([WINDOW, *limits_of(loaded.model.config)])
     assert not {PAD, BOS, EOS, UNKNOWN} & set(text)
-    assert len(text) <= (loaded.longest or LONGEST)
+    assert len(text) <= (loaded.context_length or LONGEST)
 
 
 @pytest.mark.parametrize(

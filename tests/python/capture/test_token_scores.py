@@ -103,7 +103,7 @@ def test_alternatives_are_an_option_of_the_identity(run_extract: Extract, tmp_pa
     with pytest.raises(InputError, match="alternatives is 10, asked 3"):
         run_extract(alternatives=3)
     run_extract(alternatives=0, out=tmp_path / "none")
-    with pytest.raises(InputError, match="extract with --alternatives 10"):
+    with pytest.raises(InputError, match="extract with `alternatives=10`"):
         _ = hallutrace.open(tmp_path / "none")[0].alternatives
     with pytest.raises(InputError, match=r"Expected `alternatives` of at most \d+ \(the vocab"):
         run_extract(alternatives=10**6, out=tmp_path / "many")

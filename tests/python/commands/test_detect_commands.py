@@ -602,5 +602,5 @@ def test_provenance_tells_another_training(run: Path, probe: Path) -> None:
         provenance.check_same(replace(provenance, label="exact", limit=7), probe)
     assert str(caught.value) == (
         f"Expected the training that is in {probe}, got another one (label, limit differ) - "
-        "choose another --out, or start over with --overwrite"
+        "choose another `folder`, or delete it"
     )

@@ -383,8 +383,8 @@ def test_a_run_without_hidden_states_is_refused_before_any_work(tmp_path: Path) 
     with pytest.raises(InputError) as caught:
         make("linear-probe").check(store)
     assert str(caught.value) == (
-        f"Expected hidden states for `linear-probe`, got none in {tmp_path / 'run'} - "
-        "extract it again with --hidden-states answer"
+        f"Expected hidden states for `linear-probe`, got none in {tmp_path / 'run'} - extract it "
+        "again with `hidden_states='answer'`"
     )
     for name in NO_HIDDEN:
         make(name).check(store)

@@ -353,9 +353,9 @@ def test_all_and_quick_take_them_from_the_registry(
     [
         (
             "scalars,scalars",
-            "Expected each detector once, got scalars, scalars - change --detectors",
+            "Expected each detector once, got scalars, scalars - change `detectors`",
         ),
-        ("rauq:alpha", "Expected name=value, got 'alpha' - change --detectors"),
+        ("rauq:alpha", "Expected name=value, got 'alpha' - change `detectors`"),
         (
             "rauq:beta=1",
             "Expected options of `rauq` (one of alpha), got beta - leave out what it does not know",
@@ -377,10 +377,10 @@ def test_detectors_that_cannot_be_are_refused(detectors: str, said: str) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"seeds": 0}, "Expected seeds >= 1, got 0 - change --seeds"),
-        ({"level": 1.0}, "Expected level above 0 and below 1, got 1.0 - change --level"),
-        ({"draws": 10}, "Expected draws >= 100, got 10 - change --draws"),
-        ({"seeds_on": "some"}, "Expected seeds_on all or spread, got some - change --seeds-on"),
+        ({"seeds": 0}, "Expected seeds >= 1, got 0 - change `seeds`"),
+        ({"level": 1.0}, "Expected level above 0 and below 1, got 1.0 - change `level`"),
+        ({"draws": 10}, "Expected draws >= 100, got 10 - change `draws`"),
+        ({"seeds_on": "some"}, "Expected seeds_on all or spread, got some - change `seeds_on`"),
     ],
 )
 def test_plans_that_mean_nothing_are_refused(options: dict[str, Any], said: str) -> None:
@@ -628,8 +628,8 @@ def test_a_control_without_hidden_states_is_told_in_the_table(
 ) -> None:
     found = evaluate(EvaluationData.of(bare, 3, 0), options_of("scalars"), tmp_path / "fits")
     why = (
-        f"Expected hidden states for `linear-probe`, got none in {bare.store.folder} - "
-        "extract it again with --hidden-states answer"
+        f"Expected hidden states for `linear-probe`, got none in {bare.store.folder} - extract it "
+        "again with `hidden_states='answer'`"
     )
     assert found.missing == {"linear-probe": why}
     assert found.comparison.best_control == "perplexity"

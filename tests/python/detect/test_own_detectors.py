@@ -285,7 +285,7 @@ def test_a_file_that_does_not_do_is_told(code: str, said: str, tmp_path: Path) -
     with pytest.raises(InputError) as caught:
         load_plugin(file)
     assert said in str(caught.value)
-    with pytest.raises(InputError, match=r"Expected a \.py file, got .*missing.py - change --plu"):
+    with pytest.raises(InputError, match=r"Expected a \.py file, got .*missing.py - change `file`"):
         load_plugin(tmp_path / "missing.py")
 
 
@@ -314,7 +314,7 @@ def test_a_saved_detector_tells_what_is_missing_and_runs_nothing(tmp_path: Path)
         load(tmp_path / "saved")
     assert str(caught.value) == (
         f"Expected a detector that is known here, got `fine` in {tmp_path / 'saved'}, the class "
-        f"Fine of the file {file} - name that file with --plugin {file}"
+        f"Fine of the file {file} - run it with `hallutrace.plugins.load_plugin({str(file)!r})`"
     )
     assert set(sys.modules) == modules
     load_plugin(file)
@@ -393,12 +393,12 @@ def test_what_a_run_has_is_exact_near_or_refused(examples: Examples) -> None:
     status, why = suited(examples, marginals=("mass",))
     assert status == "near" and "rounded to float16" in why
     status, why = suited(examples, marginals=("mass",), all_rows=True)
-    assert status == "refused" and "extract with --marginal-rows all" in why
+    assert status == "refused" and "extract with `marginal_rows='all'`" in why
     assert suited(examples, marginals=("mass",), all_rows=True, takes_less=True)[0] == "near"
     status, why = suited(examples, hidden=("last_answer",))
-    assert status == "refused" and "--hidden-states answer" in why
+    assert status == "refused" and "`hidden_states='answer'`" in why
     status, why = suited(examples, edges="all", heads=True)
     assert status == "near" and "heads combined to their mean" in why
     status, why = suited(examples, samples=3)
-    assert status == "refused" and "--samples 3" in why
+    assert status == "refused" and "`samples=3`" in why
     assert suited(examples, marginals=("log_diagonal",), layers=(7,))[0] == "refused"

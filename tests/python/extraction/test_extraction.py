@@ -346,8 +346,8 @@ def test_a_smaller_limit_is_refused(run_extract: Extract, tmp_path: Path) -> Non
         run_extract(limit=4)
     assert str(raised.value) == (
         f"Expected the questions that shard 00001 of {tmp_path / 'run'} was made of, got others "
-        "(the source changed, or --limit shrank) - choose another --out, or start over with "
-        "--overwrite"
+        "(the source changed, or `limit` shrank) - choose another `out`, or start over with "
+        "`overwrite=True`"
     )
 
 
@@ -382,8 +382,8 @@ def test_another_identity_is_refused(run_extract: Extract, tmp_path: Path) -> No
         'prompt.template is "Question: {question}\\nAnswer:", asked "Q {question}"; '
         'prompt.template_with_context is "{context}\\n\\nQuestion: {question}\\nAnswer:", '
         'asked "Q {question}"; '
-        "sparsification.top_k is 16, asked 8) - choose another --out, or start over "
-        "with --overwrite"
+        "sparsification.top_k is 16, asked 8) - choose another `out`, or start over "
+        "with `overwrite=True`"
     )
     assert files_of(tmp_path / "run") == before
 
@@ -443,7 +443,7 @@ def test_a_folder_with_other_files_is_refused(
     with pytest.raises(InputError) as raised:
         run_extract(overwrite=overwrite)
     assert str(raised.value) == (
-        f"Expected an empty folder or a run, got {tmp_path / 'run'} with other files - change --out"
+        f"Expected an empty folder or a run, got {tmp_path / 'run'} with other files - change `out`"
     )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
@@ -453,7 +453,7 @@ def test_a_file_is_no_folder(run_extract: Extract, tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         run_extract()
     assert str(raised.value) == (
-        f"Expected a folder for the run, got the file {tmp_path / 'run'} - change --out"
+        f"Expected a folder for the run, got the file {tmp_path / 'run'} - change `out`"
     )
 
 
@@ -640,7 +640,7 @@ def test_numbers_that_are_none_fail_their_question_alone(
     assert failure.error.startswith("Expected finite numbers from the model, got ")
     assert said in failure.error
     assert failure.error.endswith(
-        " - the model overflowed, most likely in float16: use --dtype bfloat16 or float32"
+        " - the model overflowed, most likely in float16: use `dtype='bfloat16'` or float32"
     )
     assert keys_of(tmp_path / "run") == [("q0", 0), ("q1", 0)]
 
@@ -959,8 +959,8 @@ def test_bad_rows_and_long_questions_are_recorded(
     assert (bad.id, bad.index, bad.stage) == ("q1", 1, "question")
     assert (long.id, long.index, long.stage) == ("q3", 3, "prompt")
     assert long.error == (
-        "Expected a prompt of at most 250 tokens, got 415 - "
-        "shorten it, lower --max-new-tokens, or choose a model for longer inputs"
+        "Expected a prompt of at most 250 tokens, got 415 - shorten it, lower `max_new_tokens`, "
+        "or choose a model for longer inputs"
     )
     assert keys_of(tmp_path / "run") == [("q0", 0), ("q2", 0), ("q4", 0)]
     assert [trace.index for trace in hallutrace.open(tmp_path / "run")] == [0, 2, 4]

@@ -262,8 +262,8 @@ def test_training_goes_on_after_a_trace(tokenizer: Any) -> None:
             {"top_k": 0},
             "Expected `top_k` to be greater .* got 0 - change `top_k`$",
         ),
-        ({"num_beams": 200}, "got 200 - change num_beams$"),
-        ({"max_new_tokens": 256}, "got 256 - change max_new_tokens$"),
+        ({"num_beams": 200}, "got 200 - change `num_beams`$"),
+        ({"max_new_tokens": 256}, "got 256 - change `max_new_tokens`$"),
         (
             {"prompts": ["a", "b" * 300, "c"]},
             r"got 1 that failed, .* `prompts\[1\]`",

@@ -238,8 +238,9 @@ def test_sampling_from_what_is_no_number_says_so(
     (line,) = failures(tmp_path / "run")
     assert (line["id"], line["stage"]) == ("q1", "generate")
     assert line["error"] == (
-        "Expected logits that are finite numbers, got NaN or infinity while sampling - use another "
-        "--dtype (float16 overflows where bfloat16 and float32 do not), or a higher --temperature"
+        "Expected logits that are finite numbers, got NaN or infinity while sampling - use "
+        "another `dtype` (float16 overflows where bfloat16 and float32 do not), or a higher "
+        "`temperature`"
     )
 
 

@@ -235,7 +235,7 @@ def test_splits_are_those_of_the_evaluation(run: Path, label: str, seed: int) ->
     ("options", "said"),
     [
         ({"fold": 5}, "Expected a fold in 0..4, got 5 - choose one of those"),
-        ({"folds": 1}, "Expected at least 2 folds, got 1 - change --folds"),
+        ({"folds": 1}, "Expected at least 2 folds, got 1 - change `folds`"),
         (
             {"folds": 61},
             "Expected at least as many traces as folds, got 58 traces for 61 folds - take fewer "
@@ -376,7 +376,7 @@ def test_what_a_reducer_cannot_do(run: Path, tmp_path: Path) -> None:
         (
             lambda: HiddenReducer(2).fit(bare),
             "Expected traces with hidden states for a reducer, got some without - extract them "
-            "again with --hidden-states answer",
+            "again with `hidden_states='answer'`",
         ),
         (
             lambda: HiddenReducer(2).fit(traces, [1]).transform(3, np.zeros((1, 160))),

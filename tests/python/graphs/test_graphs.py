@@ -445,13 +445,13 @@ def test_what_is_asked_wrongly_is_refused(opened: Open, options: Any, message: s
             {},
             {"heads": "each"},
             "Expected `heads` None or mean, as the run combined them, got 'each' for {folder} - "
-            "extract it again with --heads each to choose afterwards",
+            "extract it again with `heads='each'` to choose afterwards",
         ),
         (
             {"hidden_states": "none"},
             {"features": ["hidden"]},
             "Expected a run with hidden states for the feature `hidden`, got {folder} without - "
-            "extract it again with --hidden-states answer, or leave the feature out",
+            "extract it again with `hidden_states='answer'`, or leave the feature out",
         ),
         (
             {"hidden_dtype": "bfloat16", "hidden_layers": "0,2"},

@@ -127,8 +127,8 @@ def test_labels_of_the_earlier_rule_can_be_kept(run: Path) -> None:
     label(run, "contains", normalize="triviaqa", name="contains")
     assert message(lambda: label(run, "contains")) == (
         f"Expected labels `contains` with these settings, got others in {run} (normalization "
-        "triviaqa-1, asked unicode-1) - choose another --name (or keep them with --normalize "
-        "triviaqa --name contains), or replace them with --overwrite"
+        "triviaqa-1, asked unicode-1) - choose another `name` (or keep them with "
+        "`normalize='triviaqa'` `name='contains'`), or replace them with `overwrite=True`"
     )
 
 
@@ -152,8 +152,8 @@ def test_a_run_without_right_answers_says_how_to_mend_it(
     monkeypatch.setattr(Trace, "meta", bare)
     assert message(lambda: label(run, "f1")) == (
         f"Expected right answers to judge by, got {got} in {run} - extract again with "
-        "--answers-column NAME, the column of right answers, or take the labels of a person or a "
-        "judge with --from FILE"
+        "`answers_column='NAME'`, the column of right answers, or take the labels of a person or "
+        "a judge with `file='FILE'`"
     )
     assert list((run / "labels").iterdir()) == []
 
@@ -202,37 +202,37 @@ def test_a_judge_of_ones_own(run: Path) -> None:
     [
         (
             {"by": "bleu"},
-            "Expected one of exact, contains, f1, rouge-l, got 'bleu' - change --by, or name the "
-            "file that registers it with --plugin FILE",
+            "Expected one of exact, contains, f1, rouge-l, got 'bleu' - change `by`, or run the "
+            "file that registers it with `hallutrace.plugins.load_plugin`",
         ),
         (
             {"by": "exact", "threshold": 0.5},
-            "Expected --threshold and --drop with graded scores (f1, rouge-l), got `exact`, whose "
-            "scores are 1 and 0 - leave them out",
+            "Expected `threshold` and `drop` with graded scores (f1, rouge-l), got `exact`, "
+            "whose scores are 1 and 0 - leave them out",
         ),
         (
             {"by": "f1", "threshold": 0.0},
             "Expected 0 < threshold <= 1, the least score of a right answer, got 0 - change "
-            "--threshold",
+            "`threshold`",
         ),
         (
             {"by": "f1", "threshold": float("nan")},
             "Expected 0 < threshold <= 1, the least score of a right answer, got nan - change "
-            "--threshold",
+            "`threshold`",
         ),
         (
             {"by": "rouge-l", "drop": (0.4, 0.6)},
             "Expected 0 <= LOW <= threshold <= HIGH <= 1 of scores to drop, got 0.4:0.6 with the "
-            "threshold 0.3 - change --drop or --threshold",
+            "threshold 0.3 - change `drop` or `threshold`",
         ),
         (
             {"by": "f1", "threshold": 1.5},
             "Expected 0 < threshold <= 1, the least score of a right answer, got 1.5 - change "
-            "--threshold",
+            "`threshold`",
         ),
         (
             {"by": "f1", "normalize": "bert"},
-            "Expected one of unicode, triviaqa, got 'bert' - change --normalize",
+            "Expected one of unicode, triviaqa, got 'bert' - change `normalize`",
         ),
         (
             {"name": "../mine"},
@@ -299,7 +299,7 @@ def test_other_parameters_are_refused(run: Path) -> None:
     before = path.read_bytes()
     assert message(lambda: label(run, "f1", threshold=0.7)) == (
         f"Expected labels `f1` with these settings, got others in {run} (threshold 0.5, asked "
-        "0.7) - choose another --name, or replace them with --overwrite"
+        "0.7) - choose another `name`, or replace them with `overwrite=True`"
     )
     assert "(by f1, asked exact" in message(lambda: label(run, "exact", name="f1"))
     assert path.read_bytes() == before
@@ -313,8 +313,8 @@ def test_a_label_changed_by_hand_is_not_lost(run: Path) -> None:
     path.write_text(path.read_text().replace('"wrong", "sample": 0, "label": 1', WRONG_IS_RIGHT))
     changed = path.read_bytes()
     assert message(lambda: label(run, "contains")) == (
-        f"Expected the labels in {path} to be those of before, got 1 of 7 that would change, first "
-        "'wrong', sample 0 - choose another --name, or replace them with --overwrite"
+        f"Expected the labels in {path} to be those of before, got 1 of 7 that would change, "
+        "first 'wrong', sample 0 - choose another `name`, or replace them with `overwrite=True`"
     )
     assert path.read_bytes() == changed
     label(run, "contains", overwrite=True)
@@ -446,7 +446,7 @@ def test_a_row_that_is_none_is_named(run: Path, line: bytes, got: str) -> None:
     assert message(lambda: read(run, "exact"), DamagedError) == (
         'Expected {"id": text, "sample": number, "label": 1, 0 or null, "score": number or null} '
         f"once a trace, got {got} in {path}, line 8 - fix the line, or make the labels again with "
-        "--overwrite"
+        "`overwrite=True`"
     )
     assert label(run, "exact", overwrite=True).hallucinated == 4
 
@@ -544,7 +544,7 @@ def test_a_file_that_is_refused(run: Path, tmp_path: Path, content: str, said: s
 
 def test_files_that_are_none(run: Path, tmp_path: Path) -> None:
     assert message(lambda: label_from(run, tmp_path / "anna.csv")) == (
-        f"Expected the file `{tmp_path / 'anna.csv'}`, got no such file, in --from - check the path"
+        f"Expected the file `{tmp_path / 'anna.csv'}`, got no such file, in `file` - check the path"
     )
     (tmp_path / "two words.csv").write_text("id,label\nsame,1\n")
     assert "got 'two words' as the name" in message(

@@ -151,5 +151,5 @@ def test_a_rule_that_there_is_not_is_refused() -> None:
         with pytest.raises(InputError) as caught:
             call()
         assert str(caught.value) == (
-            "Expected one of unicode, triviaqa, got 'bert' - change --normalize"
+            "Expected one of unicode, triviaqa, got 'bert' - change `normalize`"
         )

@@ -86,7 +86,7 @@ def test_a_date_that_nothing_reads_is_no_part_of_the_identity() -> None:
     assert "date" not in builder().identity()
     useless = builder(day=date(2024, 7, 26), enable_thinking=False)
     assert useless.notices.take() == [
-        "Warning: nothing in the prompts reads the date of --template-date."
+        "Warning: nothing in the prompts reads the date of `template_date`."
     ]
 
 
@@ -154,7 +154,7 @@ def test_a_template_that_cannot_be_used_is_refused_before_the_first_question(
     assert str(raised.value).startswith("Expected a chat template that ")
     assert got in str(raised.value)
     assert str(raised.value).endswith(
-        " - use --chat off with a --prompt of your own, or fix the template"
+        " - use `chat='off'` with a `prompt` of your own, or fix the template"
     )
 
 
@@ -209,11 +209,11 @@ def test_a_doubled_beginning_is_told() -> None:
     (line,) = said(plain("<bos>Q: {question}\nA:"))
     assert line == (
         "Warning: prompts begin with <bos> twice: it is added to every prompt - leave it out of "
-        "--prompt and of the questions."
+        "`prompt` and of the questions."
     )
     assert said(plain("Q: {question}\nA:")) == []
     wrapped = said(builder(template="<bos>{question}", enable_thinking=False))
-    assert [line for line in wrapped if "--chat off" in line]
+    assert [line for line in wrapped if "`chat='off'`" in line]
 
 
 def test_a_prompt_that_is_wrapped_again_is_told() -> None:
@@ -223,14 +223,14 @@ def test_a_prompt_that_is_wrapped_again_is_told() -> None:
     )
     (line,) = said(builder(template="<|im_start|>user\n{question}", tokenizer=tokenizer))
     assert line == (
-        "Warning: --prompt has marks of a chat (<|im_start|>), and the chat template is put around "
-        "it - use --chat off for a prompt that is finished."
+        "Warning: `prompt` has marks of a chat (<|im_start|>), and the chat template is put "
+        "around it - use `chat='off'` for a prompt that is finished."
     )
     (line,) = said(builder(tokenizer=tokenizer), ask("<|im_start|>user\nwho?"))
     assert line == (
         "Warning: the text of question q has <|im_start|>, which the model reads as marks of a "
-        "chat or of a text, not as words - where questions are finished prompts, use --chat off "
-        "--prompt '{question}'; elsewhere take them out of the text."
+        "chat or of a text, not as words - where questions are finished prompts, use "
+        "`chat='off'` `prompt='{question}'`; elsewhere take them out of the text."
     )
     assert said(builder(tokenizer=tokenizer), ask("im_start, user?")) == []
     # Where marks are spelled in characters, as Llama 2 has them.
@@ -253,8 +253,8 @@ def test_what_a_tokenizer_puts_after_a_text_is_dropped_and_told() -> None:
 def test_a_prompt_that_ends_with_the_end_is_told() -> None:
     (line,) = said(builder("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"))
     assert line == (
-        "Warning: the prompt of question q ends with <eos>, after which a model has nothing to say "
-        "- use --chat off with a --prompt of your own."
+        "Warning: the prompt of question q ends with <eos>, after which a model has nothing to "
+        "say - use `chat='off'` with a `prompt` of your own."
     )
 
 
@@ -265,13 +265,13 @@ def test_a_question_that_is_rewritten_is_told() -> None:
 
 def test_a_context_without_a_place_is_told() -> None:
     (line,) = said(plain("Q: {question}"), ask(context="It was the hare."))
-    assert "--prompt has no {context}: they are asked without it." in line
+    assert "`prompt` has no {context}: they are asked without it." in line
 
 
 def test_a_place_that_nothing_fills_is_told() -> None:
     (line,) = said(plain("{question} {answer} {x} {} { context }"))
     assert line == (
-        "Warning: nothing fills {answer}, {x} in --prompt, which is kept as text - it takes "
+        "Warning: nothing fills {answer}, {x} in `prompt`, which is kept as text - it takes "
         "{question} and {context}."
     )
 
@@ -280,7 +280,7 @@ def test_a_place_that_nothing_fills_is_told() -> None:
 def test_thinking_that_is_on_is_told(name: str) -> None:
     template = THINKS.replace("enable_thinking", name)
     (line,) = said(builder(template))
-    assert f"--chat-template-kwargs '{{{name}: false}}'" in line
+    assert f"`chat_template_kwargs='{{{name}: false}}'`" in line
     assert said(builder(template, **{name: False})) == []
     assert said(builder(template, **{name: True})) == []
     # Off unless it is asked for, as in Granite.
@@ -298,7 +298,7 @@ def test_arguments_that_no_template_reads_are_told() -> None:
     (line,) = said(builder(PARTS, enable_thinkin=False))
     assert line == (
         "Warning: the chat template does not read enable_thinkin - correct or drop "
-        "--chat-template-kwargs."
+        "`chat_template_kwargs`."
     )
     off = PromptBuilder(tiny_tokenizer(chat=True), None, "off", {"enable_thinking": False})
     assert "no chat template reads enable_thinking" in off.notices.take()[0]
@@ -308,7 +308,7 @@ def test_a_stop_string_that_cannot_be_written_is_told(run_extract: Extract) -> N
     notes = Notes()
     run_extract(notes, limit=1, stop=("☃",))
     (line,) = [line for line in notes.notes if "☃" in line]
-    assert "cannot write '☃', so --stop '☃' ends no answer" in line
+    assert "cannot write '☃', so `stop='☃'` ends no answer" in line
 
 
 # Answers ------------------------------------------------------------------------------------------
@@ -331,8 +331,8 @@ def answers(count: int, reason: str, text: str | None = None) -> list[Answer]:
 def test_answers_that_are_cut_are_told() -> None:
     (line,) = judged(*answers(26, "length"), *answers(24, "eos"), *answers(99, "eos"))
     assert line == (
-        "Warning: 26 of the first 50 answers were cut at 64 tokens - raise --max-new-tokens, or "
-        "end answers with --stop where the model goes on after them."
+        "Warning: 26 of the first 50 answers were cut at 64 tokens - raise `max_new_tokens`, or "
+        "end answers with `stop` where the model goes on after them."
     )
     assert judged(*answers(25, "length"), *answers(25, "eos"), *answers(99, "length")) == []
     assert judged(*answers(7, "length")) == []  # too few to judge

@@ -166,7 +166,7 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
 @needs_gguf
 def test_a_file_is_not_quantised_again(tmp_path: Path) -> None:
     save_gguf(tmp_path / "tiny.gguf", "Q8_0")
-    with pytest.raises(ModelError, match="with gguf Q8_0 - use --quantization none"):
+    with pytest.raises(ModelError, match="with gguf Q8_0 - use `quantization='none'`"):
         load(ExtractConfig(model=str(tmp_path / "tiny.gguf"), quantization="int8"))
 
 

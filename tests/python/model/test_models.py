@@ -118,8 +118,8 @@ def test_quantising_what_is_quantised_is_refused(said: Said, tmp_path: Path) -> 
     pytest.importorskip("bitsandbytes")
     folder = save_bitsandbytes(tmp_path, "nf4")
     assert said.refuse(folder, quantization="int8") == (
-        "Expected a checkpoint that is not quantised for --quantization int8, got "
-        f"{folder} with bitsandbytes nf4 - use --quantization none"
+        f"Expected a checkpoint that is not quantised for `quantization='int8'`, got {folder} "
+        "with bitsandbytes nf4 - use `quantization='none'`"
     )
 
 
@@ -359,8 +359,8 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_runs_when_told_to_alone(said: Said, tmp_path: Path) -> None:
     folder = save_with_code(tmp_path / "own")
     assert said.refuse(folder) == (
-        f"Expected a model whose code is part of transformers, got '{folder}' with code of its own "
-        "- read that code, and run it with --trust-remote-code if you trust it"
+        f"Expected a model whose code is part of transformers, got '{folder}' with code of its "
+        "own - read that code, and run it with `trust_remote_code=True` if you trust it"
     )
     loaded = said.load(folder, trust_remote_code=True)
     assert type(loaded.model).__name__ == "OwnModel"
@@ -379,7 +379,7 @@ def test_code_that_transformers_stands_in_for_is_said(said: Said, tiny: Path) ->
     assert loaded.identity()["code"] is None
     assert said.notes == [
         f"{tiny} comes with code of its own (AutoModelForCausalLM), which did not run: classes of "
-        "transformers are used; --trust-remote-code would run it"
+        "transformers are used; `trust_remote_code=True` would run it"
     ]
 
 
@@ -399,7 +399,7 @@ def test_no_memory_is_told_as_such(said: Said, tiny: Path, monkeypatch: pytest.M
         monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
         message = said.refuse(tiny)
         assert message.startswith(f"Expected enough memory for '{tiny}' on cpu, got: {error}")
-        assert "--quantization int8" in message
+        assert "`quantization='int8'`" in message
 
 
 def test_a_panic_of_an_extension_is_an_error_line(
@@ -555,5 +555,5 @@ def test_the_attention_of_generation_is_recorded(run_extract: Extract, tmp_path:
 )
 def test_an_attention_that_is_not_there_is_told(checkpoint: Path) -> None:
     told = rf"that {checkpoint} can be used with here, got flash_attention_2 \(FlashAttention2 .*"
-    with pytest.raises(ModelError, match=told + "- use --attn-implementation auto"):
+    with pytest.raises(ModelError, match=told + "- use `attn_implementation='auto'`"):
         load(ExtractConfig(model=str(checkpoint), attn_implementation="flash_attention_2"))

@@ -206,7 +206,7 @@ def test_an_adapter_beside_a_model_is_the_adapter_alone(
     # Elsewhere than the adapter says.
     moved = checkpoint.rename(tmp_path / "moved")
     try:
-        with pytest.raises(ModelError, match="give it as --model beside --adapter"):
+        with pytest.raises(ModelError, match="give it as `model` beside `adapter="):
             run_extract(model=str(lora), out=tmp_path / "other")
         summary = run_extract(model=str(moved), adapter=str(lora), out=tmp_path / "other", limit=2)
         assert summary.traces == 2
@@ -220,7 +220,7 @@ def test_adapters_that_are_none_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match=f"Expected an adapter of peft in '{checkpoint}', got no"):
         run_extract(adapter=str(checkpoint))
-    with pytest.raises(ModelError, match=r"got another adapter \(.*\) - change --model"):
+    with pytest.raises(ModelError, match=r"got another adapter \(.*\) - change `model`"):
         run_extract(model=str(lora), adapter=str(lora))
     wider = save_tiny(tmp_path / "gpt2", "gpt2")
     with pytest.raises(ModelError, match="lora"):

@@ -76,6 +76,6 @@ def test_a_model_that_cannot_generate_is_refused_before_the_first_question() -> 
     with pytest.raises(ModelError) as raised:
         sees_padding(describe(model, tiny_tokenizer(), "broken", "random"))
     assert str(raised.value) == (
-        "Expected a model that generates, as broken, got IndexError: index out of range in self - "
-        "try another --dtype or model"
+        "Expected a model that generates, as broken, got IndexError: index out of range in self "
+        "- try another `dtype` or model"
     )

@@ -155,7 +155,7 @@ def test_chat_on_needs_a_chat_template() -> None:
     with pytest.raises(InputError) as raised:
         build(ask(), chat="on")
     assert str(raised.value) == (
-        "Expected a tokenizer with a chat template, got one without - use --chat off or auto"
+        "Expected a tokenizer with a chat template, got one without - use `chat='off'` or auto"
     )
 
 
@@ -207,7 +207,7 @@ def test_a_chat_template_that_rewrites_a_context_is_refused() -> None:
         build(ask(context="A hare"), tokenizer=tokenizer)
     assert str(raised.value) == (
         "Expected a chat template that keeps what it is given, got one that rewrites the prompt, "
-        "so the context cannot be found in it - use --chat off, or drop {context} from --prompt"
+        "so the context cannot be found in it - use `chat='off'`, or drop {context} from `prompt`"
     )
 
 
@@ -241,8 +241,8 @@ def test_a_slow_tokenizer_cannot_place_a_context() -> None:
     with pytest.raises(ModelError) as raised:
         build(ask(context="A hare"), tokenizer=Slow())
     assert str(raised.value) == (
-        "Expected a tokenizer that tells the characters of its tokens, got a slow one - "
-        "drop {context} from --prompt, or use the model's fast tokenizer"
+        "Expected a tokenizer that tells the characters of its tokens, got a slow one - drop "
+        "{context} from `prompt`, or use the model's fast tokenizer"
     )
 
 

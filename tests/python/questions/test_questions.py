@@ -321,21 +321,22 @@ def test_parquet_that_is_none() -> None:
         (
             "q.txt",
             "Expected `demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or a .jsonl, .json, "
-            ".csv, .tsv or .parquet file, got `q.txt`, in --questions - write one JSON object a "
+            ".csv, .tsv or .parquet file, got `q.txt`, in `questions` - write one JSON object a "
             'line, such as {"question": "who?"}, and name it .jsonl',
         ),
         (
             "demos",
             "Expected `demo`, `demo:all`, `demo:N`, hf:REPO/CONFIG/SPLIT or a .jsonl, .json, "
-            ".csv, .tsv or .parquet file, got `demos`, in --questions - rename or convert the file",
+            ".csv, .tsv or .parquet file, got `demos`, in `questions` - rename or convert the "
+            "file",
         ),
         (
             "no.jsonl",
-            "Expected the file `no.jsonl`, got no such file, in --questions - check the path",
+            "Expected the file `no.jsonl`, got no such file, in `questions` - check the path",
         ),
         (
             "folder.csv",
-            "Expected the file `folder.csv`, got a folder, in --questions - check the path",
+            "Expected the file `folder.csv`, got a folder, in `questions` - check the path",
         ),
         (
             "empty.jsonl",
@@ -367,7 +368,7 @@ def test_no_question_column_is_one_error() -> None:
         open_questions("q.jsonl")
     assert str(caught.value) == (
         "Expected a column `question` or `query` or `prompt` or `question_stem`, got the columns "
-        "`text`, `gold`, in q.jsonl - name one of those with --question-column"
+        "`text`, `gold`, in q.jsonl - name one of those with `question_column`"
     )
 
 
@@ -376,8 +377,8 @@ def test_a_mapped_column_must_exist() -> None:
     with pytest.raises(InputError) as caught:
         open_questions("q.jsonl", Columns(context="story"))
     assert str(caught.value) == (
-        "Expected the column `story`, as --context-column says, got the columns `id`, "
-        "`question`, `answers`, in q.jsonl - name one of those with --context-column"
+        "Expected the column `story`, as `context_column` says, got the columns `id`, "
+        "`question`, `answers`, in q.jsonl - name one of those with `context_column`"
     )
 
 
@@ -420,33 +421,33 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         ),
         (
             {"question": 5},
-            "Expected text as question in column `question`, got the number 5, in q.jsonl, "
-            "line 2 - fix the row, or map another column with --question-column",
+            "Expected text as question in column `question`, got the number 5, in q.jsonl, line "
+            "2 - fix the row, or map another column with `question_column`",
         ),
         (
             {"question": "q", "id": True},
-            "Expected text or a whole number as id in column `id`, got true, in q.jsonl, "
-            "line 2 - fix the row, map another column with --id-column, or leave it out with "
-            "--id-column none",
+            "Expected text or a whole number as id in column `id`, got true, in q.jsonl, line 2 "
+            "- fix the row, map another column with `id_column`, or leave it out with "
+            "`id_column='none'`",
         ),
         (
             {"question": "q", "context": {"title": "t", "lines": ["s"]}},
             "Expected text, or paragraphs of text, as context in column `context`, got an object "
             "with `title`, `lines`, in q.jsonl, line 2 - fix the row, map another column with "
-            "--context-column, or leave the context out with --context-column none",
+            "`context_column`, or leave the context out with `context_column='none'`",
         ),
         (
             {"question": "q", "answers": [["x"]]},
             "Expected answers in column `answers` as text, a number, true, false, or a list of "
             "those, got a list of 1, in q.jsonl, line 2 - fix the row, map another column with "
-            "--answers-column, or leave the answers out with --answers-column none",
+            "`answers_column`, or leave the answers out with `answers_column='none'`",
         ),
         (
             {"question": "q", "answers": {"gold": "x"}},
             "Expected answers in column `answers` as an object with `value` and `aliases`, or "
             "`text`, got an object with `gold`, in q.jsonl, line 2 - write a list of texts, map "
-            "another column with --answers-column, or leave the answers out with --answers-column "
-            "none",
+            "another column with `answers_column`, or leave the answers out with "
+            "`answers_column='none'`",
         ),
         (
             '{"question": "half \\ud800"}',
@@ -457,8 +458,8 @@ def test_a_file_of_bad_rows_alone_is_one_error() -> None:
         (
             '{"question": "q", "answers": NaN}',
             "Expected answers in column `answers` as text, a number, true, false, or a list of "
-            "those, got the number nan, in q.jsonl, line 2 - fix the row, map another column with "
-            "--answers-column, or leave the answers out with --answers-column none",
+            "those, got the number nan, in q.jsonl, line 2 - fix the row, map another column "
+            "with `answers_column`, or leave the answers out with `answers_column='none'`",
         ),
         (
             '{"question": ' + "1" * 5000 + "}",
@@ -614,8 +615,8 @@ def test_demo_that_will_not_do(spec: str) -> None:
     with pytest.raises(InputError) as caught:
         open_questions(spec)
     assert str(caught.value) == (
-        "Expected `demo`, `demo:all` or `demo:N` with N a positive whole number, "
-        f"got `{spec}`, in --questions - write it as in demo:50"
+        f"Expected `demo`, `demo:all` or `demo:N` with N a positive whole number, got `{spec}`, "
+        "in `questions` - write it as in demo:50"
     )
 
 
@@ -624,13 +625,13 @@ def test_demo_has_no_more() -> None:
     with pytest.raises(InputError) as caught:
         open_questions("demo:501")
     assert str(caught.value) == (
-        "Expected at most 500 demo questions, got 501, in --questions - ask for demo:all"
+        "Expected at most 500 demo questions, got 501, in `questions` - ask for demo:all"
     )
 
 
 @pytest.mark.usefixtures("_demo")
 def test_demo_takes_no_columns() -> None:
-    with pytest.raises(InputError, match=r"^Expected no columns to map, got `--id-column`"):
+    with pytest.raises(InputError, match=r"^Expected no columns to map, got `id_column`"):
         open_questions("demo", Columns(id="id"))
 
 
@@ -785,8 +786,8 @@ def test_responses_must_be_there() -> None:
         responses([GOOD])
     assert str(caught.value) == (
         "Expected a column `response` or `responses` or `completion` or `output` or "
-        "`generated_answer`, got the columns `id`, `question`, `answers`, in said.jsonl - "
-        "name one of those with --response-column"
+        "`generated_answer`, got the columns `id`, `question`, `answers`, in said.jsonl - name "
+        "one of those with `response_column`"
     )
 
 
@@ -794,7 +795,7 @@ def test_responses_come_from_files() -> None:
     with pytest.raises(InputError) as caught:
         open_responses("demo")
     assert str(caught.value) == (
-        "Expected a .jsonl, .json, .csv, .tsv or .parquet file, got `demo`, in --responses - "
+        "Expected a .jsonl, .json, .csv, .tsv or .parquet file, got `demo`, in `responses` - "
         "rename or convert the file"
     )
 
@@ -803,8 +804,8 @@ def test_response_column_of_questions_is_a_mistake() -> None:
     with pytest.raises(InputError) as caught:
         open_questions(write_jsonl([GOOD]), Columns(response="said"))
     assert str(caught.value) == (
-        "Expected no column of responses among questions, got --response-column said, "
-        "in --questions q.jsonl - give the file with --responses"
+        "Expected no column of responses among questions, got `response_column='said'`, in "
+        "`questions='q.jsonl'` - give the file with `responses`"
     )
 
 
@@ -893,7 +894,7 @@ def test_hub_specs_that_will_not_do(spec: str) -> None:
         open_questions(spec)
     assert str(caught.value) == (
         "Expected hf:OWNER/NAME/CONFIG/SPLIT, hf:OWNER/NAME/SPLIT or hf:/FOLDER/CONFIG/SPLIT, "
-        f"got `{spec}`, in --questions - give all parts, as in "
+        f"got `{spec}`, in `questions` - give all parts, as in "
         "hf:mandarjoshi/trivia_qa/rc.nocontext/train"
     )
 
@@ -910,7 +911,7 @@ def test_hub_unknown_configuration_or_split(wrong: str) -> None:
         f"Expected the split `{split}` of the configuration `{config}` of the data set "
         "`mandarjoshi/trivia_qa`, got ValueError: "
     )
-    assert f", in --questions {spec} - check configuration and split (the forms are " in message
+    assert f", in `questions={spec!r}` - check configuration and split (the forms are " in message
 
 
 def test_hub_errors_are_input_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -930,7 +931,7 @@ def test_hub_errors_are_input_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert failing(ConnectionError("no route\nto host")) == (
         "Expected the split `train` of the data set `owner/name`, got ConnectionError: no route "
-        "to host, in --questions hf:owner/name/train - check the network, or put the data set "
+        "to host, in `questions='hf:owner/name/train'` - check the network, or put the data set "
         "into a .jsonl or .parquet file"
     )
     assert "log in with `hf auth login`" in failing(DatasetNotFoundError("'x' is a gated dataset"))

@@ -188,8 +188,8 @@ def test_a_header_in_latin_1_is_named() -> None:
 def test_utf_16_is_named(name: str, encoding: str) -> None:
     content = '{"question": "a", "answer": "x"}\n'.encode(encoding)
     assert refusal(content, name) == (
-        f"Expected text in UTF-8, got text in UTF-16, in {name} (--questions) - save it as "
-        "UTF-8, as with iconv -f UTF-16 -t UTF-8"
+        f"Expected text in UTF-8, got text in UTF-16, in {name} (`questions`) - save it as UTF-8, "
+        "as with iconv -f UTF-16 -t UTF-8"
     )
 
 
@@ -204,12 +204,12 @@ def test_zero_bytes_cost_their_row() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("q.jsonl.gz", gzip.compress(b"{}"), "got `q.jsonl.gz`, in --questions - unpack it, as"),
-        ("q.xlsx", b"PK\x03\x04", "got `q.xlsx`, in --questions - save the sheet as CSV in UTF-8"),
+        ("q.jsonl.gz", gzip.compress(b"{}"), "got `q.jsonl.gz`, in `questions` - unpack it, as"),
+        ("q.xlsx", b"PK\x03\x04", "got `q.xlsx`, in `questions` - save the sheet as CSV in UTF-8"),
         ("q.pkl", b"", "write it as Parquet, as with pandas.DataFrame.to_parquet"),
         ("q.jsonl", gzip.compress(b"{}"), "got a file that is compressed with gzip, in q.jsonl"),
-        ("q.csv", b"PK\x03\x04....", "got a zip or an Excel file, in q.csv (--questions) - save"),
-        ("q.jsonl", b"PAR1....", "got a Parquet file, in q.jsonl (--questions) - rename it to"),
+        ("q.csv", b"PK\x03\x04....", "got a zip or an Excel file, in q.csv (`questions`) - save"),
+        ("q.jsonl", b"PAR1....", "got a Parquet file, in q.jsonl (`questions`) - rename it to"),
     ],
 )
 def test_files_of_other_kinds_are_named(name: str, content: bytes, said: str) -> None:

@@ -189,7 +189,7 @@ def test_answers_that_choose_nothing_are_named(row: dict[str, Any], got: str) ->
     assert second.error == (
         "Expected the label, the index (from 0) or the text of one choice of column `choices` in "
         f"column `answer`, got {got}, in q.jsonl, line 2 - fix the row, map another column with "
-        "--answers-column, or leave the answers out with --answers-column none"
+        "`answers_column`, or leave the answers out with `answers_column='none'`"
     )
 
 
@@ -391,7 +391,7 @@ def test_contexts(context: Any, text: str | None) -> None:
 )
 def test_contexts_that_cannot_be_read_leave_a_way_out(context: Any) -> None:
     row = {"question": "who?", "context": context}
-    with pytest.raises(InputError, match="--context-column none"):
+    with pytest.raises(InputError, match="`context_column='none'`"):
         open_questions(write([row]))
     assert only(row, Columns(context=OFF)).context is None
 
@@ -411,7 +411,7 @@ def test_columns_that_differ_in_case_alone() -> None:
         open_questions(write([{"Question": "a", "QUESTION": "b"}]))
     assert str(caught.value) == (
         "Expected one column `question`, got `Question`, `QUESTION`, in q.jsonl - name the one "
-        "that counts with --question-column"
+        "that counts with `question_column`"
     )
 
 
@@ -476,7 +476,7 @@ def test_ids_that_are_none_are_named(name: Any) -> None:
     write([{"id": "a", "question": "a"}, {"id": name, "question": "b"}])
     _, second = open_questions("q.jsonl")
     assert isinstance(second, BadRow)
-    assert second.error.endswith("or leave it out with --id-column none")
+    assert second.error.endswith("or leave it out with `id_column='none'`")
 
 
 # What is said -------------------------------------------------------------------------------------
@@ -496,11 +496,11 @@ def test_no_right_answers_are_a_warning() -> None:
         "Read from q.jsonl: question from `question`; ids made of question and context; "
         "not read: `gold_text`.",
         "Warning: no right answers in the first 1 rows of q.jsonl, so a person or a judge has to "
-        "label what is answered. Name their column with --answers-column, or say that there are "
-        "none with --answers-column none.",
+        "label what is answered. Name their column with `answers_column`, or say that there are "
+        "none with `answers_column='none'`.",
     ]
     source = open_questions("q.jsonl", Columns(answers=OFF))
-    assert source.describe()[1] == "No right answers, as --answers-column none says."
+    assert source.describe()[1] == "No right answers, as `answers_column='none'` says."
 
 
 def test_judged_answers_are_responses() -> None:
@@ -508,7 +508,7 @@ def test_judged_answers_are_responses() -> None:
     said = open_questions(write([row])).describe()[1]
     assert (
         "`answer` is not taken for one, as `hallucination` says whether it is right: replay it "
-        "with --responses, or take it all the same with --answers-column answer."
+        "with `responses`, or take it all the same with `answers_column='answer'`."
     ) in said
     source = open_responses("q.jsonl")
     (found,) = source
@@ -522,7 +522,7 @@ def test_judged_answers_are_responses() -> None:
     ("answers", "note"),
     [
         ([True, False], "All are yes or no (true and false are read so)."),
-        (["True", "false"], "All are the words true or false: ask for these with --prompt."),
+        (["True", "false"], "All are the words true or false: ask for these with `prompt`."),
         (["yes", "Paris"], ""),
     ],
 )

@@ -18,7 +18,15 @@ import pytest
 
 from hallutrace.errors import StorageError, SupersededError
 from hallutrace.store import claim_files, claims, processes
-from hallutrace.store.claims import Claim, Holder, claim, last_holder, links, living, wait_for_sign
+from hallutrace.store.claims import (
+    Claim,
+    Holder,
+    claim,
+    last_holder,
+    links,
+    running_holder,
+    wait_until_claimable,
+)
 from hallutrace.store.processes import State
 
 
@@ -245,21 +253,21 @@ def test_of_many_heirs_one_wins(tmp_path: Path) -> None:
 
 
 def test_who_holds_a_shard_is_told_without_claiming_it(tmp_path: Path) -> None:
-    assert living(tmp_path, "00000") is None
+    assert running_holder(tmp_path, "00000") is None
     assert last_holder(tmp_path, "00000") is None
     dead = replace(Holder.me(5), pid=dead_process())
     write(tmp_path / "00000.claim", dead)
-    assert living(tmp_path, "00000") is None
+    assert running_holder(tmp_path, "00000") is None
     mine = claim(tmp_path, "00000", 5)
     assert isinstance(mine, Claim)
     with mine:
         before = sorted(tmp_path.iterdir())
-        found = living(tmp_path, "00000")
+        found = running_holder(tmp_path, "00000")
         assert found is not None
         assert found.pid == os.getpid()
         assert last_holder(tmp_path, "00000") == (tmp_path / f"00000.claim.{dead.token}", found)
         assert sorted(tmp_path.iterdir()) == before
-    assert living(tmp_path, "00000") is None
+    assert running_holder(tmp_path, "00000") is None
     last = last_holder(tmp_path, "00000")
     assert last is not None
     assert last[1].released
@@ -268,9 +276,9 @@ def test_who_holds_a_shard_is_told_without_claiming_it(tmp_path: Path) -> None:
 def test_a_claim_far_away_is_living_until_it_is_silent(tmp_path: Path) -> None:
     path = tmp_path / "00000.claim"
     write(path, replace(Holder.me(5), host="elsewhere", boot="another", pid=1))
-    assert living(tmp_path, "00000") is not None
+    assert running_holder(tmp_path, "00000") is not None
     os.utime(path, (0, time.time() - claims.SILENCE - 5))
-    assert living(tmp_path, "00000") is None
+    assert running_holder(tmp_path, "00000") is None
 
 
 # Heirs ------------------------------------------------------------------------------------------
@@ -351,15 +359,15 @@ def test_of_a_holder_that_wakes_and_its_heir_one_wins(tmp_path: Path) -> None:
 def test_who_cannot_be_seen_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "TOUCH", 0.04)
     monkeypatch.setattr(claims, "SILENCE", 1.0)
-    assert wait_for_sign(tmp_path, "00000")
+    assert wait_until_claimable(tmp_path, "00000")
     path = tmp_path / "00000.claim"
     write(path, replace(Holder.me(5), boot="another"))
     os.utime(path, (0, time.time() - 0.8))
-    assert wait_for_sign(tmp_path, "00000")  # by then it has been silent for too long
+    assert wait_until_claimable(tmp_path, "00000")  # by then it has been silent for too long
     os.utime(path)
     toucher = threading.Timer(0.1, os.utime, [path])
     toucher.start()
-    assert not wait_for_sign(tmp_path, "00000")
+    assert not wait_until_claimable(tmp_path, "00000")
     toucher.join()
 
 

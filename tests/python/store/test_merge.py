@@ -72,9 +72,8 @@ def test_runs_that_differ_are_not_merged(
     with pytest.raises(IdentityError) as raised:
         hallutrace.merge([two_runs[0], tmp_path / "third"], tmp_path / "merged")
     assert str(raised.value) == (
-        "Expected runs that differ in nothing but their questions, got "
-        f"{tmp_path / 'third'} with other sparsification.top_k - leave it out, or name the field "
-        "with --force-differing"
+        f"Expected runs that differ in nothing but their questions, got {tmp_path / 'third'} with "
+        "other sparsification.top_k - leave it out, or name the field with `force_differing`"
     )
     forced = hallutrace.merge(
         [two_runs[0], tmp_path / "third"], tmp_path / "merged", force_differing=["sparsification"]

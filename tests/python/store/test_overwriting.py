@@ -71,7 +71,7 @@ def test_labels_of_people_are_not_deleted(
     assert str(raised.value) == (
         f"Expected a run without labels from a file, got mine.jsonl in {labels}, which would be "
         "deleted - move these files to another folder (`hallutrace label --from` takes them "
-        "again), or choose another --out"
+        "again), or choose another `out`"
     )
     assert files_of(tmp_path / "run") == before
 
@@ -141,7 +141,7 @@ def test_a_writer_whose_run_was_overwritten_stops(
         make_folders(self)
 
     monkeypatch.setattr(Run, "make_folders", made)
-    with pytest.raises(InputError, match="got another that was begun meanwhile with --overwrite"):
+    with pytest.raises(InputError, match="another that was begun meanwhile with `overwrite=T"):
         run_extract(shard_size=1)
     assert {name: data for name, data in files_of(run.folder).items() if "claim" not in name} == (
         files_of(tmp_path / "other")

@@ -441,7 +441,7 @@ def test_a_run_without_hidden_states_says_so(make: Make) -> None:
     with pytest.raises(InputError) as raised:
         trace.hidden(0)
     assert str(raised.value) == (
-        "Expected a layer with hidden states (none: extract with --hidden-states answer), got 0"
+        "Expected a layer with hidden states (none: extract with `hidden_states='answer'`), got 0"
     )
 
 

@@ -80,7 +80,7 @@ def test_each_figure_in_each_format(
     assert len(texts) > 5
     pdf = pytest.importorskip("pypdf").PdfReader(tmp_path / f"{name}.pdf")
     page = pdf.pages[0]
-    width = figure.column == "single" and 3.35 * 72 or 6.9 * 72
+    width = (figure.column == "single" and 3.35 * 72) or 6.9 * 72
     assert float(page.mediabox.width) == pytest.approx(width, abs=0.5)
     fonts = [font.get_object() for font in page["/Resources"]["/Font"].values()]
     assert {font["/Subtype"] for font in fonts} == {"/Type0"}  # TrueType, not outlines as type 3

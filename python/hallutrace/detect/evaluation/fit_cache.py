@@ -23,6 +23,7 @@ from hallutrace.detect.evaluation.data import EvaluationData
 from hallutrace.detect.evaluation.options import Fit
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.registry import REGISTRY
+from hallutrace.option_names import parameter
 
 SCHEMA = 2
 
@@ -87,7 +88,9 @@ class FitCache:
         """
         path = self._path(fit)
         content = canonical({**asdict(result), "basis": self._digest(fit)})
-        with storage_errors(f"write {path}", "choose another --out"):
+        with storage_errors(
+            f"write {path}", f"choose another {parameter('folder', option='--out')}"
+        ):
             atomic_files.write(path, content)
 
     def _digest(self, fit: Fit) -> str:

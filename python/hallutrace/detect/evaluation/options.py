@@ -9,6 +9,7 @@ from typing import Literal
 from hallutrace.detect.evaluation.rows import TableRow
 from hallutrace.detect.registry import find
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 
 SeedsOn = Literal["all", "spread"]
 
@@ -52,8 +53,7 @@ class EvaluationOptions:
         for expected in (text for text, good in is_good.items() if not good):
             name = expected.split()[0]
             raise InputError(
-                f"Expected {expected}, got {getattr(self, name)} - change --"
-                f"{name.replace('_', '-')}"
+                f"Expected {expected}, got {getattr(self, name)} - change {parameter(name)}"
             )
 
     def series(self, row: TableRow, folds: int) -> list[list[int]]:

@@ -21,6 +21,7 @@ from hallutrace.detect.evaluation.fit_cache import FitResult
 from hallutrace.detect.evaluation.fitting import FitFailure, Fitter, Stopped
 from hallutrace.detect.evaluation.options import Fit
 from hallutrace.detect.registry import REGISTRY
+from hallutrace.option_names import name_options, names_options
 from hallutrace.plugins import Registered
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -120,7 +121,8 @@ class FitRunner:
         epochs, stop = context.Queue(), context.Event()
         running: dict[Future[tuple[FitResult | FitFailure, float]], Fit] = {}
         with _single_threaded_children():
-            arguments = (self._data.with_fresh_caches(), epochs, stop, Registered.here())
+            state = _CallerState(Registered.here(), names_options())
+            arguments = (self._data.with_fresh_caches(), epochs, stop, state)
             count = min(processes, len(waiting))
             pool = ProcessPoolExecutor(count, context, _begin_worker, arguments)
             try:
@@ -178,11 +180,20 @@ class _Worker:
 _worker: _Worker
 
 
-def _begin_worker(data: EvaluationData, epochs: Any, stop: Any, registered: Registered) -> None:
+@dataclass(frozen=True)
+class _CallerState:
+    """What a worker takes over from the process that starts it."""
+
+    registered: Registered
+    names_options: bool
+
+
+def _begin_worker(data: EvaluationData, epochs: Any, stop: Any, caller: _CallerState) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles it
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    registered.restore()
+    caller.registered.restore()
+    name_options(caller.names_options)
     _worker = _Worker(Fitter(data), epochs, stop)
 
 

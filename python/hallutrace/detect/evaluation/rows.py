@@ -11,6 +11,7 @@ from hallutrace.detect.base import Detector
 from hallutrace.detect.options import parse, read_texts
 from hallutrace.detect.registry import find, names
 from hallutrace.errors import HallutraceError, InputError
+from hallutrace.option_names import parameter
 
 CONTROLS = ("length", "question-only", "perplexity", "linear-probe")
 """Always in the table: a detector that does not beat them has shown nothing."""
@@ -86,7 +87,7 @@ def table_rows(detectors: str | Sequence[str], quick: bool = False) -> tuple[Tab
             rows.append(_parsed(text))
     if len({row.label for row in rows}) < len(rows):
         raise InputError(
-            f"Expected each detector once, got {', '.join(texts)} - change --detectors"
+            f"Expected each detector once, got {', '.join(texts)} - change {parameter('detectors')}"
         )
     labels = {row.label for row in rows}
     rows += [TableRow(name) for name in CONTROLS if name not in labels]
@@ -118,7 +119,7 @@ def parse_options(name: str, pairs: Sequence[str], where: str) -> dict[str, Any]
 
 def _parsed(text: str) -> TableRow:
     name, *pairs = text.split(":")
-    row = TableRow(name, parse_options(name, pairs, "--detectors"), is_requested=True)
+    row = TableRow(name, parse_options(name, pairs, parameter("detectors")), is_requested=True)
     parse(find(name).Options, row.options, name)  # refuses what they cannot be
     return row
 

@@ -19,6 +19,7 @@ from hallutrace.detect.evaluation.rows import TableRow
 from hallutrace.detect.metrics import METRICS
 from hallutrace.detect.registry import find
 from hallutrace.escaping import csv_cell
+from hallutrace.option_names import parameter
 
 JSON_FILE, TABLE_FILE, SCORES_FILE = "evaluation.json", "table.md", "scores.csv"
 FILES = (JSON_FILE, TABLE_FILE, SCORES_FILE)
@@ -42,7 +43,7 @@ def write_report(evaluation: Evaluation, label: str, folder: Path) -> None:
         TABLE_FILE: to_markdown(evaluation, label),
         JSON_FILE: content,
     }
-    with storage_errors(f"write {folder}", "choose another --out"):
+    with storage_errors(f"write {folder}", f"choose another {parameter('folder', option='--out')}"):
         for name, text in files.items():
             atomic_files.write(folder / name, to_utf8(text))
 
