@@ -174,7 +174,7 @@ add_to(
     "report",
     report.run_report,
     "hallutrace report runs/demo",
-    "hallutrace report runs/demo --evaluation runs/demo-evaluation --out demo.html",
+    "hallutrace report runs/demo --evaluation evaluations/demo-contains --pdf demo.pdf",
 )
 add_to(
     app,
@@ -182,6 +182,9 @@ add_to(
     explore.run_explore,
     "hallutrace explore runs",
     "hallutrace explore runs/demo evaluations/demo detectors/ll --open",
+)
+add_to(
+    app,
     "figure",
     figure.run_figure,
     "hallutrace figure layers-heads runs/demo --marginal entropy",

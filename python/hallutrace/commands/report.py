@@ -86,7 +86,7 @@ def run_report(
         ERR.print(plain(f"{name}: {folder or 'none found'}"), highlight=False)
     file = out or Path(f"{run.resolve().name}.{format}")
     with ERR.status("Reading the run ..."):
-        notes = write_report(ViewedRun(store, chosen, saved), file, format)  # type: ignore[arg-type]
+        notes = write_report(ViewedRun(store, chosen, saved), file, format)
     for line in (*found.skipped, *notes):
         ERR.print(plain(line), highlight=False)
     OUT.print(plain(f"{file} ({file.stat().st_size / 1e6:.1f} MB)"), highlight=False)

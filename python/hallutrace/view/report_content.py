@@ -96,8 +96,8 @@ class Report:
         """Label of the detector of the highest AUROC that is no control."""
         if self.viewed.evaluation is None:
             return None
-        rows = [row for row in self.viewed.evaluation_files.content.done if row.auroc]
-        best = max(rows, key=lambda row: (not row.is_control, row.auroc.value), default=None)
+        rows = [row for row in self.viewed.evaluation_files.content.done if not row.is_control]
+        best = max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0, default=None)
         return None if best is None else best.label
 
     def listed(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ FOOTER = (
 
 
 def to_html(report: Report) -> Iterator[bytes]:
-    """The page, in pieces.
+    r"""The page, in pieces.
 
     Args:
         report: of a run.
@@ -37,7 +37,7 @@ def to_html(report: Report) -> Iterator[bytes]:
     Examples:
         >>> from hallutrace.view.viewed_run import ViewedRun
         >>> next(to_html(Report(ViewedRun(hallutrace.open(run)))))
-        b'<!doctype html>\\n'
+        b'<!doctype html>\n'
     """
     title = report.viewed.store.folder.resolve().name
     settings = {"title": title, "served": False, "footer": FOOTER}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hallutrace.errors import DamagedError, NotInRunError
@@ -123,7 +123,7 @@ def _interval(figure: dict[str, float]) -> str:
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
 
-def _table(columns: list[str], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(columns: list[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     return lines + [f"| {' | '.join(map(_cell, row))} |" for row in rows]
 
