@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.notebook_display import ShownInNotebooks
 
 if TYPE_CHECKING:
     import networkx
@@ -25,7 +26,7 @@ LEAST_LOGGED = np.float32(2.0**-126)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class EdgeList:
+class EdgeList(ShownInNotebooks):
     """The edges of one attention matrix, ordered by head, query, key.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -65,12 +65,14 @@ class Examples(Sequence[Trace]):
         indices: int64 [examples], of the traces in the store.
         labels: int8 [examples], 1 hallucinated, 0 right.
         cache: of features, shared by all selections of the run.
+        protocol: name of the labelling protocol; empty where the labels are of none.
     """
 
     store: TraceStore
     indices: NDArray[np.int64]
     labels: NDArray[np.int8]
     cache: FeatureCache = field(default_factory=FeatureCache, repr=False)
+    protocol: str = ""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -112,7 +114,7 @@ class Examples(Sequence[Trace]):
         selected = np.asarray(chosen)
         if selected.size == 0:
             selected = selected.astype(np.int64)
-        return Examples(self.store, self.indices[selected], self.labels[selected], self.cache)
+        return replace(self, indices=self.indices[selected], labels=self.labels[selected])
 
     def features(self, name: str, function: FeatureFunction) -> NDArray[np.float32]:
         """Features of each, float32 [examples, features], computed once for each trace of the run.
@@ -155,4 +157,4 @@ def load_examples(store: TraceStore, label: str, *, limit: int | None = None) ->
             f"{store.folder}, got {hallucinated} hallucinated and {len(labels) - hallucinated} "
             "right - take another protocol or more traces"
         )
-    return Examples(store, indices, labels)
+    return Examples(store, indices, labels, protocol=label)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, get_args, overloa
 
 from hallutrace._core import Shard
 from hallutrace.errors import DamagedError, InputError
+from hallutrace.notebook_display import ShownInNotebooks
 from hallutrace.store.folder import CommitRecord, Manifest, Run
 from hallutrace.store.trace import Trace
 
@@ -53,7 +54,7 @@ def open_run(run: str | PathLike[str], *, verify: Verify = "first") -> TraceStor
     return TraceStore(Path(run), verify)
 
 
-class TraceStore(Sequence[Trace]):
+class TraceStore(ShownInNotebooks, Sequence[Trace]):
     """The traces of a run, sorted by row in the source and sample, including retried questions.
 
     ``store[17]`` is the eighteenth trace, ``store["id"]`` sample 0 of a question,

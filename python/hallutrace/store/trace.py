@@ -15,6 +15,7 @@ from hallutrace._core import Shard
 from hallutrace.attention.edges import EdgeList
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.model.answer_spans import AnswerSpan
+from hallutrace.notebook_display import ShownInNotebooks
 from hallutrace.option_names import parameter
 from hallutrace.questions import Generator
 from hallutrace.store.folder import Manifest
@@ -64,7 +65,7 @@ class Alternatives:
     logprobs: NDArray[np.float32]
 
 
-class Trace:
+class Trace(ShownInNotebooks):
     """One question, its answer, and the tensors that were stored for it.
 
     Arrays are read on access and checked against their checksums as ``verify`` says, see

@@ -24,6 +24,7 @@ from hallutrace.detect.evaluation.processes import EvaluationProgress, FitRunner
 from hallutrace.detect.evaluation.rows import TableRow
 from hallutrace.detect.registry import make
 from hallutrace.errors import DamagedError, HallutraceError, InputError, StorageError
+from hallutrace.notebook_display import ShownInNotebooks
 from hallutrace.package_versions import versions_of
 
 PACKAGES = ("hallutrace", "numpy", "scikit-learn", "scipy", "torch", "torch_geometric")
@@ -53,7 +54,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(ShownInNotebooks):
     """A finished evaluation.
 
     Attributes:
