@@ -36,18 +36,20 @@ def errors_data(
         detector: label of a detector of the evaluation; None for the best one that is no control.
 
     Returns:
-        ``label`` and ``labels``, the protocols to choose among; ``detector`` (None without an
-        evaluation) and ``detectors``, the labels to choose among; ``trained_on``, the protocol of the evaluation; ``alarm_share``; ``counts``:
-        ``traces``, ``judged``, ``hallucinated``, ``right``, ``misses``, ``false_alarms``;
-        ``slices``: of :func:`hallutrace.view.slice_figures.slice_figures`, with ``misses`` and
-        ``false_alarms`` int32 of each part and ``examples``, rows of ``listed``: the worst five
-        hallucinated answers of each part, then the worst five right ones; ``listed``:
-        columns of the traces that are named, as in the payload ``traces``, and ``rank`` float32 of
-        the score in its fold (NaN none); ``misses`` and ``false_alarms``: int32, rows of
-        ``listed``, the worst first; without an evaluation ``confident``, the hallucinated answers
-        of the highest mean log-probability; ``suggestions``: see
-        :func:`hallutrace.view.suggestions.suggestions`; ``controls``: ``label``, ``value``,
-        ``low``, ``high`` of those that read text alone; ``missing``: sentences.
+        - ``label`` and ``labels``, the protocols to choose among; ``detector`` (None without an
+          evaluation) and ``detectors`` to choose among; ``trained_on``, the evaluation's protocol.
+        - ``alarm_share``; ``counts``: ``traces``, ``judged``, ``hallucinated``, ``right``,
+          ``misses``, ``false_alarms``.
+        - ``slices``: of :func:`hallutrace.view.slice_figures.slice_figures`, with ``misses`` and
+          ``false_alarms`` int32 of each part and ``examples``, rows of ``listed``: the worst five
+          hallucinated answers of each part, then the worst five right ones.
+        - ``listed``: columns of the traces that are named, as in the payload ``traces``, and
+          ``rank`` float32 of the score in its fold (NaN none); ``misses`` and ``false_alarms``
+          int32, rows of ``listed``, the worst first; without an evaluation ``confident``, the
+          hallucinated answers of the highest mean log-probability.
+        - ``suggestions``: see :func:`hallutrace.view.suggestions.suggestions`; ``controls``:
+          ``label``, ``value``, ``low``, ``high`` of those that read text alone; ``missing``:
+          sentences.
 
     Raises:
         NotInRunError: no labels, no such label or detector, or no labelled trace.
