@@ -145,16 +145,13 @@ def whole_numbers(
     known = values[is_read].astype(np.int64)
     if not len(known):
         return Family(name, [], [], np.full(len(values), NOWHERE))
-    inner = np.quantile(known, np.arange(1, PARTS) / PARTS, method="higher")
-    # The first number of each part.
-    starts = np.unique([known.min(), *(inner + 1)]).astype(np.int64)
-    starts = starts[starts <= known.max()]
-    ends = [*(starts[1:] - 1).tolist(), int(known.max())]
-    texts = [_range(first, last) for first, last in zip(starts.tolist(), ends, strict=True)]
-    of = np.searchsorted(starts, values.astype(np.int64), "right") - 1
-    return Family(
-        name, texts, [clause.format(text) for text in texts], np.where(is_read, of, NOWHERE)
-    )
+    cuts = np.quantile(known, np.arange(1, PARTS) / PARTS, method="lower")
+    cuts = np.unique(cuts[cuts < known.max()])  # the last number of each part but the last
+    of_known = np.searchsorted(cuts, known, "left")
+    inside = [known[of_known == part] for part in range(len(cuts) + 1)]
+    texts = [_range(int(one.min()), int(one.max())) for one in inside]
+    of = np.where(is_read, np.searchsorted(cuts, values.astype(np.int64), "left"), NOWHERE)
+    return Family(name, texts, [clause.format(text) for text in texts], of)
 
 
 def _range(first: int, last: int) -> str:

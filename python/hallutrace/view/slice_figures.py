@@ -222,7 +222,8 @@ class _RankedPart:
         won = np.einsum("ij,ij->j", risky, total[self.below])
         won += np.einsum("ij,ij->j", risky, total[self.not_above])
         pairs = risky.sum(axis=0) * total[-1]
-        return np.divide(won / 2, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        found: Array = np.full(len(pairs), np.nan)
+        return np.divide(won / 2, pairs, out=found, where=pairs > 0)
 
 
 class _NoScores:

@@ -139,7 +139,8 @@ def bin_edges(values: NDArray[Any]) -> NDArray[np.float64]:
     if np.issubdtype(values.dtype, np.integer):
         step = max(1, int(np.ceil((np.floor(high) - np.floor(low) + 1) / most)))
         count = int((np.floor(high) - np.floor(low)) // step) + 1
-        return np.floor(low) - 0.5 + step * np.arange(count + 1)
+        edges: NDArray[np.float64] = np.floor(low) - 0.5 + step * np.arange(count + 1)
+        return edges
     if high == low:
         return np.array([low - 0.5, high + 0.5])
     return np.linspace(low, high, most + 1)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.errors import NotInRunError
+from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.view.data.trace_list import UNREADABLE, trace_columns, trace_list
 from hallutrace.view.evaluation_scores import EvaluationScores, evaluation_scores
 from hallutrace.view.slice_families import Family, families
 from hallutrace.view.slice_figures import Judged, fold_ranks, slice_figures
 from hallutrace.view.suggestions import Findings, suggestions
-from hallutrace.view.verdict import verdict_of
+from hallutrace.view.verdict import auroc_of, best_row
 from hallutrace.view.viewed_run import ViewedRun
 
 ALARM_SHARE = 0.10
@@ -36,18 +36,20 @@ def errors_data(
         detector: label of a detector of the evaluation; None for the best one that is no control.
 
     Returns:
-        ``label``, ``detector`` (None without an evaluation) and ``detectors``, the labels to choose
-        among; ``trained_on``, the protocol of the evaluation; ``alarm_share``; ``counts``:
-        ``traces``, ``judged``, ``hallucinated``, ``right``, ``misses``, ``false_alarms``;
-        ``slices``: of :func:`hallutrace.view.slice_figures.slice_figures`, with ``misses`` and
-        ``false_alarms`` int32 of each part and ``examples``, rows of ``listed``: the worst five
-        hallucinated answers of each part, then the worst five right ones; ``listed``:
-        columns of the traces that are named, as in the payload ``traces``, and ``rank`` float32 of
-        the score in its fold (NaN none); ``misses`` and ``false_alarms``: int32, rows of
-        ``listed``, the worst first; without an evaluation ``confident``, the hallucinated answers
-        of the highest mean log-probability; ``suggestions``: see
-        :func:`hallutrace.view.suggestions.suggestions`; ``controls``: ``label``, ``value``,
-        ``low``, ``high`` of those that read text alone; ``missing``: sentences.
+        - ``label`` and ``labels``, the protocols to choose among; ``detector`` (None without an
+          evaluation) and ``detectors`` to choose among; ``trained_on``, the evaluation's protocol.
+        - ``alarm_share``; ``counts``: ``traces``, ``judged``, ``hallucinated``, ``right``,
+          ``misses``, ``false_alarms``.
+        - ``slices``: of :func:`hallutrace.view.slice_figures.slice_figures`, with ``misses`` and
+          ``false_alarms`` int32 of each part and ``examples``, rows of ``listed``: the worst five
+          hallucinated answers of each part, then the worst five right ones.
+        - ``listed``: columns of the traces that are named, as in the payload ``traces``, and
+          ``rank`` float32 of the score in its fold (NaN none); ``misses`` and ``false_alarms``
+          int32, rows of ``listed``, the worst first; without an evaluation ``confident``, the
+          hallucinated answers of the highest mean log-probability.
+        - ``suggestions``: see :func:`hallutrace.view.suggestions.suggestions`; ``controls``:
+          ``label``, ``value``, ``low``, ``high`` of those that read text alone; ``missing``:
+          sentences.
 
     Raises:
         NotInRunError: no labels, no such label or detector, or no labelled trace.
@@ -88,6 +90,7 @@ def errors_data(
     }
     return {
         "label": protocol,
+        "labels": viewed.labels,
         "detector": findings.detector,
         "detectors": [] if scored is None else scored.choices,
         "trained_on": None if scored is None else scored.trained_on,
@@ -95,9 +98,26 @@ def errors_data(
         "counts": counts,
         "suggestions": suggestions(findings),
         "controls": list(findings.controls),
-        "missing": missing if scored else [*missing, _without_scores(viewed)],
+        "missing": [*missing, *(_without_scores(viewed) if scored is None else scored.remarks)],
         **_with_examples(viewed, judged, findings),
     }
+
+
+def report_keys(viewed: ViewedRun) -> list[tuple[str, dict[str, str]]]:
+    """Names and parameters of what a report carries: the best detector, by each protocol.
+
+    Args:
+        viewed: the run.
+
+    Examples:
+        >>> report_keys(ViewedRun(hallutrace.open(run)))
+        [('errors', {})]
+    """
+    try:
+        others = [name for name in viewed.labels if name != viewed.label(None)]
+    except (NotInRunError, DamagedError):
+        others = []
+    return [("errors", {}), *(("errors", {"label": name}) for name in others)]
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,7 @@ class _Scored:
     choices: list[str]
     trained_on: str
     controls: list[dict[str, Any]]
+    remarks: list[str]
 
     def alarms(self, judged: Judged) -> dict[str, NDArray[np.bool_]]:
         """By detector, those with a score for each judged trace."""
@@ -124,28 +145,26 @@ def _scored(viewed: ViewedRun, detector: str | None) -> _Scored | None:
     """The evaluation that is shown; None if there is none."""
     if viewed.evaluation is None:
         return None
-    verdict = verdict_of(viewed.evaluation_json)
+    content = viewed.evaluation_files.content
     scores = evaluation_scores(viewed)
-    choices = list(scores.series)
-    best = verdict["best"] or verdict["control"]
-    chosen = detector or (best["label"] if best else None)
-    if chosen not in choices:
-        raise NotInRunError(
-            f"Expected one of the detectors {', '.join(choices) or '(none)'}, got {detector!r} - "
-            "`hallutrace evaluate` scores others"
-        )
-    done = {one["label"]: one for one in viewed.evaluation_json["detectors"]}
-    controls = [
-        {"label": label, **done[label]["auroc"]} for label in TEXT_CONTROLS if label in choices
-    ]
-    return _Scored(scores, chosen, choices, verdict["label"], controls)
+    best = best_row(content) or next(iter(content.done), None)
+    if detector is None and best is None:
+        raise NotInRunError("This evaluation scored no detector: `hallutrace evaluate` does")
+    row = content.row(detector) if detector else best
+    assert row is not None
+    controls = [auroc_of(one) for one in content.done if one.name in TEXT_CONTROLS]
+    choices = [one.label for one in content.done]
+    is_shuffled = content.protocol.shuffle_labels is not None
+    remark = "This evaluation shuffled its labels: its detectors learnt from no real ones."
+    name = content.run.label.name
+    return _Scored(scores, row.label, choices, name, controls, [remark] if is_shuffled else [])
 
 
-def _without_scores(viewed: ViewedRun) -> str:
-    return (
+def _without_scores(viewed: ViewedRun) -> list[str]:
+    return [
         "Misses, false alarms and AUROC within parts take an evaluation: `hallutrace evaluate RUN "
         f"--label {viewed.label(None)}` makes one; give its folder with --evaluation."
-    )
+    ]
 
 
 def _judged(viewed: ViewedRun, protocol: str, scored: _Scored | None) -> Judged:

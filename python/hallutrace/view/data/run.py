@@ -115,6 +115,6 @@ def _evaluation(viewed: ViewedRun) -> dict[str, Any] | None:
     if viewed.evaluation is None:
         return None
     try:
-        return verdict_of(viewed.evaluation_json)
+        return verdict_of(viewed.evaluation_files)
     except (DamagedError, NotInRunError) as error:
         return {"problem": str(error)}

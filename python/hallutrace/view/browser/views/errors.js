@@ -22,12 +22,14 @@ register({
   needs: ["errors"],
   async render({ source, state: now }) {
     const asked = { label: now.label, detector: now.detector };
-    const known = source.has("errors", asked);
-    const found = await source.get("errors", known ? asked : {});
+    const keys = [asked, { label: now.label }, {}].find((one) => source.has("errors", one));
+    const found = await source.get("errors", keys ?? {});
+    const isAsked = (now.label ?? found.label) === found.label && (!found.detector || (now.detector ?? found.detector) === found.detector);
     openPart = null;
     return el("section", {},
       el("p", { class: "lead" }, lead(found)),
-      known ? null : el("p", { class: "note" }, `This page carries the errors of ${found.detector ?? "the run"} by ${found.label} alone; \`hallutrace explore\` shows others.`),
+      isAsked ? null : el("p", { class: "note" }, `These are the errors of ${found.detector ?? "the run"} by ${found.label}, which this page carries; \`hallutrace explore\` shows others.`),
+      found.detector && found.trained_on !== found.label ? el("p", { class: "note" }, `The detectors learnt from labels by ${found.trained_on}.`) : null,
       chooser(found, source),
       suggestions(found),
       slices(found),
@@ -51,8 +53,11 @@ function lead({ counts, detector, label, alarm_share: allowed }) {
 }
 
 function chooser(found, source) {
-  if (!source.served) return null;
-  return el("div", { class: "controls" }, found.detectors.length ? choice("detector", "detector", found.detectors, found.detector) : null);
+  const labels = source.served ? found.labels : found.labels.filter((one) => one === found.label || source.has("errors", { label: one }));
+  const detectors = source.served ? found.detectors : [];
+  if (labels.length < 2 && !detectors.length) return null;
+  return el("div", { class: "controls" }, labels.length > 1 ? choice("label", "labels by", labels, found.label) : null,
+    detectors.length ? choice("detector", "detector", detectors, found.detector) : null);
 }
 
 function suggestions({ suggestions: all, slices: figures }) {
