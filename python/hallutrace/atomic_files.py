@@ -71,6 +71,35 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     sync_folder(path.parent)
 
 
+def append_line(path: Path, content: bytes) -> None:
+    r"""Appends a line to a log that readers follow, in one write.
+
+    A kill may leave a part of a line at the end of the file. The next line then begins anew, so
+    that a reader loses that part alone. Nothing is synced: a power cut may take the last lines.
+
+    Args:
+        path: of the file; it and its folder are made where they are missing.
+        content: of the line, without a newline.
+
+    Raises:
+        OSError: the file system refused.
+
+    Examples:
+        >>> path = Path(folder) / "log.jsonl"
+        >>> _ = path.write_bytes(b'{"whole": 1}\n{"torn')
+        >>> append_line(path, b'{"next": 2}')
+        >>> path.read_bytes().splitlines()
+        [b'{"whole": 1}', b'{"torn', b'{"next": 2}']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        is_torn = False
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            is_torn = file.read(1) != b"\n"
+        file.write(b"\n" * is_torn + content + b"\n")
+
+
 def replace(source: Path, path: Path) -> None:
     """Gives a file a name that another may have, also while a reader has the other open.
 

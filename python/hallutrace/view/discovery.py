@@ -117,7 +117,7 @@ def find_for(
         Found(evaluations=(), detectors=(), skipped=())
     """
     skipped: list[str] = []
-    places = _candidates(store.folder.resolve(), (near or Path()).resolve(), skipped)
+    places = candidates(store.folder.resolve(), (near or Path()).resolve(), skipped)
     tested = _taken(evaluations or places, bool(evaluations), store, _evaluation, skipped)
     trained = _taken(detectors or places, bool(detectors), store, _detector, skipped)
     tested.sort(key=lambda one: (one.is_check, -one.modified))
@@ -217,8 +217,14 @@ def _first_keys(path: Path) -> Iterator[tuple[str, int]]:
                 yield row[0], int(row[1])
 
 
-def _candidates(run: Path, near: Path, skipped: list[str]) -> list[Path]:
-    """Folders that may hold an evaluation or a detector, each once."""
+def candidates(run: Path, near: Path, skipped: list[str]) -> list[Path]:
+    """Folders that may hold an evaluation or a detector, each once.
+
+    Args:
+        run: folder of the run.
+        near: folder to look in too.
+        skipped: gets a sentence for each place with too many of them.
+    """
     bases = [near, run.parent, run.parent.parent]
     places = [*(base / name for base in bases for name in _PLACES), run.parent]
     found: dict[Path, None] = {}

@@ -18,6 +18,7 @@ from hallutrace.view.data import (
     trace,
     trace_list,
     trace_marginals,
+    training,
 )
 from hallutrace.view.data import map as map_view
 from hallutrace.view.payload import pack
@@ -36,10 +37,14 @@ PROVIDERS: dict[str, Callable[..., Any]] = {
     "heads": layers.heads_data,
     "trace_heads": layers.trace_heads,
     "detectors": detectors.detectors_data,
+    "training": training.training_data,
     "map": map_view.map_data,
     "projections": map_view.projections_data,
 }
 """Functions ``(viewed, *, parameter: str | None = None, ...)`` to what :func:`pack` takes."""
+
+LIVE = frozenset({"training"})
+"""Names of what changes while the run stays the same, so that no answer may be kept."""
 
 
 def payload_of(viewed: ViewedRun, name: str, parameters: Mapping[str, str]) -> bytes:

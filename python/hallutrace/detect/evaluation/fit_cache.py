@@ -2,6 +2,7 @@
 
 Each result is a file of its own, so a kill loses only the fits that were in progress. A file has
 the digest of what it was computed from; one that was computed from anything else is not read.
+``plan.json`` has the names of the files that a table needs, for who watches how far it is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from hallutrace.detect.registry import REGISTRY
 from hallutrace.option_names import parameter
 
 SCHEMA = 2
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,30 @@ class FitCache:
             f"write {path}", f"choose another {parameter('folder', option='--out')}"
         ):
             atomic_files.write(path, content)
+
+    def announce(self, fits: Sequence[Fit], found: Iterable[Fit]) -> None:
+        """Writes which fits there will be, and which of them an earlier evaluation left.
+
+        Args:
+            fits: all of the table.
+            found: those that are there.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        rows: dict[str, list[str]] = {}
+        for fit in fits:
+            rows.setdefault(fit.row.label, []).append(self._path(fit).name)
+        content = {
+            "schema": SCHEMA,
+            "run": self._basis["test_run"],
+            "began": time.time(),
+            "rows": rows,
+            "found": sorted(self._path(fit).name for fit in found),
+        }
+        path = self._folder / PLAN
+        with storage_errors(f"write {path}", "choose another --out"):
+            atomic_files.write(path, canonical(content))
 
     def _digest(self, fit: Fit) -> str:
         basis = {

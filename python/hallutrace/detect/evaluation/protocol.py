@@ -140,6 +140,7 @@ def evaluate(
     cache = FitCache(folder, data, versions)
     fits = options.fits(rows, len(data.splits))
     results = {fit.key: result for fit in fits if (result := cache.find(fit)) is not None}
+    cache.announce(fits, [fit for fit in fits if fit.key in results])
     progress.begin(len(fits), len(results))
 
     def keep(fit: Fit, result: FitResult) -> None:

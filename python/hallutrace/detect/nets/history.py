@@ -14,6 +14,8 @@ from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import canonical
 
+WHOLE = "history.json"
+
 # A training that never reaches this AUROC on the validation part learned nothing.
 _LEAST_AUROC = 0.55
 # Relative change of the loss: less is flat, more is a training part learned by heart.
@@ -65,7 +67,7 @@ def write(folder: Path, epochs: Sequence[Epoch], notes: Sequence[str]) -> None:
     table.writerows(rows)
     content = canonical({"epochs": rows, "notes": list(notes)}) + b"\n"
     with storage_errors(f"write {folder}", "choose another folder"):
-        atomic_files.write(folder / "history.json", content)
+        atomic_files.write(folder / WHOLE, content)
         atomic_files.write(folder / "history.csv", text.getvalue().encode())
 
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from hallutrace.canonical_json import canonical
 from hallutrace.detect.base import Progress, Silent
-from hallutrace.detect.nets import checkpoints, history
+from hallutrace.detect.nets import checkpoints, history, history_log
 from hallutrace.detect.nets.checkpoints import with_prefix, without_prefix
 from hallutrace.detect.nets.history import Epoch
 from hallutrace.detect.nets.task import NotFiniteError, Rows, Task, finite
@@ -81,8 +81,9 @@ class Training:
         seed: of the order of batches.
         identity: of the data and the model, JSON-able; a checkpoint must have an equal one.
         progress: told of epochs and notes.
-        workspace: folder for ``checkpoints/`` (``last`` and ``best``), ``history.json`` and
-            ``history.csv``. A training in it that was killed goes on, one that ended is read.
+        workspace: folder for ``checkpoints/`` (``last`` and ``best``), ``history.json``,
+            ``history.csv`` and ``history.jsonl``, which can be followed. A training in it that was
+            killed goes on, one that ended is read.
     """
 
     def __init__(
@@ -124,6 +125,8 @@ class Training:
         """
         try:
             self._resume()
+            if self.workspace is not None:
+                history_log.begin_log(self.workspace, self.state.epochs, self.state.notes)
             while not self._is_done():
                 try:
                     epoch = self._train_epoch()
@@ -191,6 +194,7 @@ class Training:
         self.snapshot = self._take_snapshot()
         if self.workspace is not None:
             history.write(self.workspace, self.state.epochs, self.state.notes)
+            history_log.append_to_log(self.workspace, asdict(epoch))
             if is_best:
                 self._write_checkpoint(checkpoints.BEST, self.best_weights, epoch=asdict(epoch))
             self._write_checkpoint(checkpoints.LAST, self.snapshot, state=asdict(self.state))
@@ -229,6 +233,8 @@ class Training:
 
     def _note(self, text: str) -> None:
         self.state.notes.append(text)
+        if self.workspace is not None:
+            history_log.append_to_log(self.workspace, {"note": text})
         self.progress.note(text)
 
     def _take_snapshot(self) -> checkpoints.Tensors:

@@ -66,6 +66,11 @@ export class ServedSource {
     return value;
   }
 
+  /** As `get`, of what changes while it is looked at: never an answer that was kept. */
+  fresh(name, parameters) {
+    return fetched(`data/${encodeURIComponent(this.run)}/${keyOf(name, parameters)}`);
+  }
+
   forget() {
     this.values.clear();
   }

@@ -14,7 +14,7 @@ from hallutrace.store.folder import MANIFEST
 from hallutrace.store.reader import open_run
 from hallutrace.view.evaluation_files import EVALUATION_FILE
 from hallutrace.view.explorer.catalog import Catalog
-from hallutrace.view.providers import payload_of
+from hallutrace.view.providers import LIVE, payload_of
 from hallutrace.view.viewed_run import ViewedRun
 
 OPEN_RUNS = 4
@@ -127,7 +127,8 @@ class OpenRuns:
         with entry.lock:
             content = payload_of(self._opened(id_, entry), name, parameters)
         made = Payload(content, hashlib.blake2b(content, digest_size=16).hexdigest())
-        self._keep(key, made)
+        if name not in LIVE:
+            self._keep(key, made)
         return made
 
     def _entry(self, id_: str) -> _Open:
