@@ -64,7 +64,7 @@ export function scatter(options) {
   }
 
   function pointScene(each, count) {
-    const r = count <= 600 ? 4.6 : count <= 4000 ? 3.4 : 2.4;
+    const r = (size.width < 520 ? 0.75 : 1) * (count <= 600 ? 4.6 : count <= 4000 ? 3.4 : 2.4);
     const opacity = count <= 600 ? 0.85 : 0.7;
     const scaleX = (plane.sides[0] / 65535) * factor(), scaleY = (plane.sides[1] / 65535) * factor();
     const [left, top] = toPixels([0, 0]);
@@ -113,6 +113,7 @@ export function scatter(options) {
     scene((one) => stamp(pixels, mask(one.shape, one.r * ratio), one.x * ratio, one.y * ratio, one.rgb, one.opacity));
     context.putImageData(pixels, 0, 0);
     drawAbove();
+    element.dataset.drawn = Number(element.dataset.drawn ?? 0) + 1;
   }
 
   /** The line that is drawn, and rings around the points that are pointed at or opened. */
@@ -199,7 +200,8 @@ export function scatter(options) {
   new ResizeObserver(() => {
     const width = element.clientWidth;
     if (!width) return;
-    const height = Math.round(Math.min(580, Math.max(300, width * 0.58)));
+    const high = (plane.sides[1] / plane.sides[0]) * (width - 2 * PAD) + 2 * PAD;
+    const height = Math.round(Math.min(Math.max(high, 240), Math.max(280, width * 0.58), 580));
     size = { width, height, ratio: globalThis.devicePixelRatio || 1 };
     for (const one of [canvas, above]) {
       one.width = Math.round(width * size.ratio);
@@ -215,6 +217,7 @@ export function scatter(options) {
     window: () => view,
     isBinned: () => Boolean(bins),
     seen: () => plane.inPart(part()),
+    setMarked: (point) => { options.marked = point; drawAbove(); },
     setLasso: (on) => { isLassoing = on; element.classList.toggle("lassoing", on); },
     setColoring: (next) => { coloring = next; soon(); },
     toSvg: (more, label) => toSvg(scene, size, more, label),
