@@ -21,7 +21,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "python"))
 
 from browsers import Opened, chromium
-
 from hallutrace.view.page import page
 from hallutrace.view.payload import pack
 from hallutrace.view.providers import key_of

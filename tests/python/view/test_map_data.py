@@ -93,7 +93,7 @@ def test_a_large_run_wants_the_command(demo_run: Path, monkeypatch: pytest.Monke
     viewed = ViewedRun(hallutrace.open(demo_run))
     assert map_view.projections_data(viewed)["pca"] is False
     assert map_view.carried_maps(viewed) == []
-    with pytest.raises(NotInRunError, match="hallutrace project .* --method pca"):
+    with pytest.raises(NotInRunError, match=r"hallutrace project .* --method pca"):
         map_view.map_data(viewed)
 
 

@@ -72,14 +72,16 @@ def test_preservation_is_that_of_brute_force(count: int, size: int, k: int, seed
     most = min(k, count - 1)
     kept = 0
     for at in range(count):
+        others = [other for other in range(count) if other != at]
         there, here = (
-            {
-                other
-                for other in sorted(
-                    set(range(count)) - {at},
-                    key=lambda other: (np.linalg.norm(points[at] - points[other]), other),
+            set(
+                sorted(
+                    others,
+                    key=lambda other, points=points, at=at: np.linalg.norm(
+                        points[at] - points[other]
+                    ),
                 )[:most]
-            }
+            )
             for points in (vectors, positions)
         )
         kept += len(there & here)

@@ -21,7 +21,7 @@ const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
  *             without values, a bin is drawn as the class that most of its points have
  *   window    {x, y, zoom}: middle as shares of the sides, and zoom from 1
  *   label     what it shows, for those who do not see it
- *   onWindow(window), onHover(point or bin or null, x, y), onOpen(point), onSelect([points])
+ *   onWindow(window), onHover(point or bin or null, x, y), onOpen(point), onSelect([points] or null)
  * Returns {element, draw, window, setWindow, setColoring, select, seen, part, toSvg, setLasso}.
  */
 export function scatter(options) {
@@ -103,6 +103,7 @@ export function scatter(options) {
   }
 
   function draw() {
+    cancelAnimationFrame(waiting);
     waiting = 0;
     if (!size.width) return;
     const { ratio } = size, width = canvas.width, height = canvas.height;
@@ -174,11 +175,12 @@ export function scatter(options) {
     return onHover(count ? { count, mean: bins.sums[bin] / bins.known[bin], known: bins.known[bin], most: bins.most[bin] } : null, x, y);
   }
 
+  /** Selects points; null ends the selection. */
   function select(points) {
-    selected = points && points.length ? new Set(points) : null;
+    selected = points?.length ? new Set(points) : null;
     lasso = null;
     soon();
-    onSelect(selected ? points : []);
+    onSelect(points);
   }
 
   listen({
@@ -282,7 +284,7 @@ function listen(to) {
     else if (MOVES[event.key]) to.moveBy(-MOVES[event.key][0] * wide, MOVES[event.key][1] * high);
     else if (event.key === "0") to.reset();
     else if (event.key === "s" || event.key === "S") to.select(to.seen());
-    else if (event.key === "Escape") to.select([]);
+    else if (event.key === "Escape") to.select(null);
     else return;
     event.preventDefault();
   });

@@ -232,8 +232,8 @@ class MapView {
   }
 
   select(points) {
-    if (!points.length) {
-      fill(this.list);
+    if (!points?.length) {
+      fill(this.list, points && el("p", { class: "note" }, "No trace is there."));
       return;
     }
     const { traces, coloring } = this;
@@ -249,7 +249,7 @@ class MapView {
     const text = (column) => ({ row }) => line(traces[column][row], 160);
     fill(this.list,
       el("div", { class: "controls" }, el("h3", {}, `${counted(points.length, "trace")} selected`),
-        el("button", { type: "button", class: "quiet", onclick: () => this.scatter.select([]) }, "End the selection")),
+        el("button", { type: "button", class: "quiet", onclick: () => this.scatter.select(null) }, "End the selection")),
       el("p", { class: "note" }, `${points.length - known.length ? `${number(points.length - known.length)} of them are not listed in this page. ` : ""}${told}`),
       known.length ? virtualTable({
         label: "Selected traces", rows: known, open: ({ i }) => this.open(i),
