@@ -20,14 +20,14 @@ export function colorOptions(traces) {
     ...Object.keys(traces.labels).map((name) => ({ value: `label:${name}`, text: `label: ${name}` })),
     ...Object.keys(traces.scores).map((name) => ({ value: `score:${name}`, text: `score: ${name}` })),
     ...Object.entries(NUMBERS).map(([value, text]) => ({ value, text })),
-    ...Object.entries(CATEGORIES).filter(([name]) => traces[name].some((one) => one !== traces[name][0])).map(([value, text]) => ({ value, text })),
+    ...Object.entries(CATEGORIES).filter(([name]) => (name !== "group" || traces.groups < traces.total) && traces[name].some((one) => one !== traces[name][0])).map(([value, text]) => ({ value, text })),
   ];
 }
 
 /**
  * Codes and colours of `count` traces for a scatter plot, by one of `colorOptions`. `traces` may list
  * some of them only: `rows` has the row in it of each trace, -1 where there is none.
- * Gives {codes, palette, values?, ofMean?, name, of(i) => text, ofBin(bin) => text, legend: [entries]}.
+ * Gives {codes, palette, values?, ofMean?, name, of(i) => text, ofBin(bin) => text, aboutBins, legend: [entries]}.
  */
 export function coloringBy(value, traces, rows) {
   const [kind, ...rest] = value.split(":"), name = rest.join(":");
@@ -52,7 +52,7 @@ const neutral = () => ({ rgb: theme(CLASSES.null.color), shape: CLASSES.null.sha
 
 function plain(count) {
   const palette = [{ rgb: theme(CLASSES.null.color), shape: "circle" }];
-  return { codes: new Uint8Array(count), palette, name: "", of: () => "", ofBin: () => "", legend: [] };
+  return { codes: new Uint8Array(count), palette, name: "", aboutBins: "", of: () => "", ofBin: () => "", legend: [] };
 }
 
 function byLabel(protocol, labels) {
@@ -67,6 +67,7 @@ function byLabel(protocol, labels) {
     codes, palette, values, name: `label ${protocol}`,
     ofMean: (share) => (Number.isNaN(share) ? palette[2] : { rgb: between(palette[0].rgb, palette[2].rgb, palette[1].rgb, share), shape: share >= 0.5 ? "triangle" : "circle" }),
     of: (i) => classes[codes[i]].name,
+    aboutBins: `${CLASSES[1].mark} at least half hallucinated, ${CLASSES[0].mark} fewer, the colour is the share`,
     ofBin: ({ mean, known }) => (known ? `${percent(mean, 0)} of ${number(known)} hallucinated` : "no label"),
     legend: [1, 0, 2].filter((one) => counts[one]).map((one) => ({ ...palette[one], text: `${classes[one].name} (${number(counts[one])})` })),
   };
@@ -87,6 +88,7 @@ function byNumber(name, values) {
     palette, values, name,
     ofMean: (mean) => (Number.isFinite(mean) ? { rgb: color(share(mean)), shape: "circle" } : palette[LEVELS]),
     of: (i) => `${name} ${Number.isInteger(values[i]) ? number(values[i]) : decimals(values[i])}`,
+    aboutBins: "the colour is their mean",
     ofBin: ({ mean, known }) => (known ? `mean ${name} ${decimals(mean)}` : "no value"),
     legend: [
       ...[0, 0.25, 0.5, 0.75, 1].map((part) => ({ rgb: color(part), shape: "circle", text: `${part === 0 ? "≤ " : part === 1 ? "≥ " : ""}${number(low + part * (high - low))}` })),
@@ -107,6 +109,7 @@ function byCategory(name, values, textOf) {
   return {
     codes, palette, name,
     of: (i) => (Number.isNaN(values[i]) ? "unknown" : textOf(values[i])),
+    aboutBins: "the colour is the most frequent",
     ofBin: ({ most }) => `mostly ${most < chosen.length ? textOf(chosen[most]) : "others"}`,
     legend: [
       ...chosen.map((one, i) => ({ ...palette[i], text: `${textOf(one)} (${number(counts.get(one))})` })),

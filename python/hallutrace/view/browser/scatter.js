@@ -21,7 +21,7 @@ const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
  *             without values, a bin is drawn as the class that most of its points have
  *   window    {x, y, zoom}: middle as shares of the sides, and zoom from 1
  *   label     what it shows, for those who do not see it
- *   onWindow(window), onHover(point or bin or null, x, y), onOpen(point), onSelect([points] or null)
+ *   onWindow(window), onHover(point or bin or null, x, y), onOpen(point), onSelect([points] or null), onBins(whether bins are drawn)
  * Returns {element, draw, window, setWindow, setColoring, select, seen, part, toSvg, setLasso}.
  */
 export function scatter(options) {
@@ -114,6 +114,7 @@ export function scatter(options) {
     scene((one) => stamp(pixels, mask(one.shape, one.r * ratio), one.x * ratio, one.y * ratio, one.rgb, one.opacity));
     context.putImageData(pixels, 0, 0);
     drawAbove();
+    options.onBins?.(Boolean(bins));
     element.dataset.drawn = Number(element.dataset.drawn ?? 0) + 1;
   }
 

@@ -152,6 +152,7 @@ class MapView {
     this.coloring = coloringBy(this.colorBy(), this.traces, this.rows);
     this.tip = el("div", { class: "map-tip", role: "status", hidden: true });
     this.legend = el("div", {}, legendList(this.coloring));
+    this.bins = el("p", { class: "note", hidden: true });
     this.note = el("div", {});
     this.scatter = scatter({
       plane: this.plane, coloring: this.coloring, window: windowOf(state().mapwindow), label: `Map of ${counted(this.plane.count, "trace")}. ${HELP}`,
@@ -160,8 +161,9 @@ class MapView {
       onHover: (what, x, y) => this.tell(what, x, y),
       onOpen: (i) => this.open(i),
       onSelect: (points) => this.select(points),
+      onBins: (are) => this.tellBins(are),
     });
-    const picture = el("div", { class: "mapped" }, this.legend, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
+    const picture = el("div", { class: "mapped" }, this.legend, this.bins, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
     this.tellFacts();
     return figure({
       title: `${METHODS[map.method]} of the hidden states after layer ${map.layer}`, sentence: this.sentence(), picture, name: `map-${map.method}-layer${map.layer}-${map.token}`,
@@ -194,12 +196,16 @@ class MapView {
     const versions = Object.entries(map.versions).filter(([, version]) => version).map(([name, version]) => `${name} ${version}`);
     const settings = Object.entries(map.parameters).map(([name, value]) => `${name.replaceAll("_", " ")} ${[value].flat().map((one) => number(one)).join(" + ")}`);
     const facts = [`seed ${map.seed}`, ...settings, ...versions, map.stored ? "stored in the run" : "made for this page"].join(", ");
-    const bins = this.plane.count > MOST_POINTS ? ` Where more than ${number(MOST_POINTS)} traces are seen, they are drawn as bins: a larger mark is more traces.` : "";
     const beware = map.method === "pca" ? "" : " Sizes of clusters and distances between them mean nothing here.";
     const listed = this.traces && this.traces.position.length < this.plane.count ? ` This page knows ${number(this.traces.position.length)} of the traces by name.` : "";
     const others = this.maps.some((one) => one.method !== "pca") ? null
       : el("p", { class: "note" }, "t-SNE and UMAP are shown once they are stored: ", el("code", {}, this.about.command));
-    fill(this.note, el("p", { class: "note" }, `${METHODS[map.method]}: ${facts}.${beware}${bins}${listed}`), el("p", { class: "note" }, HELP), others);
+    fill(this.note, el("p", { class: "note" }, `${METHODS[map.method]}: ${facts}.${beware}${listed}`), el("p", { class: "note" }, HELP), others);
+  }
+
+  tellBins(are) {
+    this.bins.hidden = !are;
+    if (are) fill(this.bins, [`More than ${number(MOST_POINTS)} traces are seen: each mark is a bin, a larger one holds more`, this.coloring.aboutBins].filter(Boolean).join("; "), ".");
   }
 
   keepWindow({ x, y, zoom }) {
