@@ -2,7 +2,8 @@
 
     python benches/view_map.py [--points 100000] [--repeats 15]
 
-Prints medians in milliseconds. The first picture counts from asking for the view, payloads still
+Prints medians in milliseconds, and beside them the CPU time of the page's thread, which other
+programs on the machine do not change. The first picture counts from asking for the view, payloads still
 packed in the page, until its pixels are set; a step from the turn of the wheel until then, so that
 it includes the wait for the next frame.
 """
@@ -15,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,18 +99,42 @@ def main() -> None:
         file = Path(folder) / "map.html"
         write_page(file, options.points)
         opened = Opened(browser, file, viewport={"width": 1280, "height": 900})
-        first = [opened.page.evaluate(FIRST) for _ in range(options.repeats)]
-        steps = []
-        for _ in range(max(1, options.repeats // 5)):
-            for delta in [-90] * 12 + [90] * 12:
-                steps.append(opened.page.evaluate(STEP, delta))
+        timed = Timed(opened.page)
+        first = [timed.run(FIRST) for _ in range(options.repeats)]
+        turns = [-90] * 12 + [90] * 12
+        steps = [timed.run(STEP, one) for one in turns * max(1, options.repeats // 5)]
         opened.close()
-    drawn = [one for one in steps if one is not None]
-    print(f"points {options.points:,}; load {os.getloadavg()[0]:.1f}; page {len(first)} times")
-    print(f"first picture: median {statistics.median(first):.0f} ms, most {max(first):.0f} ms")
+    print(f"{options.points:,} points; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+    tell("first picture", first)
+    tell("zoom step", steps)
+
+
+class Timed:
+    """Runs scripts in a page; wall and CPU time of each, ms."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def _cpu(self) -> float:
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+    def run(self, script: str, argument: object = None) -> tuple[float | None, float]:
+        """What the script says it took, and the CPU time that the page's thread took."""
+        before = self._cpu()
+        wall = self._page.evaluate(script, argument)
+        return wall, 1000 * (self._cpu() - before)
+
+
+def tell(what: str, times: list[tuple[float | None, float]]) -> None:
+    """Prints a line; a step that changed nothing (at the limit of the zoom) does not count."""
+    done = [(wall, cpu) for wall, cpu in times if wall is not None]
+    walls, cpus = [wall for wall, _ in done], [cpu for _, cpu in done]
     print(
-        f"zoom step: median {statistics.median(drawn):.0f} ms, most {max(drawn):.0f} ms, "
-        f"{len(drawn)} steps"
+        f"{what}: median {statistics.median(walls):.0f} ms, most {max(walls):.0f} ms, "
+        f"CPU median {statistics.median(cpus):.0f} ms, of {len(done)}"
     )
 
 

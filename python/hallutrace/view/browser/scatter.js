@@ -85,6 +85,7 @@ export function scatter(options) {
   function binScene(each) {
     const columns = Math.max(1, Math.round(size.width / BIN)), rows = Math.max(1, Math.round(size.height / BIN));
     const found = binned(plane, part(), columns, rows, coloring.values ? { values: coloring.values } : { codes: coloring.codes, classes: coloring.palette.length });
+    const isMarked = selected && selected.size <= MOST_POINTS;
     let most = 1;
     for (const count of found.counts) if (count > most) most = count;
     const [wide, high] = [size.width / columns, size.height / rows];
@@ -93,9 +94,9 @@ export function scatter(options) {
       const style = coloring.values ? coloring.ofMean(found.sums[bin] / found.known[bin]) : coloring.palette[found.most[bin]];
       // The area grows with the logarithm of the count, so that single traces stay visible.
       const share = Math.sqrt(Math.log1p(found.counts[bin]) / Math.log1p(most));
-      each({ x: ((bin % columns) + 0.5) * wide, y: size.height - (Math.floor(bin / columns) + 0.5) * high, r: Math.max(1, Math.round(share * BIN) / 2), ...style, opacity: selected ? 0.25 : 0.95 });
+      each({ x: ((bin % columns) + 0.5) * wide, y: size.height - (Math.floor(bin / columns) + 0.5) * high, r: Math.max(1, Math.round(share * BIN) / 2), ...style, opacity: isMarked ? 0.25 : 0.95 });
     }
-    for (const i of selected ?? []) {
+    for (const i of isMarked ? selected : []) {
       const [x, y] = toPixels(plane.place(i));
       each({ x, y, r: 2.4, ...coloring.palette[coloring.codes[i]], opacity: 0.9 });
     }
