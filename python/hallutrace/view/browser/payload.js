@@ -16,7 +16,22 @@ export function parse(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const start = Math.ceil((4 + length) / 8) * 8;
   const text = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
-  return JSON.parse(text, (_, value) => (value && value.$array ? array(buffer, start, value.$array) : value));
+  return filled(JSON.parse(text), (place) => array(buffer, start, place));
+}
+
+/** A value with its arrays in their places. JSON.parse could do it, but takes ten times as long. */
+function filled(value, arrayAt) {
+  if (value === null || typeof value !== "object") return value;
+  if (value.$array) return arrayAt(value.$array);
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) if (typeof value[i] === "object") value[i] = filled(value[i], arrayAt);
+    return value;
+  }
+  for (const key of Object.keys(value)) {
+    const member = value[key];
+    if (member !== null && typeof member === "object") value[key] = filled(member, arrayAt);
+  }
+  return value;
 }
 
 export function fromBase64(text) {

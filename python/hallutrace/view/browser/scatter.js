@@ -21,7 +21,7 @@ const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
  *             without values, a bin is drawn as the class that most of its points have
  *   window    {x, y, zoom}: middle as shares of the sides, and zoom from 1
  *   label     what it shows, for those who do not see it
- *   onWindow(window), onHover(point or bin or null, x, y), onOpen(point), onSelect([points])
+ *   onWindow(window), onHover(point or bin or null, x, y), onOpen(point), onSelect([points] or null), onBins(whether bins are drawn)
  * Returns {element, draw, window, setWindow, setColoring, select, seen, part, toSvg, setLasso}.
  */
 export function scatter(options) {
@@ -64,7 +64,7 @@ export function scatter(options) {
   }
 
   function pointScene(each, count) {
-    const r = count <= 600 ? 4.6 : count <= 4000 ? 3.4 : 2.4;
+    const r = (size.width < 520 ? 0.75 : 1) * (count <= 600 ? 4.6 : count <= 4000 ? 3.4 : 2.4);
     const opacity = count <= 600 ? 0.85 : 0.7;
     const scaleX = (plane.sides[0] / 65535) * factor(), scaleY = (plane.sides[1] / 65535) * factor();
     const [left, top] = toPixels([0, 0]);
@@ -85,6 +85,7 @@ export function scatter(options) {
   function binScene(each) {
     const columns = Math.max(1, Math.round(size.width / BIN)), rows = Math.max(1, Math.round(size.height / BIN));
     const found = binned(plane, part(), columns, rows, coloring.values ? { values: coloring.values } : { codes: coloring.codes, classes: coloring.palette.length });
+    const isMarked = selected && selected.size <= MOST_POINTS;
     let most = 1;
     for (const count of found.counts) if (count > most) most = count;
     const [wide, high] = [size.width / columns, size.height / rows];
@@ -93,9 +94,9 @@ export function scatter(options) {
       const style = coloring.values ? coloring.ofMean(found.sums[bin] / found.known[bin]) : coloring.palette[found.most[bin]];
       // The area grows with the logarithm of the count, so that single traces stay visible.
       const share = Math.sqrt(Math.log1p(found.counts[bin]) / Math.log1p(most));
-      each({ x: ((bin % columns) + 0.5) * wide, y: size.height - (Math.floor(bin / columns) + 0.5) * high, r: Math.max(1, Math.round(share * BIN) / 2), ...style, opacity: selected ? 0.25 : 0.95 });
+      each({ x: ((bin % columns) + 0.5) * wide, y: size.height - (Math.floor(bin / columns) + 0.5) * high, r: Math.max(1, Math.round(share * BIN) / 2), ...style, opacity: isMarked ? 0.25 : 0.95 });
     }
-    for (const i of selected ?? []) {
+    for (const i of isMarked ? selected : []) {
       const [x, y] = toPixels(plane.place(i));
       each({ x, y, r: 2.4, ...coloring.palette[coloring.codes[i]], opacity: 0.9 });
     }
@@ -103,6 +104,7 @@ export function scatter(options) {
   }
 
   function draw() {
+    cancelAnimationFrame(waiting);
     waiting = 0;
     if (!size.width) return;
     const { ratio } = size, width = canvas.width, height = canvas.height;
@@ -113,6 +115,8 @@ export function scatter(options) {
     scene((one) => stamp(pixels, mask(one.shape, one.r * ratio), one.x * ratio, one.y * ratio, one.rgb, one.opacity));
     context.putImageData(pixels, 0, 0);
     drawAbove();
+    options.onBins?.(Boolean(bins));
+    element.dataset.drawn = Number(element.dataset.drawn ?? 0) + 1;
   }
 
   /** The line that is drawn, and rings around the points that are pointed at or opened. */
@@ -173,11 +177,12 @@ export function scatter(options) {
     return onHover(count ? { count, mean: bins.sums[bin] / bins.known[bin], known: bins.known[bin], most: bins.most[bin] } : null, x, y);
   }
 
+  /** Selects points; null ends the selection. */
   function select(points) {
-    selected = points && points.length ? new Set(points) : null;
+    selected = points?.length ? new Set(points) : null;
     lasso = null;
     soon();
-    onSelect(selected ? points : []);
+    onSelect(points);
   }
 
   listen({
@@ -199,7 +204,8 @@ export function scatter(options) {
   new ResizeObserver(() => {
     const width = element.clientWidth;
     if (!width) return;
-    const height = Math.round(Math.min(580, Math.max(300, width * 0.58)));
+    const high = (plane.sides[1] / plane.sides[0]) * (width - 2 * PAD) + 2 * PAD;
+    const height = Math.round(Math.min(Math.max(high, 240), Math.max(280, width * 0.58), 580));
     size = { width, height, ratio: globalThis.devicePixelRatio || 1 };
     for (const one of [canvas, above]) {
       one.width = Math.round(width * size.ratio);
@@ -215,6 +221,7 @@ export function scatter(options) {
     window: () => view,
     isBinned: () => Boolean(bins),
     seen: () => plane.inPart(part()),
+    setMarked: (point) => { options.marked = point; drawAbove(); },
     setLasso: (on) => { isLassoing = on; element.classList.toggle("lassoing", on); },
     setColoring: (next) => { coloring = next; soon(); },
     toSvg: (more, label) => toSvg(scene, size, more, label),
@@ -279,7 +286,7 @@ function listen(to) {
     else if (MOVES[event.key]) to.moveBy(-MOVES[event.key][0] * wide, MOVES[event.key][1] * high);
     else if (event.key === "0") to.reset();
     else if (event.key === "s" || event.key === "S") to.select(to.seen());
-    else if (event.key === "Escape") to.select([]);
+    else if (event.key === "Escape") to.select(null);
     else return;
     event.preventDefault();
   });

@@ -20,7 +20,7 @@ export const outline = (shape, x, y, r) => SHAPES[shape](x, y, r);
 
 const masks = new Map();
 
-/** How far a shape covers each pixel: {size, alpha: Uint8Array [size * size], half}. */
+/** The pixels that a shape covers, from its middle: {dx, dy, alpha: 0 to 1, half: how far they reach}. */
 export function mask(shape, r) {
   const key = `${shape} ${r}`;
   if (masks.has(key)) return masks.get(key);
@@ -30,22 +30,29 @@ export function mask(shape, r) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fill(new Path2D(outline(shape, half + 0.5, half + 0.5, r)));
   const pixels = context.getImageData(0, 0, size, size).data;
-  const made = { size, half, alpha: Uint8Array.from({ length: size * size }, (_, i) => pixels[4 * i + 3]) };
+  const covered = Array.from({ length: size * size }, (_, i) => i).filter((i) => pixels[4 * i + 3]);
+  const made = {
+    half,
+    dx: Int8Array.from(covered, (i) => (i % size) - half),
+    dy: Int8Array.from(covered, (i) => Math.floor(i / size) - half),
+    alpha: Float32Array.from(covered, (i) => pixels[4 * i + 3] / 255),
+  };
   masks.set(key, made);
   return made;
 }
 
 /** Puts a shape onto opaque pixels {data, width, height}, in a colour [r, g, b] with an opacity. */
-export function stamp({ data, width, height }, { size, half, alpha }, x, y, [red, green, blue], opacity) {
-  const left = Math.round(x) - half, top = Math.round(y) - half;
-  for (let row = Math.max(0, -top); row < size && top + row < height; row++) {
-    for (let column = Math.max(0, -left); column < size && left + column < width; column++) {
-      const share = (alpha[row * size + column] * opacity) / 255;
-      if (share === 0) continue;
-      const at = 4 * ((top + row) * width + left + column);
-      data[at] += (red - data[at]) * share;
-      data[at + 1] += (green - data[at + 1]) * share;
-      data[at + 2] += (blue - data[at + 2]) * share;
-    }
+export function stamp({ data, width, height }, { dx, dy, alpha, half }, x, y, rgb, opacity) {
+  const left = Math.round(x), top = Math.round(y);
+  if (left < -half || top < -half || left >= width + half || top >= height + half) return;
+  const isWhole = left >= half && top >= half && left < width - half && top < height - half;
+  const red = rgb[0], green = rgb[1], blue = rgb[2];
+  for (let k = 0; k < alpha.length; k++) {
+    const column = left + dx[k], row = top + dy[k];
+    if (!isWhole && (column < 0 || row < 0 || column >= width || row >= height)) continue;
+    const at = 4 * (row * width + column), share = alpha[k] * opacity;
+    data[at] += (red - data[at]) * share;
+    data[at + 1] += (green - data[at + 1]) * share;
+    data[at + 2] += (blue - data[at + 2]) * share;
   }
 }

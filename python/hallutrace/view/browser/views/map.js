@@ -14,6 +14,7 @@ import { virtualTable } from "../table.js";
 const METHODS = { pca: "PCA", tsne: "t-SNE", umap: "UMAP" };
 const TOKENS = { last_prompt: "last prompt token", last_answer: "last answer token", last: "last token", mean_answer: "answer (mean)", first_answer: "first answer token" };
 const HELP = "Drag moves, the wheel or + and − zoom, arrows move, 0 shows all. Shift and drag selects, S selects what is seen, Escape ends that. A click opens the trace.";
+const PATIENCE = 100; // milliseconds
 let shown = null;
 
 register({
@@ -27,8 +28,11 @@ register({
     if (about.missing) throw new Missing(about.missing);
     const maps = available(about, source);
     if (!maps.length) throw new Missing(`No map is stored and this run is large: \`${about.command}\` makes one.`);
-    const traces = source.has("traces") ? await source.get("traces").catch(() => null) : null;
-    shown = new MapView(source, about, maps, traces);
+    const loading = source.has("traces") ? source.get("traces").catch(() => null) : Promise.resolve(null);
+    // Of a large run the points are drawn first, and coloured when the traces are there.
+    const traces = await Promise.race([loading, new Promise((ready) => setTimeout(ready, PATIENCE, null))]);
+    const view = (shown = new MapView(source, about, maps, traces));
+    if (!traces) loading.then((found) => found && view.setTraces(found));
     return shown.element;
   },
   update(now, before) {
@@ -57,9 +61,9 @@ const distinct = (values) => [...new Set(values)];
 
 class MapView {
   constructor(source, about, maps, traces) {
-    Object.assign(this, { source, about, maps, traces });
+    Object.assign(this, { source, about, maps });
     this.rows = new Int32Array(about.traces).fill(-1);
-    traces?.position.forEach((position, row) => { this.rows[position] = row; });
+    this.takeTraces(traces);
     this.controls = el("div", { class: "controls" });
     this.place = el("div", {});
     this.list = el("div", { "aria-live": "polite" });
@@ -72,6 +76,27 @@ class MapView {
     addEventListener("beforeprint", this.onPrint);
     addEventListener("afterprint", this.onTheme);
     this.show();
+  }
+
+  takeTraces(traces) {
+    this.traces = traces;
+    traces?.position.forEach((position, row) => { this.rows[position] = row; });
+  }
+
+  /** What is known of the traces, once it has come. */
+  setTraces(traces) {
+    this.takeTraces(traces);
+    this.drawControls();
+    if (!this.scatter) return;
+    this.tellFacts();
+    this.recolor();
+    this.scatter.setMarked(this.marked());
+  }
+
+  /** Position of the trace that the address names; -1 if there is none. */
+  marked() {
+    const row = this.traces && state().trace !== undefined ? this.traces.key.indexOf(state().trace) : -1;
+    return row < 0 ? -1 : this.traces.position[row];
   }
 
   /** The map that the address names, as far as there is one. */
@@ -127,18 +152,19 @@ class MapView {
     this.coloring = coloringBy(this.colorBy(), this.traces, this.rows);
     this.tip = el("div", { class: "map-tip", role: "status", hidden: true });
     this.legend = el("div", {}, legendList(this.coloring));
-    this.note = el("p", { class: "note" });
-    const marked = state().trace === undefined || !this.traces ? -1 : this.traces.key.indexOf(state().trace);
+    this.bins = el("p", { class: "note", hidden: true });
+    this.note = el("div", {});
     this.scatter = scatter({
       plane: this.plane, coloring: this.coloring, window: windowOf(state().mapwindow), label: `Map of ${counted(this.plane.count, "trace")}. ${HELP}`,
-      marked: marked < 0 ? -1 : this.traces.position[marked],
+      marked: this.marked(),
       onWindow: (window) => this.keepWindow(window),
       onHover: (what, x, y) => this.tell(what, x, y),
       onOpen: (i) => this.open(i),
       onSelect: (points) => this.select(points),
+      onBins: (are) => this.tellBins(are),
     });
-    const picture = el("div", { class: "mapped" }, this.legend, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
-    this.tellBins();
+    const picture = el("div", { class: "mapped" }, this.legend, this.bins, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
+    this.tellFacts();
     return figure({
       title: `${METHODS[map.method]} of the hidden states after layer ${map.layer}`, sentence: this.sentence(), picture, name: `map-${map.method}-layer${map.layer}-${map.token}`,
       controls: this.buttons(), table: () => this.table(),
@@ -165,15 +191,21 @@ class MapView {
       button("Show all", () => this.scatter.setWindow({ x: 0.5, y: 0.5, zoom: 1 }))];
   }
 
-  tellBins() {
+  tellFacts() {
     const { map } = this;
     const versions = Object.entries(map.versions).filter(([, version]) => version).map(([name, version]) => `${name} ${version}`);
     const settings = Object.entries(map.parameters).map(([name, value]) => `${name.replaceAll("_", " ")} ${[value].flat().map((one) => number(one)).join(" + ")}`);
     const facts = [`seed ${map.seed}`, ...settings, ...versions, map.stored ? "stored in the run" : "made for this page"].join(", ");
-    const bins = this.plane.count > MOST_POINTS ? ` Where more than ${number(MOST_POINTS)} traces are seen, they are drawn as bins: a larger mark is more traces.` : "";
     const beware = map.method === "pca" ? "" : " Sizes of clusters and distances between them mean nothing here.";
     const listed = this.traces && this.traces.position.length < this.plane.count ? ` This page knows ${number(this.traces.position.length)} of the traces by name.` : "";
-    fill(this.note, `${METHODS[map.method]}: ${facts}.${beware}${bins}${listed} ${HELP}`);
+    const others = this.maps.some((one) => one.method !== "pca") ? null
+      : el("p", { class: "note" }, "t-SNE and UMAP are shown once they are stored: ", el("code", {}, this.about.command));
+    fill(this.note, el("p", { class: "note" }, `${METHODS[map.method]}: ${facts}.${beware}${listed}`), el("p", { class: "note" }, HELP), others);
+  }
+
+  tellBins(are) {
+    this.bins.hidden = !are;
+    if (are) fill(this.bins, [`More than ${number(MOST_POINTS)} traces are seen: each mark is a bin, a larger one holds more`, this.coloring.aboutBins].filter(Boolean).join("; "), ".");
   }
 
   keepWindow({ x, y, zoom }) {
@@ -206,8 +238,8 @@ class MapView {
   }
 
   select(points) {
-    if (!points.length) {
-      fill(this.list);
+    if (!points?.length) {
+      fill(this.list, points && el("p", { class: "note" }, "No trace is there."));
       return;
     }
     const { traces, coloring } = this;
@@ -221,9 +253,10 @@ class MapView {
     };
     const told = labels ? ` Hallucinated by ${name}: ${share(rows.map(({ row }) => row))} labelled; on the whole map ${share([...this.rows])}.` : "";
     const text = (column) => ({ row }) => line(traces[column][row], 160);
-    fill(this.list, el("h3", {}, `${counted(points.length, "trace")} selected`),
-      el("p", { class: "note" }, `${points.length - known.length ? `${number(points.length - known.length)} of them are not listed in this page. ` : ""}${told} `,
-        el("button", { type: "button", class: "quiet", onclick: () => this.scatter.select([]) }, "End the selection")),
+    fill(this.list,
+      el("div", { class: "controls" }, el("h3", {}, `${counted(points.length, "trace")} selected`),
+        el("button", { type: "button", class: "quiet", onclick: () => this.scatter.select(null) }, "End the selection")),
+      el("p", { class: "note" }, `${points.length - known.length ? `${number(points.length - known.length)} of them are not listed in this page. ` : ""}${told}`),
       known.length ? virtualTable({
         label: "Selected traces", rows: known, open: ({ i }) => this.open(i),
         columns: [
