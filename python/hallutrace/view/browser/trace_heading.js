@@ -45,8 +45,9 @@ function risk({ risk: found }) {
   return `score ${number(found.score)} by ${found.name}${chance}.${seen}`;
 }
 
-function scores(found) {
-  const rows = Object.entries(found ?? {}).filter(([, value]) => Number.isFinite(value));
+function scores({ scores: found, scores_problem: trouble }) {
+  if (trouble) return el("p", { class: "note" }, line(trouble, 400));
+  const rows = Object.entries(found).filter(([, value]) => Number.isFinite(value));
   if (!rows.length) return null;
   return el("details", {}, el("summary", {}, `Scores by ${counted(rows.length, "detector")} of the evaluation`), plainTable({ columns: ["detector", "score"], rows }));
 }
@@ -61,5 +62,5 @@ export function traceHeading(data) {
     ["Labels", labels(data)], ["Risk", risk(data)], ["End", ENDS[data.finish_reason] ?? data.finish_reason],
     texts.spans.count ? ["Labelled spans", `${number(texts.spans.count)}, underlined in the answer`] : null,
   ].filter(Boolean);
-  return el("div", {}, el("dl", { class: "texts" }, entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value)))), scores(data.scores));
+  return el("div", {}, el("dl", { class: "texts" }, entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value)))), scores(data));
 }
