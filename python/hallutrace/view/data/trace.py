@@ -107,8 +107,8 @@ def token_data(viewed: ViewedRun, trace: Trace) -> dict[str, Any]:
     kept = trace.alternatives if trace.shard.tensor(trace.position, "alternatives.token") else None
     ids = trace.tokens
     all_ids = ids if kept is None else np.concatenate([ids, kept.tokens.ravel()])
-    unique, at = np.unique(all_ids, return_inverse=True)
-    at = at.astype(np.uint32)
+    unique, inverse = np.unique(all_ids, return_inverse=True)
+    at: NDArray[np.uint32] = inverse.ravel().astype(np.uint32)
     written = (viewed.texts_of or ids_as_text)(unique.tolist())
     tokens = {
         "ids": ids,
@@ -118,7 +118,7 @@ def token_data(viewed: ViewedRun, trace: Trace) -> dict[str, Any]:
     }
     if kept is None:
         return {"tokens": tokens, "alternatives": None}
-    places: NDArray[np.uint32] = at[len(ids) :].reshape(kept.tokens.shape)
+    places = at[len(ids) :].reshape(kept.tokens.shape)
     return {"tokens": tokens, "alternatives": {"token": places, "logprob": kept.logprobs}}
 
 
