@@ -1,4 +1,4 @@
-"""One trace as data: edges, dropped mass, marginals, texts, labels and risk, against plain numpy."""
+"""One trace as data: edges, dropped mass, marginals, texts and risk, against plain numpy."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_all_heads_of_one_marginal(demo_run: Path) -> None:
     found = unpack(payload_of(viewed, "token_heads", {"marginal": "mass_1"}))
     np.testing.assert_array_equal(found["values"], trace.stored("marginals.mass")[..., 1])
     assert found["title"] == "attention to: prompt" and found["heads"] == [8] * 4
-    with pytest.raises(NotInRunError, match="Expected one of received, .*, got 'colour'"):
+    with pytest.raises(NotInRunError, match=r"Expected one of received, .*, got 'colour'"):
         token_heads_data(viewed, marginal="colour")
 
 
