@@ -30,7 +30,7 @@ export function traceLinks(data, others) {
 
 function labels(data) {
   const entries = Object.entries(data.labels);
-  if (!entries.length) return el("span", { class: "muted" }, "none: `hallutrace label RUN --by contains` makes them");
+  if (!entries.length) return el("span", { class: "muted" }, "none: ", el("code", {}, "hallutrace label RUN --by contains"), " makes them");
   return entries.map(([name, value]) => {
     const known = classOf(value);
     return el("span", { class: "label-of" }, el("span", { style: { color: known.color } }, known.mark), ` ${known.name} by ${name}`);
