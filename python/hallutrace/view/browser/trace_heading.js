@@ -25,7 +25,7 @@ export function traceLinks(data, others) {
   const [previous, next, count] = others ? [others[at - 1], others[at + 1], others.length] : [data.previous, data.next, data.count];
   const link = (text, key) => (key ? stateLink(text, { trace: key, token: null, trace_pins: null }) : el("span", { class: "muted" }, text));
   const place = others && others.length < data.count ? `${at + 1} of the ${count} traces in this page (${number(data.count)} in the run)` : `trace ${number(at + 1)} of ${number(count)}`;
-  return el("nav", { class: "trace-links", "aria-label": "Traces" }, link("← previous", previous), el("span", {}, `${place}: `, el("code", {}, line(data.key, 60))), link("next →", next));
+  return el("nav", { class: "trace-links", "aria-label": "Traces" }, link("← previous", previous), el("h2", {}, `${place}: `, el("code", {}, line(data.key, 60))), link("next →", next));
 }
 
 function labels(data) {
