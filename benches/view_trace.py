@@ -1,6 +1,6 @@
 """How long the view of one trace takes in Chromium: a step of the layer, and hovering a token.
 
-    python benches/view_trace.py [--tokens 2048] [--answer 64] [--layers 36] [--heads 32] [--page FILE]
+    python benches/view_trace.py [--tokens 2048] [--answer 64] [--layers 36] [--heads 32]
 
 A time is that of the handler, until all is drawn, and of the frame after it (style, layout, paint),
 without waiting for the screen. The first step to a layer unpacks its edges, so each layer is new.
@@ -107,7 +107,7 @@ def write_page(run: Path, out: Path) -> None:
     viewed = ViewedRun(hallutrace.open(run))
     key = viewed.key_texts[0]
     parts = list(trace_parts(viewed, key))
-    parts += [("trace_heads", {"trace": key, "marginal": one}) for one in ("entropy", "received")]
+    parts += [("token_heads", {"trace": key, "marginal": one}) for one in ("entropy", "received")]
     payloads = [(key_of(name, at), payload_of(viewed, name, at)) for name, at in parts]
     out.write_text("".join(page({"title": "bench", "served": False}, payloads)), "utf-8")
 

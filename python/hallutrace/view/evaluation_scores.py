@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,9 @@ class EvaluationScores:
         return {label: rows.mean(axis=0) for label, rows in self.series.items()}
 
 
+@lru_cache(maxsize=4)
 def evaluation_scores(viewed: ViewedRun) -> EvaluationScores:
-    """The scores of the evaluation that is shown.
+    """The scores of the evaluation that is shown, put together once for each viewed run.
 
     Args:
         viewed: the run, with its evaluation.

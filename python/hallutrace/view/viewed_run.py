@@ -73,19 +73,31 @@ class ViewedRun:
     def label_values(self, name: str | None) -> NDArray[np.int8]:
         """Labels of all traces in the order of the run: 1 hallucinated, 0 right, -1 neither.
 
+        A file is read again only after it has changed.
+
         Args:
             name: of a protocol, see :meth:`label`.
 
         Returns:
-            int8 [traces].
+            int8 [traces], read-only.
 
         Raises:
             NotInRunError: the run has no such labels.
             DamagedError: the file of the labels is damaged.
         """
-        found = label_files.read(self.store.folder, self.label(name))
-        values = map(found.get, self.store.keys())
-        return np.array([NO_LABEL if one is None else one for one in values], np.int8)
+        name = self.label(name)
+        version = _version(label_files.path_of(self.store.folder, name))
+        if self._read_labels.get(name, (None,))[0] != version:
+            found = label_files.read(self.store.folder, name)
+            values = map(found.get, self.store.keys())
+            array = np.array([NO_LABEL if one is None else one for one in values], np.int8)
+            array.flags.writeable = False
+            self._read_labels[name] = (version, array)
+        return self._read_labels[name][1]
+
+    @cached_property
+    def _read_labels(self) -> dict[str, tuple[tuple[int, int] | None, NDArray[np.int8]]]:
+        return {}
 
     @cached_property
     def key_texts(self) -> list[str]:
@@ -142,6 +154,15 @@ class ViewedRun:
     def texts_of(self) -> TextsOf | None:
         """The text of tokens; None where the model's tokenizer cannot be had without a network."""
         return texts_of(self.store.manifest.identity["model"]["name"])
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """When a file was changed, and its size; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def key_text(id_: str, sample: int) -> str:

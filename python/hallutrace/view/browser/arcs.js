@@ -3,7 +3,7 @@
 import { fill, svg } from "./dom.js";
 import { shown } from "./token_strip.js";
 
-const [TOP, BAND, BOTTOM, SIDE] = [170, 92, 150, 14]; // heights of arcs, of texts between, of arcs below; margins
+const [TOP, BAND, BOTTOM, SIDE] = [150, 92, 110, 14]; // heights of arcs, of texts between, of arcs below; margins
 const LETTERS = 12;
 
 /**
@@ -34,7 +34,7 @@ export function arcs({ texts, prompt, label, hover, pin }) {
   function arc({ from, to, weight, above }) {
     const [a, b] = [place(from), place(to)];
     const [base, room, turn] = above ? [TOP, TOP - 8, -1] : [TOP + BAND, BOTTOM - 8, 1];
-    const stroke = { fill: "none", class: above ? "looks" : "seen", "stroke-width": (0.4 + 6 * weight).toFixed(2), "stroke-opacity": Math.min(0.25 + weight, 1).toFixed(2) };
+    const stroke = { fill: "none", class: above ? "looks" : "seen", "stroke-width": (0.5 + 8 * weight).toFixed(2), "stroke-opacity": Math.min(0.35 + weight, 1).toFixed(2) };
     if (from === to) {
       const r = Math.min(Math.max(step / 2, 4), 9);
       return svg("path", { ...stroke, d: `M${(a - r / 2).toFixed(1)},${base}A${r},${r} 0 1 ${above ? 1 : 0} ${(a + r / 2).toFixed(1)},${base}` });

@@ -11,7 +11,7 @@ import { shown } from "./token_strip.js";
 import { WHOLE } from "./trace_state.js";
 
 const MOST_ARCS = 300; // of a token in each direction: the heaviest
-const ROWS = "A token looks at itself and at those before it, while the model predicts the token after it. A wider arc is a larger weight.";
+const ROWS = "A token looks at itself and at those before it, while the model predicts the token after it. A wider arc is a larger weight; the upright line is where the answer begins.";
 
 /**
  * The part of the page, with `graph()`, `load()`, `draw(token)`, `drawAll()` and `links(token)`.
@@ -66,7 +66,7 @@ export function attentionPart({ data, texts, at, source, hover }) {
   const keep = slider("trace_keep", "Keep the edges that carry", { min: 1, max: WHOLE, fallback: WHOLE, show: (value) => `${value}% of the row` });
   const frame = el("div", { class: "arcs-frame" }, picture.element);
   const arcsFigure = figure({ title: "Attention of the token", sentence: ROWS, picture: frame, table, name: `attention-${data.position}` });
-  const edgesFigure = figure({ title: "All edges of the layer", sentence: "Down: the token that looks. Across: the one that it looks at. Darker is a larger weight; a cell of several tokens has the largest.",
+  const edgesFigure = figure({ title: "All edges of the layer", sentence: "Down: the token that looks. Across: the one that it looks at. The weight is larger the more a cell stands out; one of several tokens has their largest. The line is the row of the token.",
     picture: el("div", {}, edges.element, told.pointed), name: `edges-${data.position}` });
   const parts = [el("div", {}, told.row, arcsFigure, told.left, told.layer, el("p", { class: "warning" }, notAnExplanation(data))), edgesFigure];
   new ResizeObserver(([entry]) => { picture.size(entry.contentRect.width); draw(at.token()); }).observe(frame);

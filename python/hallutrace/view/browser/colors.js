@@ -25,8 +25,13 @@ export const sequential = (share) => mixed(SEQUENTIAL, share);
 /** Colour of a value from -1 (right) over 0 (light) to 1 (hallucinated). */
 export const diverging = (value) => mixed(DIVERGING, (value + 1) / 2);
 
-/** Black or white, whichever reads on a colour [r, g, b]. */
-export const ink = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#111" : "#fff");
+/** Black or white, whichever has the higher contrast to a colour [r, g, b]: at least 4.5 (WCAG 2, relative luminance). */
+export const ink = (color) => (luminance(color) > 0.179 ? "#000" : "#fff");
+
+function luminance(color) {
+  const [r, g, b] = color.map((one) => (one <= 10 ? one / 3294.6 : ((one / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
 
 export const css = ([r, g, b]) => `rgb(${r},${g},${b})`;
 

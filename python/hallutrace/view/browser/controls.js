@@ -7,7 +7,7 @@ import { setState, state } from "./state.js";
 export function choice(name, label, options, fallback = null) {
   const entries = options.map((one) => (typeof one === "string" ? { value: one, text: one } : one));
   const chosen = state()[name] ?? fallback ?? entries[0]?.value;
-  const select = el("select", { onchange: () => setState({ [name]: select.value }) },
+  const select = el("select", { "data-state": name, "data-fallback": chosen === state()[name] ? fallback ?? entries[0]?.value : chosen, onchange: () => setState({ [name]: select.value }) },
     entries.map(({ value, text }) => el("option", { value, selected: String(value) === String(chosen) }, text)));
   return el("label", { class: "control" }, label, select);
 }
@@ -17,7 +17,8 @@ export function slider(name, label, { min, max, step = 1, fallback, show = Strin
   const value = state()[name] ?? fallback;
   const output = el("output", {}, show(Number(value)));
   const input = el("input", {
-    type: "range", min, max, step, value,
+    type: "range", min, max, step, value, "data-state": name, "data-fallback": fallback,
+    onfollow: () => { output.textContent = show(Number(input.value)); },
     oninput: () => { output.textContent = show(Number(input.value)); setState({ [name]: input.value }, { replace: true }); },
   });
   return el("label", { class: "control" }, label, input, output);
@@ -29,6 +30,16 @@ export function indexSlider(name, label, values, place) {
   const input = el("input", { type: "range", min: 0, max: values.length - 1, step: 1, value: place(), oninput: () => setState({ [name]: values[Number(input.value)] }, { replace: true }) });
   const sync = () => { input.value = place(); output.textContent = values[place()]; };
   return { element: el("label", { class: "control" }, label, input, output), sync };
+}
+
+/** Gives choices and sliders within an element what the address says now; for views that are not drawn anew. */
+export function followState(root) {
+  for (const one of root.querySelectorAll("[data-state]")) {
+    const value = String(state()[one.dataset.state] ?? one.dataset.fallback ?? "");
+    if (one.value === value) continue;
+    one.value = value;
+    one.dispatchEvent(new Event("follow"));
+  }
 }
 
 /** A link that changes the state. */

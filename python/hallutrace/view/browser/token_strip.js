@@ -4,7 +4,7 @@ import { css, ink } from "./colors.js";
 import { el } from "./dom.js";
 
 const MOST = 4096; // tokens that are shown; of longer traces the last ones
-const CHUNK = 128; // tokens that a browser draws, or leaves out while they are not seen, together
+const CHUNK = 256; // tokens that are painted together, once they are seen
 
 /** A token as it is shown: what is white space becomes a sign. */
 export function shown(text) {
@@ -87,15 +87,18 @@ export function tokenStrip({ texts, prompt, spans, hover, pin, move }) {
       const touch = (at) => { const token = tokens[at - from]; if (token) marked.push(token); return token; };
       for (const { token: at, weight: share } of links) {
         const token = touch(at);
-        if (token) token.style.boxShadow = `inset 0 -${(2 + 3 * share).toFixed(1)}px color-mix(in srgb, var(--accent) ${Math.round(30 + 70 * share)}%, transparent)`;
+        if (token) token.style.boxShadow = `0 ${(1.5 + 3 * share).toFixed(1)}px color-mix(in srgb, var(--accent) ${Math.round(30 + 70 * share)}%, transparent)`;
       }
       for (const at of pins) { const token = touch(at); token?.classList.add("pinned"); token?.setAttribute("aria-selected", "true"); }
       touch(now)?.classList.add("current");
     },
+    /** The token that keys start from; it is brought into sight within the strip, and the page stays. */
     focusOn(at) {
       current = Math.max(at, from);
       element.setAttribute("aria-activedescendant", `token-${current}`);
-      if (document.activeElement === element) tokens[current - from]?.scrollIntoView({ block: "nearest" });
+      const [box, token] = [element.getBoundingClientRect(), tokens[current - from].getBoundingClientRect()];
+      if (token.top < box.top) element.scrollTop += token.top - box.top - 30;
+      else if (token.bottom > box.bottom) element.scrollTop += token.bottom - box.bottom + 30;
     },
   };
 }

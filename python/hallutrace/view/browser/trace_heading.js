@@ -25,12 +25,12 @@ export function traceLinks(data, others) {
   const [previous, next, count] = others ? [others[at - 1], others[at + 1], others.length] : [data.previous, data.next, data.count];
   const link = (text, key) => (key ? stateLink(text, { trace: key, token: null, trace_pins: null }) : el("span", { class: "muted" }, text));
   const place = others && others.length < data.count ? `${at + 1} of the ${count} traces in this page (${number(data.count)} in the run)` : `trace ${number(at + 1)} of ${number(count)}`;
-  return el("nav", { class: "trace-links", "aria-label": "Traces" }, link("← previous", previous), el("span", {}, `${place}: `, el("code", {}, line(data.key, 60))), link("next →", next));
+  return el("nav", { class: "trace-links", "aria-label": "Traces" }, link("← previous", previous), el("h2", {}, `${place}: `, el("code", {}, line(data.key, 60))), link("next →", next));
 }
 
 function labels(data) {
   const entries = Object.entries(data.labels);
-  if (!entries.length) return el("span", { class: "muted" }, "none: `hallutrace label RUN --by contains` makes them");
+  if (!entries.length) return el("span", { class: "muted" }, "none: ", el("code", {}, "hallutrace label RUN --by contains"), " makes them");
   return entries.map(([name, value]) => {
     const known = classOf(value);
     return el("span", { class: "label-of" }, el("span", { style: { color: known.color } }, known.mark), ` ${known.name} by ${name}`);
@@ -45,8 +45,9 @@ function risk({ risk: found }) {
   return `score ${number(found.score)} by ${found.name}${chance}.${seen}`;
 }
 
-function scores(found) {
-  const rows = Object.entries(found ?? {}).filter(([, value]) => Number.isFinite(value));
+function scores({ scores: found, scores_problem: trouble }) {
+  if (trouble) return el("p", { class: "note" }, line(trouble, 400));
+  const rows = Object.entries(found).filter(([, value]) => Number.isFinite(value));
   if (!rows.length) return null;
   return el("details", {}, el("summary", {}, `Scores by ${counted(rows.length, "detector")} of the evaluation`), plainTable({ columns: ["detector", "score"], rows }));
 }
@@ -61,5 +62,5 @@ export function traceHeading(data) {
     ["Labels", labels(data)], ["Risk", risk(data)], ["End", ENDS[data.finish_reason] ?? data.finish_reason],
     texts.spans.count ? ["Labelled spans", `${number(texts.spans.count)}, underlined in the answer`] : null,
   ].filter(Boolean);
-  return el("div", {}, el("dl", { class: "texts" }, entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value)))), scores(data.scores));
+  return el("div", {}, el("dl", { class: "texts" }, entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { dir: "auto" }, value)))), scores(data));
 }

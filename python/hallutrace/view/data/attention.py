@@ -127,9 +127,10 @@ def dropped_mass(trace: Trace, layer: int, head: int | None = None) -> NDArray[n
     starts = edges.indptr
     sums = np.concatenate([[0.0], np.cumsum(edges.weights, dtype=np.float64)])
     kept = sums[starts[1:]] - sums[starts[:-1]]
-    dropped = np.clip(_row_mass(trace, layer, head) - kept, 0, None)
+    dropped: NDArray[np.float64] = np.clip(_row_mass(trace, layer, head) - kept, 0, None)
     dropped[: _first_row(trace)] = np.nan
-    return dropped.astype(np.float32)
+    narrowed: NDArray[np.float32] = dropped.astype(np.float32)
+    return narrowed
 
 
 def _row_mass(trace: Trace, layer: int, head: int | None) -> NDArray[np.float64]:

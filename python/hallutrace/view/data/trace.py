@@ -13,6 +13,7 @@ from hallutrace.escaping import visible
 from hallutrace.store.trace import Trace
 from hallutrace.view.data.trace_marginals import layer_means, marginal_titles
 from hallutrace.view.data.trace_risk import trace_risk
+from hallutrace.view.evaluation_scores import evaluation_scores
 from hallutrace.view.token_texts import ids_as_text
 from hallutrace.view.viewed_run import ViewedRun
 
@@ -40,10 +41,12 @@ def trace_data(viewed: ViewedRun, *, trace: str | None = None) -> dict[str, Any]
         - ``logprob`` and ``entropy`` float32 [A], nats.
         - ``alternatives``: ``{"token", "logprob"}``, uint32 (places in ``tokens.texts``) and
           float32 [A, K]; None if the run has none.
-        - ``layers``, ``heads`` of each, ``combine`` as in
-          :func:`hallutrace.view.data.attention.attention_data`; ``marginals``: titles by name; ``means``: by name float16
-          [layers, N], or [layers, rows with marginals].
+        - ``layers``, ``heads`` of each, ``combine``: how heads were kept (``mean``, ``max``,
+          ``each``); ``marginals``: titles by name; ``means``: by name float16 [layers, N], or
+          [layers, rows with marginals].
         - ``labels`` by protocol: 1 hallucinated, 0 right, -1 neither.
+        - ``scores`` by label of the detector: mean over the seeds of the evaluation, None if it did
+          not score the trace; ``scores_problem``: why they could not be read, or None.
         - ``risk``, see :func:`hallutrace.view.data.trace_risk.trace_risk`.
         - ``edges_control``, see :func:`edges_control`.
 
@@ -82,6 +85,7 @@ def trace_data(viewed: ViewedRun, *, trace: str | None = None) -> dict[str, Any]
         "marginals": names,
         "means": {name: layer_means(found, name) for name in names},
         "labels": {name: int(viewed.label_values(name)[position]) for name in viewed.labels},
+        **_scores(viewed, position),
         "risk": trace_risk(viewed, found),
         "edges_control": edges_control(viewed),
     }
@@ -103,8 +107,8 @@ def token_data(viewed: ViewedRun, trace: Trace) -> dict[str, Any]:
     kept = trace.alternatives if trace.shard.tensor(trace.position, "alternatives.token") else None
     ids = trace.tokens
     all_ids = ids if kept is None else np.concatenate([ids, kept.tokens.ravel()])
-    unique, at = np.unique(all_ids, return_inverse=True)
-    at = at.astype(np.uint32)
+    unique, inverse = np.unique(all_ids, return_inverse=True)
+    at: NDArray[np.uint32] = inverse.ravel().astype(np.uint32)
     written = (viewed.texts_of or ids_as_text)(unique.tolist())
     tokens = {
         "ids": ids,
@@ -114,7 +118,7 @@ def token_data(viewed: ViewedRun, trace: Trace) -> dict[str, Any]:
     }
     if kept is None:
         return {"tokens": tokens, "alternatives": None}
-    places: NDArray[np.uint32] = at[len(ids) :].reshape(kept.tokens.shape)
+    places = at[len(ids) :].reshape(kept.tokens.shape)
     return {"tokens": tokens, "alternatives": {"token": places, "logprob": kept.logprobs}}
 
 
@@ -156,6 +160,17 @@ def edges_control(viewed: ViewedRun) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _scores(viewed: ViewedRun, position: int) -> dict[str, Any]:
+    if viewed.evaluation is None:
+        return {"scores": {}, "scores_problem": None}
+    try:
+        series = evaluation_scores(viewed).series
+    except HallutraceError as error:
+        return {"scores": {}, "scores_problem": str(error)}
+    means = {label: float(rows[:, position].mean()) for label, rows in series.items()}
+    return {"scores": means, "scores_problem": None}
 
 
 def _texts(trace: Trace) -> dict[str, Any]:

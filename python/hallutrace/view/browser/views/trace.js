@@ -1,7 +1,7 @@
 // One trace: its tokens, and the attention between them.
 
 import { attentionPart } from "../attention_part.js";
-import { choice } from "../controls.js";
+import { choice, followState } from "../controls.js";
 import { el } from "../dom.js";
 import { figure } from "../figure.js";
 import { counted } from "../format.js";
@@ -79,6 +79,7 @@ function traceView(source, data, others) {
   /** Takes a change of the address; what costs more is done only where it is needed. */
   function follow(now, before) {
     const differs = (...names) => names.some((name) => now[name] !== before[name]);
+    followState(element);
     if (differs("token")) strip.focusOn(at.token());
     if (differs("trace_marginal")) heads.load();
     if (differs("layer", "head")) attention.load().then((isNewest) => isNewest && drawLayer());
@@ -100,7 +101,7 @@ function traceView(source, data, others) {
     controls: [choice("trace_color", "Colour by", [...all, { value: "none", text: "nothing" }], all[0].value), legend],
     picture: el("div", {}, strip.element, el("p", { class: "note keys" }, KEYS), panel.element) }),
   attention.element, el("div", { class: "figures" }, attention.edges, heads.element));
-  strip.focusOn(at.token());
+  requestAnimationFrame(() => strip.focusOn(at.token())); // now it has a place on the page
   attention.load().then((isNewest) => isNewest && drawLayer());
   heads.load();
   return { element, follow };
