@@ -193,7 +193,7 @@ def _file(name: str, run: Path | None, out: Path | None, form: str | None) -> tu
     if form and ending in {*FORMATS, "csv"} and ending != form:
         raise InputError(f"Expected --out to end in .{form}, got {out} - change it, or --format")
     begin = f"{run.resolve().name}-" if run is not None else ""
-    return out or Path(f"{begin}{name}.{chosen}"), chosen  # type: ignore[return-value]  # checked
+    return out or Path(f"{begin}{name}.{chosen}"), chosen
 
 
 def _viewed(name: str, run: Path, evaluation: Path | None, label: str | None) -> ViewedRun:

@@ -36,7 +36,7 @@ def make_figure(name: str, request: FigureRequest) -> PaperFigure:
     Examples:
         >>> from hallutrace.view.viewed_run import ViewedRun
         >>> viewed = ViewedRun(hallutrace.open(run))
-        >>> figure = make_figure("layers-heads", FigureRequest(viewed, marginal="entropy", shown="mean"))
+        >>> figure = make_figure("layers-heads", FigureRequest(viewed, shown="mean"))
         >>> figure.columns[:3], len(figure.rows)
         (('layer', 'head', 'mean'), 32)
     """

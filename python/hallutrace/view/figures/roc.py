@@ -1,4 +1,4 @@
-"""ROC curves of detectors, mean over folds and seeds, so that each area is the AUROC of the table."""
+"""ROC curves of detectors, mean over folds and seeds: each area is the AUROC of the table."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def mean_roc(series: Array, labels: NDArray[np.int8], folds: NDArray[Any]) -> tu
         mean of the AUROCs, unless there were more than 1,000 rates.
 
     Examples:
-        >>> rates, hits = mean_roc(np.array([[0.9, 0.5, 0.4, 0.1]]), np.int8([1, 0, 1, 0]), np.zeros(4))
+        >>> series, labels = np.array([[0.9, 0.5, 0.4, 0.1]]), np.int8([1, 0, 1, 0])
+        >>> rates, hits = mean_roc(series, labels, np.zeros(4))
         >>> rates.tolist(), hits.tolist()
         ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
     """

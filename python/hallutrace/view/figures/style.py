@@ -1,4 +1,4 @@
-"""How figures look: sizes of columns, text of 8 points, colours that the colour-blind tell apart."""
+"""How figures look: widths of columns, text of 8 points, colours told apart by the colour-blind."""
 
 from __future__ import annotations
 

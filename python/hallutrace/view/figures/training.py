@@ -64,8 +64,8 @@ def training(request: FigureRequest) -> PaperFigure:
 def _folder(request: FigureRequest) -> Path:
     if len(request.detectors) > 1:
         raise InputError(
-            f"Expected one detector for this figure, got {len(request.detectors)} - give --detector "
-            "once"
+            f"Expected one detector for this figure, got {len(request.detectors)} - "
+            "give --detector once"
         )
     if request.detectors:
         return Path(request.detectors[0]).expanduser()
