@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +28,8 @@ from hallutrace.view.figures.drawing import FORMATS, FigureRequest, PaperFigure
 from hallutrace.view.figures.registry import FIGURES, make_figure
 from hallutrace.view.figures.roc import mean_roc
 from hallutrace.view.figures.style import DIVERGING, HALLUCINATED, RIGHT, SEQUENTIAL, WIDTHS
+from hallutrace.view.projections import files
+from hallutrace.view.projections.projection import project
 from hallutrace.view.viewed_run import ViewedRun
 from hostile_runs import hostile_run
 
@@ -158,6 +161,62 @@ def test_a_mean_roc_curve_of_ties_and_many_folds() -> None:
     area = ((hits[1:] + hits[:-1]) / 2 * np.diff(rates)).sum()
     assert area == pytest.approx(np.mean(areas), abs=1e-12)
     assert (np.diff(rates) >= 0).all() and (np.diff(hits) >= -1e-12).all()
+
+
+def test_the_calibration_error_of_the_bins_is_that_of_the_table(
+    request_of: Callable[..., FigureRequest], demo_evaluation: Path
+) -> None:
+    content = EvaluationFiles.read(demo_evaluation).content
+    rows = read(make_figure("calibration", request_of("calibration", detectors=("perplexity",))))
+    counts, risk, share = (
+        np.array([float(row[name]) for row in rows]) for name in ("count", "risk", "share")
+    )
+    assert counts.sum() == content.run.counts.traces
+    error = (counts * np.abs(share - risk)).sum() / counts.sum()
+    assert error == pytest.approx(content.row("perplexity").ece, abs=1e-12)
+    assert (counts * share).sum() == pytest.approx(content.run.counts.hallucinated)
+
+
+def test_an_evaluation_without_its_curves_is_told(
+    demo_run: Path, demo_evaluation: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(demo_evaluation, tmp_path / "older")
+    content = json.loads((folder / "evaluation.json").read_text())
+    for row in content["detectors"]:
+        row.pop("calibration", None)
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    viewed = ViewedRun(hallutrace.open(demo_run), folder)
+    with pytest.raises(NotInRunError, match=r"no calibration of .*: `hallutrace evaluate`"):
+        make_figure("calibration", FigureRequest(viewed))
+
+
+def test_the_points_of_a_map_are_the_projection(
+    request_of: Callable[..., FigureRequest], demo_run: Path
+) -> None:
+    request = request_of("map", layer=1, token="last_prompt")
+    figure = make_figure("map", request)
+    positions = project(hallutrace.open(demo_run), "pca", 1, "last_prompt").positions
+    labels = request.run.label_values("contains")
+    for row, point, label in zip(read(figure), positions, labels, strict=True):
+        assert [np.float32(row["x"]), np.float32(row["y"])] == point.tolist()
+        assert row["label"] == ("" if label < 0 else str(label))
+    assert "60 traces" in figure.caption and "nearest neighbours" in figure.caption
+
+
+def test_a_stored_map_is_taken(demo_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(demo_run, tmp_path / "run")
+    store = hallutrace.open(run)
+    with pytest.raises(NotInRunError, match="`hallutrace project"):
+        make_figure("map", FigureRequest(ViewedRun(store), method="umap"))
+    made = project(store, "pca", 2, "last")
+    moved = replace(made, positions=made.positions + np.float32(5), method="tsne")
+    files.write(store, moved)
+    figure = make_figure(
+        "map", FigureRequest(ViewedRun(store), method="tsne", layer=2, token="last")
+    )
+    found = [[np.float32(row["x"]), np.float32(row["y"])] for row in read(figure)]
+    np.testing.assert_array_equal(found, moved.positions)
+    assert figure.caption.startswith("t-SNE of the hidden state `last` of layer 2")
 
 
 def test_many_false_positive_rates_are_thinned() -> None:
