@@ -10,7 +10,7 @@ from hallutrace.errors import NotInRunError
 from hallutrace.view.evaluation_content import Row
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import chosen_rows, evaluated, whose
-from hallutrace.view.figures.style import LINE, line_style
+from hallutrace.view.figures.style import LINE, line_style, wrapped
 from hallutrace.view.score_curves import calibration as reliability
 from hallutrace.view.score_curves import risks
 
@@ -36,7 +36,7 @@ def calibration(request: FigureRequest) -> PaperFigure:
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=0.8)
         for number, row in enumerate(rows):
             found = curves[row.label]
-            name = f"{row.label} {row.ece:.3f}"
+            name = wrapped(f"{row.label} {row.ece:.3f}")
             held = found["count"] > 0
             style = {**line_style(number), "linewidth": 0.9}
             axes.plot(found["risk"][held], found["share"][held], label=name, **style)
@@ -58,7 +58,7 @@ def calibration(request: FigureRequest) -> PaperFigure:
         f"of equal width, against the share of hallucinated answers; {whose(files)}."
     )
     columns = ("detector", "bin", "count", "risk", "share")
-    return PaperFigure(caption, columns, points, draw, 3.3 + 0.16 * len(rows))
+    return PaperFigure(caption, columns, points, draw, 3.3 + 0.19 * len(rows))
 
 
 def _calibration(row: Row, folder: Any) -> list[list[tuple[float, float]]]:
