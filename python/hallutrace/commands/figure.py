@@ -118,25 +118,26 @@ def run_figure(
     layer: Annotated[
         int | None,
         typer.Option(
-            help="Layer of attention-graph and of map, from 0 (default: the middle one).",
+            help="Layer of attention-graph (default: the middle one) or of map (default: the last "
+            "with hidden states), from 0.",
             metavar="N",
         ),
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
-            help="Token whose hidden states a map is of (default: the last of the answer).",
-            **choices("last_prompt", "last_answer", "last", "mean_answer"),
+            help="Token whose hidden state map shows (default: last_answer).",
+            **choices("last_answer", "last_prompt", "last", "mean_answer", "first_answer"),
         ),
     ] = None,
     method: Annotated[
         str,
         typer.Option(
-            help="Method of the map; others than pca have to be stored by `hallutrace project` "
-            "first.",
+            help="Method of map; others than pca are made by `hallutrace project` first.",
             **choices("pca", "tsne", "umap"),
         ),
     ] = "pca",
+    seed: Annotated[int, typer.Option(help="Seed of a stored map.", metavar="N", min=0)] = 0,
     top_k: Annotated[
         int, typer.Option(help="Edges of each token in attention-graph.", metavar="N", min=1)
     ] = 3,
@@ -167,6 +168,7 @@ def run_figure(
         shown=shown,
         metric=metric,
         method=method,
+        seed=seed,
         top_k=top_k,
     )
     figure = make_figure(name, request)
@@ -193,7 +195,7 @@ def _file(name: str, run: Path | None, out: Path | None, form: str | None) -> tu
     if form and ending in {*FORMATS, "csv"} and ending != form:
         raise InputError(f"Expected --out to end in .{form}, got {out} - change it, or --format")
     begin = f"{run.resolve().name}-" if run is not None else ""
-    return out or Path(f"{begin}{name}.{chosen}"), chosen  # type: ignore[return-value]  # checked
+    return out or Path(f"{begin}{name}.{chosen}"), chosen
 
 
 def _viewed(name: str, run: Path, evaluation: Path | None, label: str | None) -> ViewedRun:

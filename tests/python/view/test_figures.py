@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,7 +27,9 @@ from hallutrace.view.figures.attention_graph import strongest_edges
 from hallutrace.view.figures.drawing import FORMATS, FigureRequest, PaperFigure
 from hallutrace.view.figures.registry import FIGURES, make_figure
 from hallutrace.view.figures.roc import mean_roc
-from hallutrace.view.figures.style import DIVERGING, SEQUENTIAL
+from hallutrace.view.figures.style import DIVERGING, HALLUCINATED, RIGHT, SEQUENTIAL, WIDTHS
+from hallutrace.view.projections import files
+from hallutrace.view.projections.projection import project
 from hallutrace.view.viewed_run import ViewedRun
 from hostile_runs import hostile_run
 
@@ -80,7 +83,7 @@ def test_each_figure_in_each_format(
     assert len(texts) > 5
     pdf = pytest.importorskip("pypdf").PdfReader(tmp_path / f"{name}.pdf")
     page = pdf.pages[0]
-    width = (figure.column == "single" and 3.35 * 72) or 6.9 * 72
+    width = 72 * WIDTHS[figure.column]
     assert float(page.mediabox.width) == pytest.approx(width, abs=0.5)
     fonts = [font.get_object() for font in page["/Resources"]["/Font"].values()]
     assert {font["/Subtype"] for font in fonts} == {"/Type0"}  # TrueType, not outlines as type 3
@@ -160,6 +163,62 @@ def test_a_mean_roc_curve_of_ties_and_many_folds() -> None:
     assert (np.diff(rates) >= 0).all() and (np.diff(hits) >= -1e-12).all()
 
 
+def test_the_calibration_error_of_the_bins_is_that_of_the_table(
+    request_of: Callable[..., FigureRequest], demo_evaluation: Path
+) -> None:
+    content = EvaluationFiles.read(demo_evaluation).content
+    rows = read(make_figure("calibration", request_of("calibration", detectors=("perplexity",))))
+    counts, risk, share = (
+        np.array([float(row[name]) for row in rows]) for name in ("count", "risk", "share")
+    )
+    assert counts.sum() == content.run.counts.traces
+    error = (counts * np.abs(share - risk)).sum() / counts.sum()
+    assert error == pytest.approx(content.row("perplexity").ece, abs=1e-12)
+    assert (counts * share).sum() == pytest.approx(content.run.counts.hallucinated)
+
+
+def test_an_evaluation_without_its_curves_is_told(
+    demo_run: Path, demo_evaluation: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(demo_evaluation, tmp_path / "older")
+    content = json.loads((folder / "evaluation.json").read_text())
+    for row in content["detectors"]:
+        row.pop("calibration", None)
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    viewed = ViewedRun(hallutrace.open(demo_run), folder)
+    with pytest.raises(NotInRunError, match=r"no calibration of .*: `hallutrace evaluate`"):
+        make_figure("calibration", FigureRequest(viewed))
+
+
+def test_the_points_of_a_map_are_the_projection(
+    request_of: Callable[..., FigureRequest], demo_run: Path
+) -> None:
+    request = request_of("map", layer=1, token="last_prompt")
+    figure = make_figure("map", request)
+    positions = project(hallutrace.open(demo_run), "pca", 1, "last_prompt").positions
+    labels = request.run.label_values("contains")
+    for row, point, label in zip(read(figure), positions, labels, strict=True):
+        assert [np.float32(row["x"]), np.float32(row["y"])] == point.tolist()
+        assert row["label"] == ("" if label < 0 else str(label))
+    assert "60 traces" in figure.caption and "nearest neighbours" in figure.caption
+
+
+def test_a_stored_map_is_taken(demo_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(demo_run, tmp_path / "run")
+    store = hallutrace.open(run)
+    with pytest.raises(NotInRunError, match="`hallutrace project"):
+        make_figure("map", FigureRequest(ViewedRun(store), method="umap"))
+    made = project(store, "pca", 2, "last")
+    moved = replace(made, positions=made.positions + np.float32(5), method="tsne")
+    files.write(store, moved)
+    figure = make_figure(
+        "map", FigureRequest(ViewedRun(store), method="tsne", layer=2, token="last")
+    )
+    found = [[np.float32(row["x"]), np.float32(row["y"])] for row in read(figure)]
+    np.testing.assert_array_equal(found, moved.positions)
+    assert figure.caption.startswith("t-SNE of the hidden state `last` of layer 2")
+
+
 def test_many_false_positive_rates_are_thinned() -> None:
     rng = np.random.default_rng(1)
     labels = (rng.random(9000) < 0.5).astype(np.int8)
@@ -202,7 +261,7 @@ def test_the_edges_are_the_strongest_of_the_trace(
         found = [
             (-float(row["weight"]), int(row["key"])) for row in rows if row["query"] == str(query)
         ]
-        assert found == pytest.approx(sorted(edges)[:2])
+        assert np.ravel(found) == pytest.approx(np.ravel(sorted(edges)[:2]))
     begin = store[5].prompt_length
     for row in rows:
         at = int(row["query"]) - begin
@@ -282,8 +341,6 @@ def test_the_colours_are_those_of_the_page() -> None:
         found = re.search(rf"const {name} = (\[\[.*?\]\]);", text)
         assert found and [tuple(one) for one in json.loads(found[1])] == list(stops)
     style = (BROWSER / "style.css").read_text("utf-8")
-    from hallutrace.view.figures.style import HALLUCINATED, RIGHT
-
     assert f"--right: {RIGHT}; --hallucinated: {HALLUCINATED};" in style
 
 
@@ -296,7 +353,7 @@ def test_the_command_writes_picture_and_numbers(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     code, out, errors = command("figure", "comparison", demo_run, "--evaluation", demo_evaluation)
-    assert (code, out) == (0, "demo-comparison.svg and demo-comparison.csv, 7 rows\n"), errors
+    assert (code, out) == (0, "demo-comparison.svg and demo-comparison.csv, 8 rows\n"), errors
     assert "60 traces of" in errors
     assert sorted(one.name for one in tmp_path.iterdir()) == [
         "demo-comparison.csv", "demo-comparison.svg"

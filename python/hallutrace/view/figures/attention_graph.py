@@ -87,8 +87,9 @@ def attention_graph(request: FigureRequest) -> PaperFigure:
     columns = ("query", "key", "query_token", "key_token", "weight", "query_probability")
     caption = (
         f"Layer {layer}: the {request.top_k} largest attention weights of each token, from key to "
-        f"query, without those to the token itself, and the probability of each answer token; one "
-        f"trace, {plain(viewed.key_texts[position])} ({CLASS_NAMES[label]}): {plain(trace.question)}"
+        "query, without those to the token itself, and the probability of each answer token; one "
+        f"trace, {plain(viewed.key_texts[position])} ({CLASS_NAMES[label]}): "
+        f"{plain(trace.question)}"
     )
     return PaperFigure(caption, columns, rows, draw, 2.7, "double")
 

@@ -9,7 +9,7 @@ from hallutrace.errors import InputError
 from hallutrace.view.evaluation_content import Row
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import evaluated, whose
-from hallutrace.view.figures.style import INK, LINE, OTHER, RIGHT
+from hallutrace.view.figures.style import INK, LINE, OTHER, RIGHT, wrapped
 
 _NAMES = {
     "auroc": "AUROC",
@@ -41,6 +41,9 @@ def comparison(request: FigureRequest) -> PaperFigure:
     figures = [getattr(row, metric) for row in rows]
     control = next((row for row in content.done if row.label == content.best_control), None)
     chance = 0.5 if metric == "auroc" else content.run.base_rate if metric == "auprc" else None
+    names = [wrapped(row.label, 24) for row in rows]
+    lines = [1.2 + name.count("\n") for name in names]
+    places = [sum(lines[:number]) + height / 2 for number, height in enumerate(lines)]
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -49,12 +52,12 @@ def comparison(request: FigureRequest) -> PaperFigure:
         if control is not None:
             value = getattr(control, metric).value
             axes.axvline(value, color=OTHER, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
-        for place, (row, one) in enumerate(zip(rows, figures, strict=True)):
+        for place, row, one in zip(places, rows, figures, strict=True):
             mark, color, face = _mark(row)
             axes.plot([one.low, one.high], [place, place], color=color, linewidth=1.1)
             axes.plot([one.value], [place], mark, color=color, markerfacecolor=face)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows])
-        axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel=_NAMES[metric])
+        axes.set_yticks(places, names)
+        axes.set(ylim=(-0.1, sum(lines) + 0.1), xlabel=_NAMES[metric])
         axes.tick_params(axis="y", length=0)
         _legend(figure, control is not None)
 
@@ -68,7 +71,7 @@ def comparison(request: FigureRequest) -> PaperFigure:
         + (f" Broken line: the best control, {content.best_control}." if control else "")
     )
     columns = ("detector", "kind", metric, "low", "high", "p_against_best_control")
-    return PaperFigure(caption, columns, table, draw, 0.9 + 0.17 * len(rows))
+    return PaperFigure(caption, columns, table, draw, 1 + 0.16 * sum(lines))
 
 
 def _kind(row: Row) -> str:

@@ -46,6 +46,7 @@ class FigureRequest:
         shown: what of it.
         metric: of a comparison.
         method: of a map.
+        seed: of a map.
         top_k: edges of each token that are drawn.
     """
 
@@ -59,6 +60,7 @@ class FigureRequest:
     shown: str | None = None
     metric: str = "auroc"
     method: str = "pca"
+    seed: int = 0
     top_k: int = 3
 
     @property

@@ -6,17 +6,21 @@ from collections.abc import Callable
 
 from hallutrace.errors import InputError
 from hallutrace.view.figures.attention_graph import attention_graph
+from hallutrace.view.figures.calibration import calibration
 from hallutrace.view.figures.comparison import comparison
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.layers_heads import layers_heads
+from hallutrace.view.figures.map import hidden_map
 from hallutrace.view.figures.roc import roc
 from hallutrace.view.figures.training import training
 
 FIGURES: dict[str, Callable[[FigureRequest], PaperFigure]] = {
     "roc": roc,
+    "calibration": calibration,
     "comparison": comparison,
     "layers-heads": layers_heads,
     "attention-graph": attention_graph,
+    "map": hidden_map,
     "training": training,
 }
 NEED_EVALUATION = frozenset({"roc", "calibration", "comparison"})
@@ -36,7 +40,7 @@ def make_figure(name: str, request: FigureRequest) -> PaperFigure:
     Examples:
         >>> from hallutrace.view.viewed_run import ViewedRun
         >>> viewed = ViewedRun(hallutrace.open(run))
-        >>> figure = make_figure("layers-heads", FigureRequest(viewed, marginal="entropy", shown="mean"))
+        >>> figure = make_figure("layers-heads", FigureRequest(viewed, shown="mean"))
         >>> figure.columns[:3], len(figure.rows)
         (('layer', 'head', 'mean'), 32)
     """

@@ -1,4 +1,4 @@
-"""ROC curves of detectors, mean over folds and seeds, so that each area is the AUROC of the table."""
+"""ROC curves of detectors, mean over folds and seeds: each area is the AUROC of the table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import chosen_rows, evaluated, whose
-from hallutrace.view.figures.style import LINE, line_style
+from hallutrace.view.figures.style import LINE, line_style, wrapped
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def roc(request: FigureRequest) -> PaperFigure:
             assert row.auroc is not None
             interval = f"{row.auroc.value:.3f} [{row.auroc.low:.3f}, {row.auroc.high:.3f}]"
             style = {**line_style(number), "markevery": (0.08 * number / len(rows) + 0.05, 0.25)}
-            axes.plot(rates, hits, label=f"{row.label} {interval}", **style)
+            axes.plot(rates, hits, label=wrapped(f"{row.label} {interval}"), **style)
         axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel="false positive rate")
         axes.set_ylabel("true positive rate")
         axes.set_box_aspect(1)
@@ -54,7 +54,7 @@ def roc(request: FigureRequest) -> PaperFigure:
         f"ROC curves, mean over {files.content.protocol.folds} folds and all seeds; AUROC with "
         f"{100 * files.content.protocol.bootstrap.level:g}% intervals; {whose(files)}."
     )
-    height = 3.3 + 0.16 * len(rows)
+    height = 3.3 + 0.19 * len(rows)
     return PaperFigure(caption, ("detector", "fpr", "tpr"), points, draw, height)
 
 
@@ -72,7 +72,8 @@ def mean_roc(series: Array, labels: NDArray[np.int8], folds: NDArray[Any]) -> tu
         mean of the AUROCs, unless there were more than 1,000 rates.
 
     Examples:
-        >>> rates, hits = mean_roc(np.array([[0.9, 0.5, 0.4, 0.1]]), np.int8([1, 0, 1, 0]), np.zeros(4))
+        >>> series, labels = np.array([[0.9, 0.5, 0.4, 0.1]]), np.int8([1, 0, 1, 0])
+        >>> rates, hits = mean_roc(series, labels, np.zeros(4))
         >>> rates.tolist(), hits.tolist()
         ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
     """

@@ -1,8 +1,11 @@
-"""How figures look: sizes of columns, text of 8 points, colours that the colour-blind tell apart."""
+"""How figures look: widths of columns, text of 8 points, colours told apart by the colour-blind."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Literal, get_args
+
+from hallutrace.escaping import plain
 
 Column = Literal["single", "double"]
 COLUMNS = get_args(Column)
@@ -67,6 +70,16 @@ def line_style(number: int) -> dict[str, Any]:
         "linestyle": _DASHES[number % len(_DASHES)],
         "marker": _MARKS[number % len(_MARKS)],
     }
+
+
+def wrapped(text: str, letters: int = 40) -> str:
+    """A long name on several lines; 40 letters are as wide as a single column.
+
+    Examples:
+        >>> wrapped("attention-gnn edges=none", 14)
+        'attention-gnn\\nedges=none'
+    """
+    return "\n".join(textwrap.wrap(plain(text), letters)) or "?"
 
 
 def color_map(stops: tuple[tuple[int, int, int], ...]) -> Any:

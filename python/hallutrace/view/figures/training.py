@@ -11,7 +11,7 @@ from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.view.discovery import find_for
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import MOST
-from hallutrace.view.figures.style import line_style
+from hallutrace.view.figures.style import line_style, wrapped
 
 HISTORY = "history.json"
 _NUMBERS = ("epoch", "loss", "validation_auroc", "learning_rate")
@@ -44,7 +44,9 @@ def training(request: FigureRequest) -> PaperFigure:
             style = {**line_style(number), "markevery": max(1, len(epochs) // 8), "markersize": 3}
             for axes, what in zip(panels, _NUMBERS[1:3], strict=True):
                 values = [one[what] if one[what] is not None else math.nan for one in epochs]
-                axes.plot(numbers, values, label=name if axes is panels[0] else None, **style)
+                axes.plot(
+                    numbers, values, label=wrapped(name, 20) if axes is panels[0] else None, **style
+                )
         panels[0].set_ylabel("loss")
         panels[1].set(xlabel="epoch", ylabel="validation AUROC")
         if len(drawn) > 1:
@@ -64,8 +66,8 @@ def training(request: FigureRequest) -> PaperFigure:
 def _folder(request: FigureRequest) -> Path:
     if len(request.detectors) > 1:
         raise InputError(
-            f"Expected one detector for this figure, got {len(request.detectors)} - give --detector "
-            "once"
+            f"Expected one detector for this figure, got {len(request.detectors)} - "
+            "give --detector once"
         )
     if request.detectors:
         return Path(request.detectors[0]).expanduser()
