@@ -25,10 +25,7 @@ from hallutrace.questions import (
     QuestionSource,
     digest_of,
 )
-<<<<<<< HEAD
 from hallutrace.store import expectation
-from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, living, wait_for_sign
-=======
 from hallutrace.store.claims import (
     UNKNOWN_COUNT,
     Holder,
@@ -36,7 +33,6 @@ from hallutrace.store.claims import (
     running_holder,
     wait_until_claimable,
 )
->>>>>>> wt-plain24
 from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.processes import State
