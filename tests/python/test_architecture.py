@@ -20,6 +20,7 @@ ORDER = (
         "demo",
         "paths",
         "escaping",
+        "listed_names",
         "option_names",
         "progress",
         "retry",

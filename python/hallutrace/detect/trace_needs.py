@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hallutrace.detect.options import HiddenVector
 from hallutrace.errors import InputError
+from hallutrace.listed_names import listed
 from hallutrace.option_names import parameter
 from hallutrace.store.folder import Manifest
 from hallutrace.store.stored_marginals import StoredMarginals
@@ -33,8 +34,12 @@ class Needs:
         edges: how many of the largest weights of each row it reads, ``all`` for every weight; None
             where it reads no edges.
         heads: whether it reads the edges of each head; else heads may have been combined.
+        logsumexp: whether it reads ``trace.logsumexp``, the log of the partition function of each
+            answer token's distribution.
+        alternatives: how many of the likeliest tokens of each answer token it reads.
         samples: answers of each question that it compares.
-        takes_less: whether it can do with hidden states, marginals or edges of fewer tokens.
+        takes_less: whether it can do with hidden states, marginals or edges of fewer tokens, and
+            with fewer alternatives.
 
     Raises:
         InputError: a marginal that there is not.
@@ -51,6 +56,8 @@ class Needs:
     layers: tuple[int, ...] | None = None
     edges: int | Literal["all"] | None = None
     heads: bool = False
+    logsumexp: bool = False
+    alternatives: int = 0
     samples: int = 1
     takes_less: bool = False
 
@@ -73,6 +80,10 @@ class Needs:
         if self.edges is not None:
             heads = " of each head" if self.heads else ""
             parts.append(f"edges ({self.edges} a row{heads})")
+        if self.logsumexp:
+            parts.append("logsumexp of each answer token")
+        if self.alternatives:
+            parts.append(f"alternatives ({self.alternatives} an answer token)")
         if self.samples > 1:
             parts.append(f"{self.samples} answers of each question")
         return ", ".join(parts) or "text and token probabilities"
@@ -121,6 +132,7 @@ def shortfalls(needs: Needs, manifest: Manifest) -> list[Shortfall]:
         *_of_layers(needs, manifest),
         *_of_marginals(needs, manifest.identity),
         *_of_edges(needs, manifest.identity.get("sparsification", {})),
+        *_of_alternatives(needs, manifest.identity.get("alternatives", 0)),
         *_of_samples(needs, manifest.identity.get("decoding", {})),
     ]
     return sorted(found, key=lambda one: not one.is_refused)
@@ -138,8 +150,8 @@ def _of_hidden(needs: Needs, manifest: Manifest) -> Iterator[Shortfall]:
     missing = [layer for layer in needs.hidden_layers or () if layer not in there]
     if missing:
         fix = f"choose among those, or extract with {parameter('hidden_layers', 'all')}"
-        expected = f"layers with hidden states ({_listed(there)})"
-        yield Shortfall(expected, _listed(missing), fix, is_refused=True)
+        expected = f"layers with hidden states ({listed(there)})"
+        yield Shortfall(expected, listed(missing), fix, is_refused=True)
     elif needs.hidden_layers is None and len(there) < manifest.facts["layers"]:
         got = f"those of {len(there)} of {manifest.facts['layers']}"
         fix = f"extract with {parameter('hidden_layers', 'all')}"
@@ -162,8 +174,8 @@ def _of_layers(needs: Needs, manifest: Manifest) -> Iterator[Shortfall]:
     missing = [layer for layer in needs.layers or () if layer not in there]
     if missing:
         fix = "choose among those"
-        expected = f"layers whose attention was captured ({_listed(there)})"
-        yield Shortfall(expected, _listed(missing), fix, is_refused=True)
+        expected = f"layers whose attention was captured ({listed(there)})"
+        yield Shortfall(expected, listed(missing), fix, is_refused=True)
     elif needs.layers is None and len(there) < manifest.facts["layers"]:
         got = f"that of {len(there)} of {manifest.facts['layers']}; the others have none"
         yield Shortfall("attention of all layers", got, "take another model for the same as there")
@@ -173,12 +185,12 @@ def _of_marginals(needs: Needs, identity: Mapping[str, Any]) -> Iterator[Shortfa
     of_rows = [name for name in needs.marginals if name in OF_ROWS]
     if needs.all_rows and of_rows and identity.get("marginal_rows") != "all":
         fix = f"extract with {parameter('marginal_rows', 'all')}"
-        expected = f"{_listed(of_rows)} of all rows"
+        expected = f"{listed(of_rows)} of all rows"
         yield Shortfall(expected, "those of the answer rows", fix, not needs.takes_less)
     rounded = [name for name in needs.marginals if name not in IN_FLOAT32]
     if rounded:
         fix = "runs keep them so"
-        yield Shortfall(f"{_listed(rounded)} in float32", "them rounded to float16", fix)
+        yield Shortfall(f"{listed(rounded)} in float32", "them rounded to float16", fix)
 
 
 def _of_edges(needs: Needs, kept: Mapping[str, Any]) -> Iterator[Shortfall]:
@@ -192,7 +204,7 @@ def _of_edges(needs: Needs, kept: Mapping[str, Any]) -> Iterator[Shortfall]:
     if rules:
         rule = parameter("top_k", None) if needs.edges == "all" else "a larger rule"
         fix = f"extract with {rule}"
-        yield Shortfall(f"{wanted} of each row", f"those of {_listed(rules)}", fix)
+        yield Shortfall(f"{wanted} of each row", f"those of {listed(rules)}", fix)
     if needs.heads and heads != "each":
         got = f"heads combined to their {heads}"
         yield Shortfall("the edges of each head", got, f"extract with {parameter('heads', 'each')}")
@@ -210,13 +222,23 @@ def _rules(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {name: kept.get(name) for name, none in idle.items() if kept.get(name) not in none}
 
 
+def _of_alternatives(needs: Needs, kept: int) -> Iterator[Shortfall]:
+    # Every trace has `logsumexp`, as it was computed: it never falls short.
+    if not needs.alternatives:
+        return
+    if kept < needs.alternatives:
+        fix = f"extract with {parameter('alternatives', needs.alternatives)}"
+        expected = f"the {needs.alternatives} likeliest tokens of each answer token"
+        is_refused = not kept or not needs.takes_less
+        yield Shortfall(expected, f"{kept}" if kept else "none", fix, is_refused)
+    if kept:
+        expected = "log-probabilities of alternatives in float32"
+        yield Shortfall(expected, "them rounded to float16", "runs keep them so")
+
+
 def _of_samples(needs: Needs, decoding: Mapping[str, Any]) -> Iterator[Shortfall]:
     samples = decoding.get("samples", 1)
     if needs.samples > samples and not decoding.get("responses"):
         fix = f"extract with {parameter('samples', needs.samples)} and a {parameter('temperature')}"
         expected = f"{needs.samples} answers of each question"
         yield Shortfall(expected, f"{samples}", fix, is_refused=True)
-
-
-def _listed(things: Sequence[object]) -> str:
-    return ", ".join(map(str, things))

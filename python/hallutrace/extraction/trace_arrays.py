@@ -18,13 +18,10 @@ from hallutrace.model.answer_ends import Answer
 from hallutrace.model.prompts import Prompt
 from hallutrace.option_names import parameter
 from hallutrace.questions import Question
+from hallutrace.store.tensor_names import MARGINALS
 
 Arrays = dict[str, NDArray[Any]]
 
-MARGINALS = (
-    "log_diagonal", "log_square", "diagonal", "received_mean", "previous", "entropy", "mass",
-    "square", "rough",
-)  # fmt: skip
 LEAST_FLOAT16 = np.float32(-65504)
 POOLED = ["last_prompt", "last_answer", "last", "mean_answer"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
 from hallutrace.graphs.options import GraphOptions
+from hallutrace.listed_names import listed
 from hallutrace.option_names import parameter
 from hallutrace.store.folder import Manifest
 
@@ -80,8 +80,8 @@ class GraphLayout:
         unknown = [layer for layer in layers if layer not in captured]
         if unknown or not layers or len(set(layers)) < len(layers):
             raise InputError(
-                f"Expected layers with captured attention ({_listed(captured)}), each once, got "
-                f"{_listed(layers)} of {where}"
+                f"Expected layers with captured attention ({listed(captured)}), each once, got "
+                f"{listed(layers)} of {where}"
             )
         stored_heads = identity["sparsification"]["heads"]
         combine = _combination(options.heads, stored_heads, where)
@@ -143,15 +143,11 @@ def _check_hidden(
         )
     if not set(layers) <= set(hidden["layers"]):
         raise InputError(
-            f"Expected layers with hidden states ({_listed(hidden['layers'])}) for the feature "
-            f"`hidden`, got {_listed(layers)} of {where} - name those layers"
+            f"Expected layers with hidden states ({listed(hidden['layers'])}) for the feature "
+            f"`hidden`, got {listed(layers)} of {where} - name those layers"
         )
     if options.reducer is not None and not set(layers) <= set(options.reducer.layers):
         raise InputError(
             f"Expected layers that the reducer was fitted on "
-            f"({_listed(options.reducer.layers) or 'none'}), got {_listed(layers)} - fit it first"
+            f"({listed(options.reducer.layers) or 'none'}), got {listed(layers)} - fit it first"
         )
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import ModelError
+from hallutrace.listed_names import first_listed
 from hallutrace.model.files import ADAPTER_CONFIG, Files, ModelName
-from hallutrace.model.listed_names import listed
 from hallutrace.option_names import parameter
 
 
@@ -141,8 +141,8 @@ def with_adapter(model: Any, adapter: Files, name: str) -> Any:
         if keys:
             raise ModelError(
                 f"Expected an adapter that fits its base model {model.name_or_path}, got "
-                f"{problem} {listed(keys)} in {name!r} - check base_model_name_or_path in its "
-                "adapter_config.json"
+                f"{problem} {first_listed(keys)} in {name!r} - check base_model_name_or_path in "
+                "its adapter_config.json"
             )
     return adapted.get_base_model()
 

@@ -22,7 +22,7 @@ from typing import Any
 from hallutrace import atomic_files
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import ModelError
-from hallutrace.model.listed_names import listed
+from hallutrace.listed_names import first_listed
 
 PART = 64 * 2**20  # bytes per part; one thread hashes a part
 READ = 2**20  # bytes per read
@@ -82,7 +82,7 @@ class FolderDigest:
         if changed:
             raise ModelError(
                 f"Expected the files of {self.folder} to stay while the model is loaded, got "
-                f"changes in {listed(changed)} - start again once they are complete"
+                f"changes in {first_listed(changed)} - start again once they are complete"
             )
 
     def _files(self) -> dict[str, Path]:
@@ -103,7 +103,8 @@ class FolderDigest:
         if changed:
             raise ModelError(
                 f"Expected the weights in {self.folder} to stay while they are in use, got writes "
-                f"to {listed(changed)} - put changed weights into another folder, and start again"
+                f"to {first_listed(changed)} - put changed weights into another folder, and start "
+                "again"
             )
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import MissingExtraError, ModelError
+from hallutrace.listed_names import first_listed
 from hallutrace.model.adapters import with_adapter
 from hallutrace.model.checkpoint import Checkpoint
 from hallutrace.model.library_errors import essence
-from hallutrace.model.listed_names import listed
 from hallutrace.option_names import parameter
 from hallutrace.transformers_compat import no_gguf_bar, unpacked_gguf
 
@@ -125,7 +125,7 @@ def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) 
     if info["missing_keys"]:
         raise ModelError(
             f"Expected all weights of the model in {where}, got none for "
-            f"{listed(info['missing_keys'])} - download or save the checkpoint again, whole"
+            f"{first_listed(info['missing_keys'])} - download or save the checkpoint again, whole"
         )
     if info["mismatched_keys"]:
         shapes = [
@@ -134,12 +134,12 @@ def check_loaded(where: str, info: dict[str, Any], note: Callable[[str], None]) 
         ]
         raise ModelError(
             f"Expected weights in {where} of the shapes that its config.json says, got "
-            f"{listed(shapes)} - use the configuration that belongs to these weights"
+            f"{first_listed(shapes)} - use the configuration that belongs to these weights"
         )
     if info["unexpected_keys"]:
         note(
             f"Left out weights in {where} that the model has no place for: "
-            f"{listed(info['unexpected_keys'])}"
+            f"{first_listed(info['unexpected_keys'])}"
         )
 
 

@@ -24,31 +24,6 @@ NON_FINITE_FIX = (
     "extract it again, or leave it out (`null` as its label, or `hallutrace subset` without it)"
 )
 
-# Names of the floating-point tensors of a trace in the file format.
-FLOATS = (
-    "logprob",
-    "token_entropy",
-    "logsumexp",
-    "alternatives.logprob",
-    *(
-        f"marginals.{name}"
-        for name in (
-            "log_diagonal",
-            "log_square",
-            "diagonal",
-            "received_mean",
-            "previous",
-            "entropy",
-            "mass",
-            "square",
-            "rough",
-        )
-    ),
-    "marginals.value_norm",
-    "edges.weight",
-    "hidden",
-    "hidden.scale",
-)
 _FLOATING: dict[str, Any] = {"F16": "<f2", "F32": "<f4"}
 _BFLOAT16_EXPONENT = 0x7F80  # exponent bits, all ones in NaN and infinity
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from hallutrace._core import Shard
 from hallutrace.errors import HallutraceError
 from hallutrace.option_names import parameter
-from hallutrace.store.finite_numbers import FLOATS, count_not_finite
+from hallutrace.store.finite_numbers import count_not_finite
 from hallutrace.store.folder import CommitRecord, Manifest, Run
+from hallutrace.store.tensor_names import FLOATS
 
 
 @dataclass(frozen=True, slots=True)

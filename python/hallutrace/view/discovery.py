@@ -18,6 +18,7 @@ from typing import TypeVar
 from hallutrace.detect.provenance import TRAINING, Provenance
 from hallutrace.detect.saving import FACTS as DETECTOR_FILE
 from hallutrace.errors import HallutraceError, NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.store.reader import TraceStore
 from hallutrace.view.evaluation_files import EVALUATION_FILE, SCORES_FILE, EvaluationFiles
 
@@ -233,7 +234,7 @@ def candidates(run: Path, near: Path, skipped: list[str]) -> list[Path]:
         if len(inside) > MOST_FOLDERS:
             skipped.append(
                 f"{place} has {len(inside):,} folders, of which {MOST_FOLDERS} were looked into - "
-                "give those to show with --evaluation and --detector"
+                f"give those to show with {parameter('evaluation')} and {parameter('detector')}"
             )
         found.update(dict.fromkeys(inside[:MOST_FOLDERS]))
     found.pop(run, None)

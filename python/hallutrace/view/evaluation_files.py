@@ -24,6 +24,7 @@ from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import to_utf8
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.escaping import cell, csv_cell
+from hallutrace.option_names import wording
 from hallutrace.view.evaluation_content import EvaluationContent, check_rows
 
 EVALUATION_FILE, SCORES_FILE = "evaluation.json", "scores.csv"
@@ -227,5 +228,5 @@ def _what(error: Exception) -> str:
 def _damaged(path: Path, what: str) -> DamagedError:
     return DamagedError(
         f"Expected what `hallutrace evaluate` wrote, got {what} in {path} - restore it from a "
-        "copy, or evaluate again with --overwrite"
+        f"copy, or {wording('evaluate again', 'evaluate again with --overwrite')}"
     )

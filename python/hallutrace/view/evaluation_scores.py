@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
 from hallutrace.escaping import cell
+from hallutrace.option_names import parameter
 from hallutrace.view.viewed_run import NO_LABEL, ViewedRun
 
 
@@ -55,9 +56,9 @@ def evaluation_scores(viewed: ViewedRun) -> EvaluationScores:
     tested, fingerprint = files.content.run, viewed.store.manifest.fingerprint
     if tested.fingerprint != fingerprint:
         raise InputError(
-            f"Expected an evaluation of the run {viewed.store.folder} (fingerprint {fingerprint}), "
-            f"got one of {cell(tested.name)!r} ({cell(tested.fingerprint)}) in {files.folder} - "
-            "give another --evaluation"
+            f"Expected an evaluation of the run {viewed.store.folder} (fingerprint "
+            f"{fingerprint}), got one of {cell(tested.name)!r} ({cell(tested.fingerprint)}) in "
+            f"{files.folder} - give another {parameter('evaluation')}"
         )
     table = files.scores
     places = table.places(viewed.store.keys())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import InputError, MissingExtraError, NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.splits import fold
 from hallutrace.view.viewed_run import ViewedRun
 
@@ -99,7 +100,9 @@ def _place(viewed: ViewedRun) -> tuple[int, str]:
         except InputError:
             continue
         return layer, token
-    raise NotInRunError("this run kept those of no token: extract with --hidden-states answer")
+    raise NotInRunError(
+        f"this run kept those of no token: extract with {parameter('hidden_states', 'answer')}"
+    )
 
 
 def _train_part(groups: Sequence[str]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hallutrace import atomic_files
 from hallutrace.errors import InputError, StorageError
+from hallutrace.option_names import parameter
 
 NAMES = (
     "chromium",
@@ -79,5 +80,6 @@ def print_to_pdf(report: Path, out: Path) -> None:
         if not printed.is_file():
             told = ended.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
             raise StorageError(f"Expected a PDF of {report} from {chromium}, got: {told[0]}")
-        with atomic_files.storage_errors(f"write {out}", "choose another file with --pdf"):
+        fix = f"choose another file with {parameter('out', option='--pdf')}"
+        with atomic_files.storage_errors(f"write {out}", fix):
             atomic_files.write(out, printed.read_bytes())

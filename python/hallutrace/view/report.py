@@ -8,6 +8,7 @@ from pathlib import Path
 from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.choices import ReportFormat
+from hallutrace.option_names import parameter
 from hallutrace.view.report_content import Limits, Report
 from hallutrace.view.report_formats import to_csv, to_html, to_json
 from hallutrace.view.report_text import to_markdown
@@ -47,6 +48,6 @@ def write_report(
         True
     """
     report = Report(viewed, limits or Limits())
-    with storage_errors(f"write {out}", "choose another --out"):
+    with storage_errors(f"write {out}", f"choose another {parameter('out')}"):
         atomic_files.write_pieces(out, FORMATS[format](report))
     return report.notes

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hallutrace.option_names import parameter
 from hallutrace.view.verdict import LEVEL
 
 MOST = 12
@@ -211,7 +212,7 @@ def _ends_by_length(found: Findings) -> Iterator[Suggestion]:
     if count >= _LEAST_ERRORS:
         yield Suggestion(
             f"{count:,} of {total:,} hallucinated answers ended by length: a longer "
-            "--max-new-tokens shows whether they are wrong, or were only cut.",
+            f"{parameter('max_new_tokens')} shows whether they are wrong, or were only cut.",
             count / total,
         )
 

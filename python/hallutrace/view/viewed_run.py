@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.store import label_files
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
@@ -136,7 +137,7 @@ class ViewedRun:
         if self.evaluation is None:
             raise NotInRunError(
                 "No evaluation is shown: `hallutrace evaluate RUN --label NAME` makes one; "
-                "give its folder with --evaluation"
+                f"give its folder with {parameter('evaluation')}"
             )
         return EvaluationFiles.read(self.evaluation)
 

@@ -399,6 +399,29 @@ def test_what_a_run_has_is_exact_near_or_refused(examples: Examples) -> None:
     assert status == "refused" and "`hidden_states='answer'`" in why
     status, why = suited(examples, edges="all", heads=True)
     assert status == "near" and "heads combined to their mean" in why
+    assert suited(examples, logsumexp=True) == ("exact", "")
+    status, why = suited(examples, alternatives=10)
+    assert status == "refused" and "got none" in why and "`alternatives=10`" in why
     status, why = suited(examples, samples=3)
     assert status == "refused" and "`samples=3`" in why
     assert suited(examples, marginals=("log_diagonal",), layers=(7,))[0] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("kept", "takes_less", "status", "reason"),
+    [
+        (10, False, "near", "gets them rounded to float16"),
+        (5, True, "near", "wants the 10 likeliest tokens of each answer token, gets 5"),
+        (5, False, "refused", "extract with `alternatives=10`"),
+        (0, True, "refused", "extract with `alternatives=10`"),
+    ],
+)
+def test_alternatives_are_near_or_refused(
+    kept: int, takes_less: bool, status: str, reason: str, examples: Examples, monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(examples.store.manifest.identity, "alternatives", kept)
+    found, why = suited(examples, alternatives=10, takes_less=takes_less)
+    assert found == status and reason in why
+    assert str(Needs(alternatives=10, logsumexp=True)) == (
+        "logsumexp of each answer token, alternatives (10 an answer token)"
+    )

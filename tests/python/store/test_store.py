@@ -28,6 +28,7 @@ from hallutrace.model.loading import Loaded, load
 from hallutrace.store.finite_numbers import count_not_finite
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.reader import OPEN_SHARDS, ShardTraces, TraceStore
+from hallutrace.store.tensor_names import FLOATS, INTEGERS
 from hallutrace.store.trace import MEMBERS, Trace
 from hallutrace.store.verify import verify_run
 from made_shards import begin_shard, finish_shard, made_up_scores
@@ -35,26 +36,8 @@ from tiny_models import EOS, save_tiny
 
 Make = Callable[..., Path]
 
-TENSORS = [
-    *("tokens", "logprob", "token_entropy", "logsumexp", "hidden", "meta"),
-    *("alternatives.token", "alternatives.logprob"),
-    *(f"edges.{name}" for name in ("offset", "indptr", "key", "weight")),
-    *(
-        f"marginals.{name}"
-        for name in (
-            "log_diagonal",
-            "log_square",
-            "diagonal",
-            "received_mean",
-            "previous",
-            "entropy",
-            "mass",
-            "square",
-            "rough",
-        )
-    ),
-    "marginals.value_norm",
-]
+# What each trace of these runs has; none keeps hidden states as int8, which have a scale.
+TENSORS = [name for name in (*FLOATS, *INTEGERS) if name != "hidden.scale"]
 
 
 @pytest.fixture(scope="session")

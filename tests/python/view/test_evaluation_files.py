@@ -106,7 +106,7 @@ def test_damaged_figures_are_told(
     with pytest.raises(DamagedError) as error:
         EvaluationFiles.read(copied)
     assert str(error.value).startswith(f"Expected what `hallutrace evaluate` wrote, got {told}")
-    assert str(path) in str(error.value) and "--overwrite" in str(error.value)
+    assert str(path) in str(error.value) and "evaluate again" in str(error.value)
 
 
 @pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff", b"[" * 100_000])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hallutrace.detect.base import Progress, Source
-from hallutrace.detect.examples import Examples
-from hallutrace.detect.nets.detector import check_both_classes
+from hallutrace.detect.base import Source
+from hallutrace.detect.nets.detector import FitData
 from hallutrace.detect.nets.encoders import AttentionNet
 from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.graph_detector import GraphDetector
@@ -61,16 +58,9 @@ class AttentionGnn(GraphDetector):
         sizes = (options.hidden_dim, options.num_layers, options.dropout)
         return AttentionNet(shape["node_dim"], shape["edge_dim"], *sizes)
 
-    def fit(
-        self,
-        train: Examples,
-        validation: Examples,
-        *,
-        progress: Progress | None = None,
-        workspace: Path | None = None,
-    ) -> None:
+    def fit_net(self, data: FitData) -> None:
         """Trains the network; epochs are chosen on the validation part."""
-        check_both_classes(train, validation)
+        train, validation = data.train, data.validation
         with seeded(self.seed, self.options.torch_device()):
             net = self.prepare(train)
             train_graphs, validation_graphs = self.table(train), self.table(validation)
@@ -89,7 +79,7 @@ class AttentionGnn(GraphDetector):
                 lambda batch_size, device: validation_graphs.map(net, batch_size, device),
                 train_graphs.order,
             )
-            self.train(task, train, validation, "all", progress, workspace)
+            self.train(task, data, "all")
         net.eval()
         self._net = net
 

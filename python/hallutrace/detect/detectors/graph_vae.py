@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hallutrace.detect.base import Progress, Source
+from hallutrace.detect.base import Source
 from hallutrace.detect.examples import Examples
 from hallutrace.detect.nets.anomaly import AnomalyScore, Array
-from hallutrace.detect.nets.detector import check_both_classes
+from hallutrace.detect.nets.detector import FitData
 from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Task
@@ -92,16 +91,9 @@ class GraphVae(GraphDetector):
         hidden = 2 * options.hidden_dim
         return VaeNet(vae, SequenceScorer(layers, latent, options.scorer, hidden, dropout))
 
-    def fit(
-        self,
-        train: Examples,
-        validation: Examples,
-        *,
-        progress: Progress | None = None,
-        workspace: Path | None = None,
-    ) -> None:
+    def fit_net(self, data: FitData) -> None:
         """Trains autoencoder and scorer; epochs are chosen on the validation part."""
-        check_both_classes(train, validation)
+        train, validation = data.train, data.validation
         is_supervised = self.options.supervised
         loss = VaeLoss(self.options.objective, self.options.alpha, self.options.beta)
         # Unsupervised, hallucinated answers are not read at all, not even for the moments.
@@ -110,20 +102,20 @@ class GraphVae(GraphDetector):
         with seeded(self.seed, self.options.torch_device()):
             net = self.prepare(train)
             labels = (train.labels, validation.labels)
-            data = VaeData(self.table(train), self.table(validation), *labels)
-            nodes, edges = data.train.moments(rows)
+            graphs = VaeData(self.table(train), self.table(validation), *labels)
+            nodes, edges = graphs.train.moments(rows)
             net.vae.standardize_nodes.set_moments(*nodes)
             net.vae.standardize_edges.set_moments(*edges)
             stages: dict[str, Callable[[], Task]] = {}
             if is_supervised and self.options.training == "joint":
-                stages["joint"] = lambda: joint_task(net, data, loss)
+                stages["joint"] = lambda: joint_task(net, graphs, loss)
             else:
-                stages["vae"] = lambda: vae_task(net, data, loss, rows)
+                stages["vae"] = lambda: vae_task(net, graphs, loss, rows)
                 if is_supervised:
-                    stages["scorer"] = lambda: scorer_task(net, data)
+                    stages["scorer"] = lambda: scorer_task(net, graphs)
             for stage, make_task in stages.items():
-                folder = workspace if workspace is None or len(stages) == 1 else workspace / stage
-                self.train(make_task(), train, validation, stage, progress, folder)
+                one = data if len(stages) == 1 else data.in_folder(stage)
+                self.train(make_task(), one, stage)
         net.eval()
         self._net = net
         if not is_supervised:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from hallutrace.detect.base import Progress, Source
 from hallutrace.detect.choosing import inner_aurocs, is_few
 from hallutrace.detect.examples import Examples
-from hallutrace.detect.features import answer_states, hidden_vector, hidden_vectors
+from hallutrace.detect.layer_probe import LayerProbe
 from hallutrace.detect.linear import LinearDetector
 from hallutrace.detect.logistic import (
     Recipe,
@@ -22,13 +21,10 @@ from hallutrace.detect.logistic import (
     note_choice,
 )
 from hallutrace.detect.metrics import auroc
-from hallutrace.detect.options import HiddenVector, Layers
-from hallutrace.detect.trace_needs import Needs
 from hallutrace.errors import InputError
-from hallutrace.store.trace import Trace
 
 
-class LinearProbe(LinearDetector):
+class LinearProbe(LayerProbe, LinearDetector):
     """Logistic regression on one hidden vector of one layer.
 
     Formula: w . h^(l)_token + b. The layer is chosen on the validation part, with standardised
@@ -50,29 +46,10 @@ class LinearProbe(LinearDetector):
         "text",
     )
 
-    class Options(LinearDetector.Options):
+    class Options(LayerProbe.Options, LinearDetector.Options):
         """Of the vector, the layer and the regression."""
 
-        token: HiddenVector = Field(
-            "last_answer",
-            description="which vector: of the last answer token that is not end-of-sequence, of "
-            "the last prompt token (before anything is said), of the last token, or the mean over "
-            "the answer",
-        )
-        layers: Layers | None = Field(
-            None, description="layers to choose among; all that the run kept unless given"
-        )
-
     options: Options
-    layer: int | None = None
-
-    @property
-    def needs(self) -> Needs:
-        """One hidden vector of each layer."""
-        return Needs(
-            hidden=(self.options.token,),
-            hidden_layers=self.options.layers,
-        )
 
     def fit(
         self,
@@ -89,10 +66,10 @@ class LinearProbe(LinearDetector):
         if recipes is None:
             self._choose_layer(train, validation, progress)
             recipes = self.recipes()
-        chosen = self._chosen()
+        chosen = self.chosen_layer
         self._linear, self._chosen_recipe = fit_best(
-            (self._vectors(train, chosen), train.labels),
-            (self._vectors(validation, chosen), validation.labels),
+            (self.vectors(train, chosen), train.labels),
+            (self.vectors(validation, chosen), validation.labels),
             recipes,
             progress,
         )
@@ -108,8 +85,8 @@ class LinearProbe(LinearDetector):
         every = self.recipes()
         recipes = [recipe for recipe in every if recipe.standardize] or every
         best, chosen = -1.0, None
-        for layer in self._candidates(train[0]):
-            vectors = [self._vectors(part, layer) for part in (train, validation)]
+        for layer in self.candidates(train[0]):
+            vectors = [self.vectors(part, layer) for part in (train, validation)]
             reached = inner_aurocs(np.concatenate(vectors), labels, groups, recipes)
             if reached is None:
                 return None
@@ -132,26 +109,17 @@ class LinearProbe(LinearDetector):
         first = Recipe(components=self.options.components, balanced=self.options.balanced)
         first = first if first in recipes else recipes[0]
         best = -1.0
-        for layer in self._candidates(train[0]):
-            made = fit_logistic(self._vectors(train, layer), train.labels, first, progress)
-            reached = auroc(made(self._vectors(validation, layer)), validation.labels)
+        for layer in self.candidates(train[0]):
+            made = fit_logistic(self.vectors(train, layer), train.labels, first, progress)
+            reached = auroc(made(self.vectors(validation, layer)), validation.labels)
             if progress is not None:
                 progress.note(f"layer {layer}: validation AUROC {reached:.4f}")
             if reached > best:
                 best, self.layer = reached, layer
 
-    def feature(self, trace: Trace) -> NDArray[np.float32]:
-        """The vector in the layer that was chosen, float32 [hidden size]."""
-        return hidden_vector(trace, self._chosen(), self.options.token)
-
-    def scores(self, examples: Examples) -> NDArray[np.float64]:
-        """Log odds of each, float64 [examples]; hidden states are too large to be cached."""
-        return self.linear(self._vectors(examples, self._chosen()))
-
-    def token_scores(self, trace: Trace) -> NDArray[np.float64] | None:
-        """The probe on each answer token, float64 [A]; None where states were pooled."""
-        states = answer_states(trace, self._chosen())
-        return None if states is None else self.linear(states)
+    def log_odds(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The regression on vectors of the chosen layer, float64 [vectors]."""
+        return self.linear(vectors)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Weight and bias, how they were fitted, and the layer."""
@@ -162,15 +130,3 @@ class LinearProbe(LinearDetector):
         """Takes them back."""
         super().restore(arrays, facts)
         self.layer = int(facts["layer"])
-
-    def _chosen(self) -> int:
-        if self.layer is None:
-            raise InputError(f"Expected a fitted `{self.name}`, got a new one - call fit first")
-        return self.layer
-
-    def _candidates(self, trace: Trace) -> list[int]:
-        """The layers to choose among, in order."""
-        return sorted(self.options.layers or trace.hidden_layers)
-
-    def _vectors(self, examples: Examples, layer: int) -> NDArray[np.float32]:
-        return hidden_vectors(examples, layer, self.options.token)

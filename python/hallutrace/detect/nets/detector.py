@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,27 @@ from hallutrace.detect.nets.task import Task
 from hallutrace.detect.nets.training import Training
 from hallutrace.detect.nets.training_options import TrainingOptions
 from hallutrace.errors import InputError
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a network is fitted on, and who is told.
+
+    Attributes:
+        train: the training part.
+        validation: the validation part.
+        progress: told of epochs and notes.
+        workspace: folder for checkpoints and history.
+    """
+
+    train: Examples
+    validation: Examples
+    progress: Progress | None = None
+    workspace: Path | None = None
+
+    def in_folder(self, name: str) -> FitData:
+        """The same, with a folder of the workspace; for one of several networks."""
+        return replace(self, workspace=None if self.workspace is None else self.workspace / name)
 
 
 class NetDetector(Detector):
@@ -43,40 +66,49 @@ class NetDetector(Detector):
         super().__init__(options, seed=seed)
         self.history: dict[str, list[Epoch]] = {}
 
-    def train(
+    def fit(
         self,
-        task: Task,
         train: Examples,
         validation: Examples,
-        part: str,
-        progress: Progress | None,
-        workspace: Path | None,
+        *,
+        progress: Progress | None = None,
+        workspace: Path | None = None,
     ) -> None:
+        """Trains the networks; epochs are chosen on the validation part.
+
+        Raises:
+            InputError: a part has answers of one class only.
+        """
+        _check_both_classes(train, validation)
+        self.fit_net(FitData(train, validation, progress, workspace))
+
+    @abstractmethod
+    def fit_net(self, data: FitData) -> None:
+        """Makes the network and trains it, by :meth:`train`; both parts have both classes."""
+
+    def train(self, task: Task, data: FitData, part: str) -> None:
         """Trains one network of the detector, and keeps the history.
 
         Args:
             task: the network and its data.
-            train: the training part.
-            validation: the validation part.
+            data: of the fit.
             part: name of the network within the detector.
-            progress: told of epochs and notes.
-            workspace: folder for checkpoints and history.
         """
-        data = [[some.keys, some.labels.tolist()] for some in (train, validation)]
+        labels = [[some.keys, some.labels.tolist()] for some in (data.train, data.validation)]
         identity = {
             "detector": self.name,
             "part": part,
             "options": self.options.to_json(),
-            "run": train.store.manifest.fingerprint,
-            "data": digest(data).hex(),
+            "run": data.train.store.manifest.fingerprint,
+            "data": digest(labels).hex(),
         }
         self.history[part] = Training(
             task,
             self.options,
             seed=self.seed,
             identity=identity,
-            progress=progress,
-            workspace=workspace,
+            progress=data.progress,
+            workspace=data.workspace,
         ).run()
 
     @property
@@ -118,7 +150,7 @@ def load_arrays(net: nn.Module, arrays: Mapping[str, NDArray[Any]], prefix: str)
     net.eval()
 
 
-def check_both_classes(train: Examples, validation: Examples) -> None:
+def _check_both_classes(train: Examples, validation: Examples) -> None:
     """Refuses parts with answers of one class only.
 
     Raises:

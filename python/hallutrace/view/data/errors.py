@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import DamagedError, NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.view.data.trace_list import UNREADABLE, trace_columns, trace_list
 from hallutrace.view.evaluation_scores import EvaluationScores, evaluation_scores
 from hallutrace.view.slice_families import Family, families
@@ -163,7 +164,8 @@ def _scored(viewed: ViewedRun, detector: str | None) -> _Scored | None:
 def _without_scores(viewed: ViewedRun) -> list[str]:
     return [
         "Misses, false alarms and AUROC within parts take an evaluation: `hallutrace evaluate RUN "
-        f"--label {viewed.label(None)}` makes one; give its folder with --evaluation."
+        f"--label {viewed.label(None)}` makes one; give its folder with "
+        f"{parameter('evaluation')}."
     ]
 
 

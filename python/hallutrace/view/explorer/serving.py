@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.view.explorer.security import is_loopback
 
 PORT = 8765
@@ -37,13 +38,15 @@ def listening_socket(host: str, port: int | None) -> socket.socket:
             is_taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
             if is_taken and port is None:
                 continue
-            fix = "choose another --port" if is_taken else "give --host an address of this machine"
+            another = f"choose another {parameter('port')}"
+            fix = another if is_taken else f"give {parameter('host')} an address of this machine"
             raise InputError(
                 f"Expected to listen on {host}, port {tried}, got: {error.strerror or error} - "
                 f"{fix}"
             ) from None
     raise InputError(
-        f"Expected a free port from {PORT} to {PORT + _TRIED_PORTS - 1}, got none - choose a --port"
+        f"Expected a free port from {PORT} to {PORT + _TRIED_PORTS - 1}, got none - choose a "
+        f"{parameter('port')}"
     )
 
 

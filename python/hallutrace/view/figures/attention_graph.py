@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import InputError
 from hallutrace.escaping import plain
+from hallutrace.option_names import parameter
 from hallutrace.store.trace import Trace
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.style import CLASS_COLORS, CLASS_NAMES, INK, OTHER
@@ -50,7 +51,9 @@ def attention_graph(request: FigureRequest) -> PaperFigure:
     """
     viewed = request.run
     if request.top_k < 1:
-        raise InputError(f"Expected a number of edges >= 1, got {request.top_k} - change --top-k")
+        raise InputError(
+            f"Expected a number of edges >= 1, got {request.top_k} - change {parameter('top_k')}"
+        )
     labels = viewed.label_values(request.label) if request.label or viewed.labels else None
     position = _position(viewed, request.trace, labels)
     trace = viewed.store[position]

@@ -6,6 +6,7 @@ from typing import Any
 
 from hallutrace.detect.metrics import METRICS
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.view.evaluation_content import Row
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import evaluated, whose
@@ -31,7 +32,9 @@ def comparison(request: FigureRequest) -> PaperFigure:
     """
     files, metric = evaluated(request), request.metric
     if metric not in METRICS:
-        raise InputError(f"Expected one of {', '.join(METRICS)}, got {metric!r} - change --metric")
+        raise InputError(
+            f"Expected one of {', '.join(METRICS)}, got {metric!r} - change {parameter('metric')}"
+        )
     content = files.content
     rows = [content.row(label) for label in request.detectors] or content.done
     if not rows:

@@ -17,6 +17,7 @@ from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import to_utf8
 from hallutrace.errors import InputError, MissingExtraError
 from hallutrace.escaping import csv_cell
+from hallutrace.option_names import parameter
 from hallutrace.view.figures.style import RULES, WIDTHS, Column
 from hallutrace.view.viewed_run import ViewedRun
 
@@ -112,7 +113,7 @@ class PaperFigure:
         """
         picture = self.picture(form, column)
         table = path.with_suffix(".csv")
-        with storage_errors(f"write {path}", "choose another --out"):
+        with storage_errors(f"write {path}", f"choose another {parameter('out')}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_files.write(table, to_utf8(self.csv()))
             atomic_files.write(path, picture)

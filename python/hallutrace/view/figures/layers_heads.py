@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import InputError, NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.view.data.layers import layers_data
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.style import CLASS_MARKS, DIVERGING, INK, SEQUENTIAL, color_map
@@ -44,7 +45,9 @@ def layers_heads(request: FigureRequest) -> PaperFigure:
     label = viewed.label(request.label) if request.label or viewed.labels else None
     shown = request.shown or ("difference" if label else "mean")
     if shown not in SHOWN:
-        raise InputError(f"Expected one of {', '.join(SHOWN)}, got {shown!r} - change --shown")
+        raise InputError(
+            f"Expected one of {', '.join(SHOWN)}, got {shown!r} - change {parameter('shown')}"
+        )
     if shown != "mean" and label is None:
         viewed.label(None)  # tells how labels are made
     data = layers_data(viewed, marginal=request.marginal, label=label)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import DamagedError, InputError, NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.view.discovery import find_for
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import MOST
@@ -66,22 +67,24 @@ def training(request: FigureRequest) -> PaperFigure:
 def _folder(request: FigureRequest) -> Path:
     if len(request.detectors) > 1:
         raise InputError(
-            f"Expected one detector for this figure, got {len(request.detectors)} - "
-            "give --detector once"
+            f"Expected one detector for this figure, got {len(request.detectors)} - give "
+            f"{parameter('detectors', option='--detector')} once"
         )
     if request.detectors:
         return Path(request.detectors[0]).expanduser()
     if request.viewed is None:
         raise InputError(
-            "Expected the folder of a detector, got none - give --detector DIR, or RUN to take the "
-            "newest one that was trained on it"
+            "Expected the folder of a detector, got none - give "
+            f"{parameter('detectors', 'DIR', option='--detector')}, "
+            "or RUN to take the newest one that was trained on it"
         )
     found = find_for(request.viewed.store).detectors
     trained = [one.folder for one in found if next(one.folder.rglob(HISTORY), None)]
     if not trained:
         raise NotInRunError(
             "No detector that is trained in epochs was found for this run: `hallutrace train RUN "
-            "--detector mlp-probe --label NAME --out DIR` makes one; give it with --detector DIR"
+            "--detector mlp-probe --label NAME --out DIR` makes one; give it with "
+            f"{parameter('detectors', 'DIR', option='--detector')}"
         )
     return trained[0]
 

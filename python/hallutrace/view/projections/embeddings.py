@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hallutrace.cpu_threads import available_cpus
 from hallutrace.errors import InputError, MissingExtraError
+from hallutrace.option_names import parameter
 from hallutrace.third_party import refusing
 from hallutrace.view.projections.hidden import Progress
 
@@ -44,7 +45,9 @@ def tsne(
     try:
         from openTSNE import TSNE
     except ImportError as error:
-        raise MissingExtraError.of("openTSNE", "projections", "--method tsne") from error
+        raise MissingExtraError.of(
+            "openTSNE", "projections", parameter("method", "tsne")
+        ) from error
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     done = 0
 
@@ -54,7 +57,7 @@ def tsne(
         progress("t-SNE", done, sum(_ITERATIONS))
         return False  # no change of the embedding
 
-    with refusing("t-SNE of these hidden states", "choose another --method"):
+    with refusing("t-SNE of these hidden states", f"choose another {parameter('method')}"):
         embedding = TSNE(
             perplexity=perplexity,
             early_exaggeration_iter=_ITERATIONS[0],
@@ -98,10 +101,12 @@ def umap(
     try:
         from umap import UMAP
     except ImportError as error:
-        raise MissingExtraError.of("umap-learn", "projections", "--method umap") from error
+        raise MissingExtraError.of(
+            "umap-learn", "projections", parameter("method", "umap")
+        ) from error
     neighbours, least_distance = min(15, len(vectors) - 1), 0.1
     progress("UMAP", 0, 1)
-    with refusing("UMAP of these hidden states", "choose another --method"):
+    with refusing("UMAP of these hidden states", f"choose another {parameter('method')}"):
         embedding = UMAP(
             n_neighbors=neighbours,
             min_dist=least_distance,
@@ -130,5 +135,6 @@ def _scaled(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
 def _check(vectors: NDArray[np.float32], name: str) -> None:
     if len(vectors) < _LEAST:
         raise InputError(
-            f"Expected at least {_LEAST} traces for {name}, got {len(vectors)} - use --method pca"
+            f"Expected at least {_LEAST} traces for {name}, got {len(vectors)} - use "
+            f"{parameter('method', 'pca')}"
         )

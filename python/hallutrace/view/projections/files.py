@@ -61,8 +61,11 @@ class Wanted:
 
     def command(self, folder: Path) -> str:
         """The command that makes it."""
-        options = ("--method", self.method, "--layer", str(self.layer), "--token", self.token)
-        return command("hallutrace", "project", folder, *options, "--seed", str(self.seed))
+        layer, seed = str(self.layer), str(self.seed)
+        return command(
+            *("hallutrace", "project", folder, "--method", self.method, "--layer", layer),
+            *("--token", self.token, "--seed", seed),
+        )
 
 
 def stored(store: TraceStore) -> list[Wanted]:

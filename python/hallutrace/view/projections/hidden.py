@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hallutrace.detect.features import answer_states, hidden_vector
 from hallutrace.detect.options import HIDDEN_VECTORS
 from hallutrace.errors import InputError, NotInRunError
+from hallutrace.option_names import parameter
 from hallutrace.store.finite_numbers import require_finite
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
@@ -78,12 +79,12 @@ def chosen_states(store: TraceStore, layer: int | None, token: str | None) -> tu
     if layer is not None and layer not in layers:
         raise InputError(
             f"Expected a layer with hidden states ({', '.join(map(str, layers))}), got {layer} - "
-            "choose another --layer"
+            f"choose another {parameter('layer')}"
         )
     if token is not None and token not in tokens:
         raise InputError(
             f"Expected a token with hidden states ({', '.join(tokens)}), got {token[:80]!r} - "
-            "choose another --token"
+            f"choose another {parameter('token')}"
         )
     return layers[-1] if layer is None else layer, token or tokens[0]
 
@@ -137,6 +138,6 @@ def _vector(trace: Trace, layer: int, token: str) -> NDArray[np.float32]:
     if states is None or not len(states):
         raise InputError(
             f"Expected a trace with states of its answer's tokens, got none in {trace.id!r}, "
-            f"sample {trace.sample} - choose another --token"
+            f"sample {trace.sample} - choose another {parameter('token')}"
         )
     return require_finite(states[0], f"hidden state `{token}` of layer {layer}", trace)

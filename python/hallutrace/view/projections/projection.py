@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hallutrace.canonical_json import digest
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 from hallutrace.package_versions import versions_of
 from hallutrace.store.reader import TraceStore
 from hallutrace.view.projections.embeddings import REDUCED_TO, tsne, umap
@@ -144,7 +145,8 @@ def method_named(name: str) -> Method:
         if one == name:
             return one
     raise InputError(
-        f"Expected one of the methods {', '.join(METHODS)}, got {name[:80]!r} - change --method"
+        f"Expected one of the methods {', '.join(METHODS)}, got {name[:80]!r} - change "
+        f"{parameter('method')}"
     )
 
 
