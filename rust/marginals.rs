@@ -27,7 +27,7 @@ use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
 pub use segments::Segments;
 pub(crate) use segments::{LARGE, SegmentSums, SegmentValues, exact_roughs};
 pub(crate) use sums::{
-    MeanLog, PIECE, RowSums, add_square, add_squared_differences, add_w_log_w, entropies,
+    Logarithm, MeanLog, PIECE, RowSums, add_square, add_squared_differences, entropies,
     exact_entropy, shifted,
 };
 

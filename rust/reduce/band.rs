@@ -67,6 +67,8 @@ struct Pass<'a, T> {
     stride: usize,
     /// Heads combined, for each row of a tile.
     combined: Vec<f32>,
+    /// Chunks of the rows of a tile, as float32.
+    widened: [tile::Chunk; TILE_ROWS],
     /// Columns of rows that are not summed.
     unused: Vec<f32>,
     selector: Selector,
@@ -117,6 +119,7 @@ impl<'a, T: Stored> Pass<'a, T> {
             memory,
             stride,
             combined: vec![0.0; TILE_ROWS * stride],
+            widened: [[[0.0; LANES]; tile::CHUNK]; TILE_ROWS],
             unused: vec![0.0; stride],
             selector: Selector::new(plan.rules, keys, together),
             band: Band { edges, marginals },
@@ -245,6 +248,7 @@ impl<'a, T: Stored> Pass<'a, T> {
             combine,
             segments,
             values,
+            widened: &mut self.widened,
         };
         let position = view.position(query);
         let passed = match (diagonal, detail) {

@@ -18,14 +18,17 @@
 use std::ops::Range;
 
 use crate::marginals::{
-    PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square, add_squared_differences,
-    add_w_log_w, entropies, shifted,
+    Logarithm, PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square,
+    add_squared_differences, entropies, shifted,
 };
 use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 use crate::sparsify::Combine;
 
 /// Blocks of 16 keys that stay in the first cache while all is made of them.
-const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 16;
+
+/// A chunk of one row.
+pub(super) type Chunk = [[f32; LANES]; CHUNK];
 
 /// What the weights of a tile are added to, in whole blocks of 16 keys.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Sums<'a> {
     pub segments: &'a Segments,
     /// What each segment of the rows comes to; none where there is no detail.
     pub values: SegmentValues<'a>,
+    /// Room for a chunk of each row, widened.
+    pub widened: &'a mut [Chunk],
 }
 
 /// What a tile gives.
@@ -81,6 +86,7 @@ impl<T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> Kern
             squares: RowSums::new(simd),
             of_segments: SegmentSums::new(simd),
             entropies: RowSums::new(simd),
+            logarithm: Logarithm::new(simd),
         };
         let common = self.position.min(self.rows[0].keys()) / LANES;
         for begin in (0..common).step_by(CHUNK) {
@@ -104,6 +110,7 @@ struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const SQUARES: bool, const DE
     squares: RowSums<S, ROWS>,
     of_segments: SegmentSums<S, ROWS>,
     entropies: RowSums<S, ROWS>,
+    logarithm: Logarithm<S>,
 }
 
 impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool>
@@ -112,24 +119,30 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     /// Adds blocks that lie before all positions, within a piece.
     #[inline(always)]
     fn add_chunk(&mut self, chunk: Range<usize>) {
+        if !S::ONE_LOOP {
+            self.add_columns(chunk.clone());
+            if DETAIL {
+                self.add_entropies(chunk.clone());
+            }
+        }
         let mut begin = chunk.start;
         while DETAIL && self.of_segments.cut(self.sums.segments) < chunk.end {
             let cut = self.of_segments.cut(self.sums.segments);
-            self.add_blocks(begin..cut);
+            self.add_run(begin..cut);
             self.add_cut(cut);
             begin = cut + 1;
         }
-        self.add_blocks(begin..chunk.end);
+        self.add_run(begin..chunk.end);
         self.end_piece(chunk.end);
     }
 
-    /// Adds blocks in which no segment ends.
+    /// Adds blocks in which no segment ends: to what segments have, and in one loop to everything.
     #[inline(always)]
-    fn add_blocks(&mut self, numbers: Range<usize>) {
-        self.add_columns(numbers.clone());
-        if DETAIL && !S::ONE_LOOP {
-            self.add_to_segments(numbers.clone());
-            self.add_entropies(numbers);
+    fn add_run(&mut self, numbers: Range<usize>) {
+        if S::ONE_LOOP {
+            self.add_columns(numbers);
+        } else if DETAIL {
+            self.add_to_segments(numbers);
         }
     }
 
@@ -139,17 +152,31 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     fn add_columns(&mut self, numbers: Range<usize>) {
         let simd = self.simd;
         let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
-        let mut squares = self.squares.lanes;
-        let mut entropies = self.entropies.lanes;
-        let SegmentSums { masses, roughs, last, .. } = &self.of_segments;
-        let (mut masses, mut roughs, mut last) = (masses.lanes, roughs.lanes, *last);
+        // Copies of what the loop adds to, and of nothing else.
+        let with_squares = SQUARES && (S::ONE_LOOP || !DETAIL);
+        let zeros = [simd.splat(0.0); ROWS];
+        let mut squares = if with_squares { self.squares.lanes } else { zeros };
+        let (mut entropies, mut masses, mut roughs, mut last) = (zeros, zeros, zeros, zeros);
+        if DETAIL && S::ONE_LOOP {
+            entropies = self.entropies.lanes;
+            masses = self.of_segments.masses.lanes;
+            roughs = self.of_segments.roughs.lanes;
+            last = self.of_segments.last;
+        }
         for (blocks, row) in blocks.iter_mut().zip(self.rows) {
             *blocks = &row.blocks()[numbers.clone()];
         }
         let mut bits = self.bits;
-        let Sums { received, combined, combine: how, .. } = &mut *self.sums;
-        let (how, combined) = (*how, combined.as_chunks_mut::<LANES>().0);
-        let stride = combined.len() / ROWS;
+        let Sums { received, combined, combine: how, widened, .. } = &mut *self.sums;
+        let widened: &mut [Chunk; ROWS] = widened.first_chunk_mut().expect("as many rows");
+        let how = *how;
+        let (mut rest, _) = combined.as_chunks_mut::<LANES>();
+        let stride = rest.len() / ROWS;
+        let mut combined: [&mut [[f32; LANES]]; ROWS] = [(); ROWS].map(|()| &mut [][..]);
+        for combined in &mut combined {
+            let (row, others) = rest.split_at_mut(stride);
+            (*combined, rest) = (&mut row[numbers.clone()], others);
+        }
         let received = &mut received.as_chunks_mut().0[numbers.clone()];
         for ((block, number), received) in numbers.enumerate().zip(received) {
             let mut columns = simd.load(received);
@@ -157,12 +184,15 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
                 let weights = T::load(simd, &blocks[row][block]);
                 bits = simd.or_bits(bits, weights);
                 columns = simd.add(columns, weights);
-                combine(simd, how, weights, &mut combined[row * stride + number]);
-                if SQUARES && (S::ONE_LOOP || !DETAIL) {
+                combine(simd, how, weights, &mut combined[row][block]);
+                if T::IS_NARROW && DETAIL && !S::ONE_LOOP {
+                    simd.store(weights, &mut widened[row][block % CHUNK]);
+                }
+                if with_squares {
                     squares[row] = add_square(simd, squares[row], weights);
                 }
                 if DETAIL && S::ONE_LOOP {
-                    entropies[row] = add_w_log_w(simd, entropies[row], weights);
+                    entropies[row] = self.logarithm.add_w_log_w(simd, entropies[row], weights);
                     masses[row] = simd.add(masses[row], weights);
                     let three = shifted(simd, last[row], weights);
                     roughs[row] = add_squared_differences(simd, roughs[row], three);
@@ -175,11 +205,15 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
             simd.store(columns, received);
         }
         self.bits = bits;
-        self.squares.lanes = squares;
-        self.entropies.lanes = entropies;
-        self.of_segments.masses.lanes = masses;
-        self.of_segments.roughs.lanes = roughs;
-        self.of_segments.last = last;
+        if with_squares {
+            self.squares.lanes = squares;
+        }
+        if DETAIL && S::ONE_LOOP {
+            self.entropies.lanes = entropies;
+            self.of_segments.masses.lanes = masses;
+            self.of_segments.roughs.lanes = roughs;
+            self.of_segments.last = last;
+        }
     }
 
     /// Adds blocks to the masses, squares and squared differences, one row after the other.
@@ -190,21 +224,22 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     fn add_to_segments(&mut self, numbers: Range<usize>) {
         let simd = self.simd;
         for (at, row) in self.rows.iter().enumerate() {
-            let Some((first, blocks)) = row.blocks()[numbers.clone()].split_first() else { return };
-            let elements = &row.elements()[numbers.start * LANES..numbers.end * LANES];
+            let blocks = single(row, &self.sums.widened[at], numbers.clone());
+            let elements = blocks.as_flattened();
+            let Some((first, blocks)) = blocks.split_first() else { return };
             let one_before = elements[LANES - 1..].as_chunks().0;
             let two_before = elements[LANES - 2..].as_chunks().0;
-            let mut last = T::load(simd, first);
+            let mut last = simd.load(first);
             let three = shifted(simd, self.of_segments.last[at], last);
             let mut masses = simd.add(self.of_segments.masses.lanes[at], last);
             let mut squares = add_square(simd, self.squares.lanes[at], last);
             let mut roughs =
                 add_squared_differences(simd, self.of_segments.roughs.lanes[at], three);
             for ((two, one), block) in two_before.iter().zip(one_before).zip(blocks) {
-                last = T::load(simd, block);
+                last = simd.load(block);
                 masses = simd.add(masses, last);
                 squares = add_square(simd, squares, last);
-                let three = [T::load(simd, two), T::load(simd, one), last];
+                let three = [simd.load(two), simd.load(one), last];
                 roughs = add_squared_differences(simd, roughs, three);
             }
             self.of_segments.masses.lanes[at] = masses;
@@ -217,24 +252,33 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     /// Adds blocks to the entropies, one row after the other.
     #[inline(always)]
     fn add_entropies(&mut self, numbers: Range<usize>) {
-        for (row, sum) in self.rows.iter().zip(&mut self.entropies.lanes) {
+        for (at, (row, sum)) in self.rows.iter().zip(&mut self.entropies.lanes).enumerate() {
             let mut lanes = *sum;
-            for (block, number) in row.blocks()[numbers.clone()].iter().zip(numbers.clone()) {
+            let blocks = single(row, &self.sums.widened[at], numbers.clone());
+            for (block, number) in blocks.iter().zip(numbers.clone()) {
                 row.prefetch(self.simd, 1, number);
-                lanes = add_w_log_w(self.simd, lanes, T::load(self.simd, block));
+                lanes = self.logarithm.add_w_log_w(self.simd, lanes, self.simd.load(block));
             }
             *sum = lanes;
         }
     }
 
-    /// Adds a block that lies before all positions, in which a segment ends.
+    /// The same of a block in which a segment ends.
     #[inline(always)]
     fn add_cut(&mut self, number: usize) {
         let mut blocks = [self.simd.splat(0.0); ROWS];
         for (row, block) in self.rows.iter().zip(&mut blocks) {
             *block = T::load(self.simd, &row.blocks()[number]);
         }
-        self.add_block(number, blocks, blocks);
+        if S::ONE_LOOP {
+            let before = blocks;
+            return self.add_block(number, &mut blocks, &before);
+        }
+        let Sums { segments, values, .. } = &mut *self.sums;
+        for (sum, &weights) in self.squares.lanes.iter_mut().zip(&blocks) {
+            *sum = add_square(self.simd, *sum, weights);
+        }
+        self.of_segments.add(self.simd, number, &mut blocks, segments, values);
     }
 
     /// Adds a block in which rows and segments may end.
@@ -251,14 +295,19 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
             before[row] = self.simd.keep_first(blocks[row], earlier);
         }
         self.end_piece(number);
-        self.add_block(number, blocks, before);
+        self.add_block(number, &mut blocks, &before);
     }
 
     /// Adds a block of each row; `before` are the weights before its position.
     #[inline(always)]
-    fn add_block(&mut self, number: usize, blocks: [S::Floats; ROWS], before: [S::Floats; ROWS]) {
+    fn add_block(
+        &mut self,
+        number: usize,
+        blocks: &mut [S::Floats; ROWS],
+        before: &[S::Floats; ROWS],
+    ) {
         let simd = self.simd;
-        let Sums { received, combined, combine: how, segments, values } = &mut *self.sums;
+        let Sums { received, combined, combine: how, segments, values, .. } = &mut *self.sums;
         let received = &mut received.as_chunks_mut().0[number];
         let (combined, _) = combined.as_chunks_mut::<LANES>();
         let stride = combined.len() / ROWS;
@@ -272,13 +321,13 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
         simd.store(columns, received);
         self.bits = bits;
         if SQUARES {
-            for (sum, &weights) in self.squares.lanes.iter_mut().zip(&blocks) {
+            for (sum, &weights) in self.squares.lanes.iter_mut().zip(&*blocks) {
                 *sum = add_square(simd, *sum, weights);
             }
         }
         if DETAIL {
-            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&blocks) {
-                *sum = add_w_log_w(simd, *sum, weights);
+            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&*blocks) {
+                *sum = self.logarithm.add_w_log_w(simd, *sum, weights);
             }
             self.of_segments.add(simd, number, blocks, segments, values);
         }
@@ -312,12 +361,26 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
             passed.squares = self.squares.finish(simd).map(|sum| sum as f32);
         }
         if DETAIL {
-            self.of_segments.end_segment(simd, self.sums.segments, &mut self.sums.values);
+            // No row has more keys in the last block than the last; one of 16 keys counts as none of the next.
+            let keys = (self.rows[ROWS - 1].keys() + LANES - 1) % LANES + 1;
+            let Sums { segments, values, .. } = &mut *self.sums;
+            self.of_segments.end_segment(simd, keys, segments, values);
             passed.entropies = entropies(self.entropies.finish(simd));
             passed.largest = self.of_segments.largest;
         }
         passed
     }
+}
+
+/// Blocks of a row within a chunk, which was widened where it had to be.
+#[inline(always)]
+fn single<'a, T: Stored>(
+    row: &Row<'a, T>,
+    widened: &'a Chunk,
+    numbers: Range<usize>,
+) -> &'a [[f32; LANES]] {
+    let begin = numbers.start % CHUNK;
+    T::single(&row.blocks()[numbers.clone()], &widened[begin..begin + numbers.len()])
 }
 
 /// Combines a block with those of other heads.
