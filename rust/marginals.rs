@@ -22,7 +22,6 @@ mod sums;
 
 use std::ops::Range;
 
-use crate::buffer_pool::PooledVec;
 use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
 pub use segments::Segments;
 pub(crate) use segments::{LARGE, SegmentSums, SegmentValues, exact_roughs};
@@ -82,7 +81,7 @@ pub(crate) struct MarginalBand {
     received_rows: Range<usize>,
     /// Whole blocks of 16.
     received_keys: usize,
-    received: PooledVec<f32>,
+    received: Vec<f32>,
     /// All but `received`.
     values: Marginals,
 }
@@ -110,7 +109,7 @@ impl MarginalBand {
             detail_rows,
             received_rows,
             received_keys,
-            received: PooledVec::zeros(heads * received_keys),
+            received: vec![0.0; heads * received_keys],
             values,
         }
     }
