@@ -64,7 +64,7 @@ pub(crate) struct MarginalRows {
 
 /// Which marginals a row gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct RowMarginals {
     /// `diagonal` and `square`.
     pub diagonal: bool,
     /// `previous`, `entropy`, `mass` and `rough`.
@@ -122,8 +122,8 @@ impl MarginalBand {
     }
 
     /// What a row gives.
-    pub fn given(&self, row: usize) -> Given {
-        Given {
+    pub fn of_row(&self, row: usize) -> RowMarginals {
+        RowMarginals {
             diagonal: self.diagonal_rows.contains(&row),
             detail: self.detail_rows.contains(&row),
             received: self.received_rows.contains(&row),

@@ -3,8 +3,8 @@
 //! ```text
 //! for each chunk of keys that lies before all the rows' positions:
 //!     for each block of 16 keys: add the weights of each row to the columns and to the heads combined
-//!     for each row: add its weights to its mass, and squares of them and of their second differences
 //!     for each row: add w · log2 w of its weights to its entropy
+//!     for each row: add its weights to its mass, and squares of them and of their second differences
 //! the same with the keys that are left, one block or two, of which a row may have none
 //! ```
 //!
@@ -12,14 +12,17 @@
 //!    not is looked for afterwards.
 //! 2. A chunk stays in the cache while three loops read it. One loop for everything needs more registers than
 //!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 one loop
-//!    takes up to a tenth less, because what is asked for has more time to come.
-//! 3. A block in which a segment ends is taken as one that is left, and cut into its segments.
+//!    takes up to a tenth less, because what is asked for has more time to come. Where there are three, weights
+//!    of 16 bits are widened once.
+//! 3. The loop over segments alone stops at a block in which one ends, and that block is cut into its segments.
+//!    With one loop such a block is taken as one that is left.
+
+mod loops;
 
 use std::ops::Range;
 
 use crate::marginals::{
-    Logarithm, PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square,
-    add_squared_differences, entropies, shifted,
+    Logarithm, PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square, entropies,
 };
 use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 use crate::sparsify::Combine;
@@ -49,7 +52,7 @@ pub(super) struct Sums<'a> {
 
 /// What a tile gives.
 #[derive(Debug)]
-pub(super) struct Passed<const ROWS: usize> {
+pub(super) struct TileResult<const ROWS: usize> {
     /// The bits that the weights of a lane have, largest of all lanes: above [`LARGEST`](crate::simd::LARGEST)
     /// where a weight is unsound, and never where all are below 2.0.
     pub bits: u32,
@@ -73,10 +76,10 @@ pub(super) struct Pass<'a, T, const ROWS: usize, const SQUARES: bool, const DETA
 impl<T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> Kernel
     for Pass<'_, T, ROWS, SQUARES, DETAIL>
 {
-    type Output = Passed<ROWS>;
+    type Output = TileResult<ROWS>;
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> Passed<ROWS> {
+    fn run<S: Simd>(mut self, simd: S) -> TileResult<ROWS> {
         let mut tile = Tile::<S, T, ROWS, SQUARES, DETAIL> {
             simd,
             rows: self.rows,
@@ -143,123 +146,6 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
             self.add_columns(numbers);
         } else if DETAIL {
             self.add_to_segments(numbers);
-        }
-    }
-
-    /// Adds blocks to the columns and to the heads combined; without detail to the squares, and in one loop to
-    /// everything.
-    #[inline(always)]
-    fn add_columns(&mut self, numbers: Range<usize>) {
-        let simd = self.simd;
-        let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
-        // Copies of what the loop adds to, and of nothing else.
-        let with_squares = SQUARES && (S::ONE_LOOP || !DETAIL);
-        let zeros = [simd.splat(0.0); ROWS];
-        let mut squares = if with_squares { self.squares.lanes } else { zeros };
-        let (mut entropies, mut masses, mut roughs, mut last) = (zeros, zeros, zeros, zeros);
-        if DETAIL && S::ONE_LOOP {
-            entropies = self.entropies.lanes;
-            masses = self.of_segments.masses.lanes;
-            roughs = self.of_segments.roughs.lanes;
-            last = self.of_segments.last;
-        }
-        for (blocks, row) in blocks.iter_mut().zip(self.rows) {
-            *blocks = &row.blocks()[numbers.clone()];
-        }
-        let mut bits = self.bits;
-        let Sums { received, combined, combine: how, widened, .. } = &mut *self.sums;
-        let widened: &mut [Chunk; ROWS] = widened.first_chunk_mut().expect("as many rows");
-        let how = *how;
-        let (mut rest, _) = combined.as_chunks_mut::<LANES>();
-        let stride = rest.len() / ROWS;
-        let mut combined: [&mut [[f32; LANES]]; ROWS] = [(); ROWS].map(|()| &mut [][..]);
-        for combined in &mut combined {
-            let (row, others) = rest.split_at_mut(stride);
-            (*combined, rest) = (&mut row[numbers.clone()], others);
-        }
-        let received = &mut received.as_chunks_mut().0[numbers.clone()];
-        for ((block, number), received) in numbers.enumerate().zip(received) {
-            let mut columns = simd.load(received);
-            for row in 0..ROWS {
-                let weights = T::load(simd, &blocks[row][block]);
-                bits = simd.or_bits(bits, weights);
-                columns = simd.add(columns, weights);
-                combine(simd, how, weights, &mut combined[row][block]);
-                if T::IS_NARROW && DETAIL && !S::ONE_LOOP {
-                    simd.store(weights, &mut widened[row][block % CHUNK]);
-                }
-                if with_squares {
-                    squares[row] = add_square(simd, squares[row], weights);
-                }
-                if DETAIL && S::ONE_LOOP {
-                    entropies[row] = self.logarithm.add_w_log_w(simd, entropies[row], weights);
-                    masses[row] = simd.add(masses[row], weights);
-                    let three = shifted(simd, last[row], weights);
-                    roughs[row] = add_squared_differences(simd, roughs[row], three);
-                    last[row] = weights;
-                }
-                if S::ONE_LOOP || !DETAIL {
-                    self.rows[row].prefetch(simd, 1, number);
-                }
-            }
-            simd.store(columns, received);
-        }
-        self.bits = bits;
-        if with_squares {
-            self.squares.lanes = squares;
-        }
-        if DETAIL && S::ONE_LOOP {
-            self.entropies.lanes = entropies;
-            self.of_segments.masses.lanes = masses;
-            self.of_segments.roughs.lanes = roughs;
-            self.of_segments.last = last;
-        }
-    }
-
-    /// Adds blocks to the masses, squares and squared differences, one row after the other.
-    ///
-    /// What stands one and two keys before is loaded again, but for the first block, where it may belong to
-    /// another segment.
-    #[inline(always)]
-    fn add_to_segments(&mut self, numbers: Range<usize>) {
-        let simd = self.simd;
-        for (at, row) in self.rows.iter().enumerate() {
-            let blocks = single(row, &self.sums.widened[at], numbers.clone());
-            let elements = blocks.as_flattened();
-            let Some((first, blocks)) = blocks.split_first() else { return };
-            let one_before = elements[LANES - 1..].as_chunks().0;
-            let two_before = elements[LANES - 2..].as_chunks().0;
-            let mut last = simd.load(first);
-            let three = shifted(simd, self.of_segments.last[at], last);
-            let mut masses = simd.add(self.of_segments.masses.lanes[at], last);
-            let mut squares = add_square(simd, self.squares.lanes[at], last);
-            let mut roughs =
-                add_squared_differences(simd, self.of_segments.roughs.lanes[at], three);
-            for ((two, one), block) in two_before.iter().zip(one_before).zip(blocks) {
-                last = simd.load(block);
-                masses = simd.add(masses, last);
-                squares = add_square(simd, squares, last);
-                let three = [simd.load(two), simd.load(one), last];
-                roughs = add_squared_differences(simd, roughs, three);
-            }
-            self.of_segments.masses.lanes[at] = masses;
-            self.squares.lanes[at] = squares;
-            self.of_segments.roughs.lanes[at] = roughs;
-            self.of_segments.last[at] = last;
-        }
-    }
-
-    /// Adds blocks to the entropies, one row after the other.
-    #[inline(always)]
-    fn add_entropies(&mut self, numbers: Range<usize>) {
-        for (at, (row, sum)) in self.rows.iter().zip(&mut self.entropies.lanes).enumerate() {
-            let mut lanes = *sum;
-            let blocks = single(row, &self.sums.widened[at], numbers.clone());
-            for (block, number) in blocks.iter().zip(numbers.clone()) {
-                row.prefetch(self.simd, 1, number);
-                lanes = self.logarithm.add_w_log_w(self.simd, lanes, self.simd.load(block));
-            }
-            *sum = lanes;
         }
     }
 
@@ -349,38 +235,27 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     }
 
     #[inline(always)]
-    fn finish(mut self) -> Passed<ROWS> {
+    fn finish(mut self) -> TileResult<ROWS> {
         let simd = self.simd;
-        let mut passed = Passed {
+        let mut result = TileResult {
             bits: simd.largest_bits(self.bits),
             squares: [0.0; ROWS],
             entropies: [0.0; ROWS],
             largest: 0.0,
         };
         if SQUARES {
-            passed.squares = self.squares.finish(simd).map(|sum| sum as f32);
+            result.squares = self.squares.finish(simd).map(|sum| sum as f32);
         }
         if DETAIL {
             // No row has more keys in the last block than the last; one of 16 keys counts as none of the next.
             let keys = (self.rows[ROWS - 1].keys() + LANES - 1) % LANES + 1;
             let Sums { segments, values, .. } = &mut *self.sums;
             self.of_segments.end_segment(simd, keys, segments, values);
-            passed.entropies = entropies(self.entropies.finish(simd));
-            passed.largest = self.of_segments.largest;
+            result.entropies = entropies(self.entropies.finish(simd));
+            result.largest = self.of_segments.largest;
         }
-        passed
+        result
     }
-}
-
-/// Blocks of a row within a chunk, which was widened where it had to be.
-#[inline(always)]
-fn single<'a, T: Stored>(
-    row: &Row<'a, T>,
-    widened: &'a Chunk,
-    numbers: Range<usize>,
-) -> &'a [[f32; LANES]] {
-    let begin = numbers.start % CHUNK;
-    T::single(&row.blocks()[numbers.clone()], &widened[begin..begin + numbers.len()])
 }
 
 /// Combines a block with those of other heads.
