@@ -1,6 +1,6 @@
 //! One reduction on fixed attention, for `benches/instructions.py` to count its instructions.
 //!
-//! instructions SET TASK DTYPE TOKENS
+//! instructions SET TASK DTYPE TOKENS [HEADS]
 
 mod common;
 
@@ -11,18 +11,17 @@ use hallutrace::reduce::sparsify;
 use hallutrace::simd::InstructionSet;
 use hallutrace::sparsify::{Combine, Rules};
 
-const HEADS: usize = 4;
-
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [set, task, dtype, tokens] = arguments.as_slice() else {
-        return Err("Expected SET TASK DTYPE TOKENS".into());
+    let [set, task, dtype, tokens, heads @ ..] = arguments.as_slice() else {
+        return Err("Expected SET TASK DTYPE TOKENS [HEADS]".into());
     };
+    let heads = heads.first().map_or(Ok(4), |heads| heads.parse())?;
     InstructionSet::use_on_thread(Some(set.parse()?));
     let tokens = tokens.parse()?;
-    let single = attention(HEADS, tokens);
+    let single = attention(heads, tokens);
     let half: Vec<f16> = single.iter().map(|&weight| f16::from_f32(weight)).collect();
     let brain: Vec<bf16> = single.iter().map(|&weight| bf16::from_f32(weight)).collect();
     let elements = match dtype.as_str() {
@@ -31,7 +30,7 @@ fn main() -> Result<(), Failure> {
         "bfloat16" => Elements::Bf16(&brain),
         _ => return Err(format!("unknown dtype {dtype}").into()),
     };
-    let layout = Layout::contiguous(HEADS, tokens, tokens);
+    let layout = Layout::contiguous(heads, tokens, tokens);
     // The first call asks the system for the memory that later ones use again.
     run(task, elements, layout)?;
     println!("{} edges", measured(task, elements, layout)?);

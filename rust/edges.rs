@@ -8,12 +8,7 @@
 //!           └row0┘└1┘└─ row 2 ─┘
 //! ```
 
-use std::ops::Range;
-use std::sync::Mutex;
-
-use crate::buffer_pool::PooledVec;
 use crate::simd::{Row, Simd};
-use crate::threads::together;
 
 /// The edges of one attention matrix: CSR over the rows (head, query) in that order.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,9 +90,6 @@ impl EdgeList {
     }
 }
 
-/// Edges from which on a second thread is worth waking to copy them: one takes some 0.1 ms.
-const MANY: usize = 200_000;
-
 /// Edges for which there is room beyond what is asked for: a row may write more than it keeps.
 const SPARE: usize = 64;
 
@@ -115,9 +107,9 @@ pub(crate) struct EdgeBand {
     /// How many edges there are; what follows them is room.
     len: usize,
     /// Key of each edge.
-    keys: PooledVec<i32>,
+    keys: Vec<i32>,
     /// Weight of each edge.
-    weights: PooledVec<f32>,
+    weights: Vec<f32>,
 }
 
 impl EdgeBand {
@@ -129,8 +121,8 @@ impl EdgeBand {
             masses: Vec::with_capacity(graphs * rows),
             retained: Vec::with_capacity(graphs * rows),
             len: 0,
-            keys: PooledVec::any(room + SPARE),
-            weights: PooledVec::any(room + SPARE),
+            keys: vec![0; room + SPARE],
+            weights: vec![0.0; room + SPARE],
         }
     }
 
@@ -147,10 +139,8 @@ impl EdgeBand {
     #[cold]
     fn grow(&mut self, edges: usize) {
         let length = edges.max(2 * self.len);
-        let (mut keys, mut weights) = (PooledVec::any(length), PooledVec::any(length));
-        keys[..self.len].copy_from_slice(&self.keys[..self.len]);
-        weights[..self.len].copy_from_slice(&self.weights[..self.len]);
-        (self.keys, self.weights) = (keys, weights);
+        self.keys.resize(length, 0);
+        self.weights.resize(length, 0.0);
     }
 
     /// Closes a row that keeps so many edges of a mass, of which 0.0 says that they hold all of it.
@@ -204,7 +194,7 @@ impl EdgeBands {
         self.bands.push(band);
     }
 
-    /// Joins the bands into one list; each edge is copied once, keys and weights of many by a thread each.
+    /// Joins the bands into one list; each edge is copied once.
     pub fn into_list(self, key_count: usize, first_query: usize) -> EdgeList {
         let Self { graphs, bands } = self;
         let queries = bands.iter().map(|band| band.rows).sum();
@@ -219,22 +209,20 @@ impl EdgeBands {
             weights: Vec::with_capacity(edges),
             retained: Vec::with_capacity(graphs * queries),
         };
-        let mut parts = Vec::with_capacity(graphs * bands.len());
         let mut taken = vec![0; bands.len()];
         list.indptr.push(0);
         for graph in 0..graphs {
             for (band, taken) in bands.iter().zip(&mut taken) {
-                parts.push((band, list.append_rows(band, graph, taken)));
+                list.append_rows(band, graph, taken);
             }
         }
-        list.append_edges(&parts);
         list
     }
 }
 
 impl EdgeList {
-    /// Appends the rows of one graph of a band, whose edges begin at `taken`; gives which these are.
-    fn append_rows(&mut self, band: &EdgeBand, graph: usize, taken: &mut usize) -> Range<usize> {
+    /// Appends the rows of one graph of a band, whose edges begin at `taken`.
+    fn append_rows(&mut self, band: &EdgeBand, graph: usize, taken: &mut usize) {
         let rows = graph * band.rows..(graph + 1) * band.rows;
         let begin = *taken;
         let mut end = self.indptr.last().copied().unwrap_or(0);
@@ -244,30 +232,7 @@ impl EdgeList {
             end
         }));
         self.retained.extend_from_slice(&band.retained[rows]);
-        begin..*taken
-    }
-
-    /// Appends edges of bands; of many, keys and weights by a thread each.
-    fn append_edges(&mut self, parts: &[(&EdgeBand, Range<usize>)]) {
-        let Self { keys, weights, .. } = self;
-        let threads = if keys.capacity() < MANY { 1 } else { 2 };
-        let mut copy_keys = || {
-            for (band, edges) in parts {
-                keys.extend_from_slice(&band.keys[edges.clone()]);
-            }
-        };
-        let mut copy_weights = || {
-            for (band, edges) in parts {
-                weights.extend_from_slice(&band.weights[edges.clone()]);
-            }
-        };
-        let copies: [&mut (dyn FnMut() + Send); 2] = [&mut copy_keys, &mut copy_weights];
-        let copies = Mutex::new(copies.into_iter());
-        let next = || copies.lock().ok()?.next();
-        together(threads, false, || {
-            while let Some(copy) = next() {
-                copy();
-            }
-        });
+        self.keys.extend_from_slice(&band.keys[begin..*taken]);
+        self.weights.extend_from_slice(&band.weights[begin..*taken]);
     }
 }

@@ -7,7 +7,6 @@
 //! With the feature `python`, the module `python` wraps all of it.
 
 pub mod attention;
-mod buffer_pool;
 pub mod edges;
 pub mod error;
 #[doc(hidden)]

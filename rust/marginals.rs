@@ -22,12 +22,11 @@ mod sums;
 
 use std::ops::Range;
 
-use crate::buffer_pool::PooledVec;
 use crate::simd::{InstructionSet, Kernel, LANES, Row, Simd, Stored};
 pub use segments::Segments;
 pub(crate) use segments::{LARGE, SegmentSums, SegmentValues, exact_roughs};
 pub(crate) use sums::{
-    MeanLog, PIECE, RowSums, add_square, add_squared_differences, add_w_log_w, entropies,
+    Logarithm, MeanLog, PIECE, RowSums, add_square, add_squared_differences, entropies,
     exact_entropy, shifted,
 };
 
@@ -65,7 +64,7 @@ pub(crate) struct MarginalRows {
 
 /// Which marginals a row gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct RowMarginals {
     /// `diagonal` and `square`.
     pub diagonal: bool,
     /// `previous`, `entropy`, `mass` and `rough`.
@@ -82,7 +81,7 @@ pub(crate) struct MarginalBand {
     received_rows: Range<usize>,
     /// Whole blocks of 16.
     received_keys: usize,
-    received: PooledVec<f32>,
+    received: Vec<f32>,
     /// All but `received`.
     values: Marginals,
 }
@@ -110,7 +109,7 @@ impl MarginalBand {
             detail_rows,
             received_rows,
             received_keys,
-            received: PooledVec::zeros(heads * received_keys),
+            received: vec![0.0; heads * received_keys],
             values,
         }
     }
@@ -123,8 +122,8 @@ impl MarginalBand {
     }
 
     /// What a row gives.
-    pub fn given(&self, row: usize) -> Given {
-        Given {
+    pub fn of_row(&self, row: usize) -> RowMarginals {
+        RowMarginals {
             diagonal: self.diagonal_rows.contains(&row),
             detail: self.detail_rows.contains(&row),
             received: self.received_rows.contains(&row),

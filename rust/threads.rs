@@ -1,4 +1,4 @@
-//! Work that a thread does together with helpers.
+//! Work that a thread and its helpers do in parallel.
 //!
 //! 1. The thread that called works too, because for small tasks the others hardly wake in time. So there is
 //!    one helper fewer than there are threads: one too many looked for work on a core where others did it.
@@ -29,7 +29,7 @@ const TAKEN: Duration = Duration::from_micros(50);
 /// How long nobody stays awake after another thread has taken a core.
 const CALM: Duration = Duration::from_millis(100);
 
-/// How many times threads worked together.
+/// How many times threads worked in parallel.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Times are counted from here.
@@ -139,7 +139,7 @@ fn nanoseconds() -> u64 {
 /// awake.
 ///
 /// The others belong to the pool that this thread belongs to, if any.
-pub(crate) fn together(most: usize, awake: bool, work: impl Fn() + Sync) {
+pub(crate) fn run_in_parallel(most: usize, awake: bool, work: impl Fn() + Sync) {
     if rayon::current_thread_index().is_some() {
         let count = (rayon::current_num_threads() - 1).min(most.saturating_sub(1));
         let working = AtomicUsize::new(count);
@@ -226,7 +226,7 @@ mod tests {
     /// How many threads have begun and ended a piece of work.
     fn counted(most: usize, awake: bool) -> (usize, usize) {
         let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        together(most, awake, || {
+        run_in_parallel(most, awake, || {
             begun.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(2 * PATIENCE);
             ended.fetch_add(1, Ordering::Relaxed);
@@ -282,7 +282,7 @@ mod tests {
                 end.clone().send(()).expect("somebody waits");
             };
             std::thread::scope(|scope| {
-                scope.spawn(|| together(2, true, long));
+                scope.spawn(|| run_in_parallel(2, true, long));
                 // Both threads of the pool are at it.
                 at_work.recv().expect("work");
                 at_work.recv().expect("work");
@@ -300,7 +300,7 @@ mod tests {
         with_threads(3, || {
             for _ in 0..3 {
                 let panic = || panic!("expected by the test");
-                assert!(std::panic::catch_unwind(|| together(3, true, panic)).is_err());
+                assert!(std::panic::catch_unwind(|| run_in_parallel(3, true, panic)).is_err());
             }
             assert_eq!(counted(3, false), (3, 3));
         });
@@ -334,8 +334,8 @@ mod tests {
                 is_halved.fetch_add(usize::from(halved.to_bits() == 1 << 22), Ordering::Relaxed);
                 std::thread::sleep(2 * PATIENCE);
             };
-            together(4, false, || ());
-            with_ours(|| together(4, false, halve));
+            run_in_parallel(4, false, || ());
+            with_ours(|| run_in_parallel(4, false, halve));
             assert_eq!(is_halved.into_inner(), 4);
         });
         drop(flushed);

@@ -99,32 +99,31 @@ impl<S: Simd, const ROWS: usize> SegmentSums<S, ROWS> {
         &mut self,
         simd: S,
         number: usize,
-        mut weights: [S::Floats; ROWS],
+        weights: &mut [S::Floats; ROWS],
         segments: &Segments,
         values: &mut SegmentValues<'_>,
     ) {
         while number == self.cut(segments) {
             let keys = segments.end(self.segment) % LANES;
-            let mut before = weights;
-            for (weights, before) in weights.iter_mut().zip(&mut before) {
-                *before = simd.keep_first(*weights, keys);
-                *weights = simd.sub(*weights, *before);
+            for (row, weights) in weights.iter_mut().enumerate() {
+                let before = simd.keep_first(*weights, keys);
+                *weights = simd.sub(*weights, before);
+                self.add_row(simd, row, before);
             }
-            self.add_whole(simd, before);
-            self.end_segment(simd, segments, values);
+            self.end_segment(simd, keys, segments, values);
         }
-        self.add_whole(simd, weights);
+        for (row, &weights) in weights.iter().enumerate() {
+            self.add_row(simd, row, weights);
+        }
     }
 
-    /// Takes a block of each row in which no segment ends.
+    /// Takes a block of a row in which no segment ends.
     #[inline(always)]
-    fn add_whole(&mut self, simd: S, weights: [S::Floats; ROWS]) {
-        for (row, weights) in weights.into_iter().enumerate() {
-            self.masses.lanes[row] = simd.add(self.masses.lanes[row], weights);
-            let three = shifted(simd, self.last[row], weights);
-            self.roughs.lanes[row] = add_squared_differences(simd, self.roughs.lanes[row], three);
-            self.last[row] = weights;
-        }
+    fn add_row(&mut self, simd: S, row: usize, weights: S::Floats) {
+        self.masses.lanes[row] = simd.add(self.masses.lanes[row], weights);
+        let three = shifted(simd, self.last[row], weights);
+        self.roughs.lanes[row] = add_squared_differences(simd, self.roughs.lanes[row], three);
+        self.last[row] = weights;
     }
 
     /// Ends a piece of the sums.
@@ -134,21 +133,32 @@ impl<S: Simd, const ROWS: usize> SegmentSums<S, ROWS> {
         self.roughs.end_piece(simd);
     }
 
-    /// Ends a segment; those that never begin keep their zeros.
+    /// Ends a segment, of which the last block has so many keys at most; those that never begin keep their
+    /// zeros.
     #[inline(always)]
-    pub fn end_segment(&mut self, simd: S, segments: &Segments, values: &mut SegmentValues<'_>) {
-        // The two differences that reach over the end, where the last keys are in the last lanes.
-        let zeros = [simd.splat(0.0); ROWS];
-        self.add_whole(simd, zeros);
-        self.last = zeros;
-        let count = segments.count();
-        let rows = values.masses.chunks_exact_mut(count).zip(values.roughs.chunks_exact_mut(count));
-        let sums = self.masses.finish(simd).into_iter().zip(self.roughs.finish(simd));
-        for ((masses, roughs), (mass, squares)) in rows.zip(sums) {
+    pub fn end_segment(
+        &mut self,
+        simd: S,
+        keys: usize,
+        segments: &Segments,
+        values: &mut SegmentValues<'_>,
+    ) {
+        let zeros = simd.splat(0.0);
+        // Two differences reach over the end: beyond the block where the last keys are in its last lanes.
+        if keys + 2 > LANES {
+            for row in 0..ROWS {
+                self.add_row(simd, row, zeros);
+            }
+        }
+        self.last = [zeros; ROWS];
+        let masses = self.masses.finish(simd).map(|mass| mass as f32);
+        let roughs = self.roughs.finish(simd).map(|squares| squares.sqrt() as f32);
+        for row in 0..ROWS {
+            let at = row * segments.count() + self.segment;
             // Adding 0.0 turns -0.0 into 0.0.
-            masses[self.segment] = mass as f32 + 0.0;
-            roughs[self.segment] = squares.sqrt() as f32;
-            self.largest = self.largest.max(masses[self.segment]);
+            values.masses[at] = masses[row] + 0.0;
+            values.roughs[at] = roughs[row];
+            self.largest = if masses[row] > self.largest { masses[row] } else { self.largest };
         }
         self.segment += 1;
     }

@@ -6,7 +6,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
-use crate::simd::{Kernel, LANES, MANTISSA, Simd};
+use crate::simd::{EXPONENT, Kernel, LANES, MANTISSA, SQRT_HALF, Simd};
 
 /// Blocks of 16 keys that are summed in float32 before float64 takes over.
 pub(crate) const PIECE: usize = 64;
@@ -61,10 +61,10 @@ impl<S: Simd, const ROWS: usize> RowSums<S, ROWS> {
     /// Ends a piece; harmless where it has ended.
     #[inline(always)]
     pub fn end_piece(&mut self, simd: S) {
-        for (piece, lanes) in self.pieces.iter_mut().zip(&mut self.lanes) {
-            *piece += f64::from(simd.sum(*lanes));
-            *lanes = simd.splat(0.0);
+        for (piece, sum) in self.pieces.iter_mut().zip(simd.sum_each(&self.lanes)) {
+            *piece += f64::from(sum);
         }
+        self.lanes = [simd.splat(0.0); ROWS];
     }
 
     /// Ends the sums; the next begin at zero.
@@ -75,7 +75,7 @@ impl<S: Simd, const ROWS: usize> RowSums<S, ROWS> {
     }
 }
 
-/// Entropies in nats, of sums by [`add_w_log_w`].
+/// Entropies in nats, of sums by [`Logarithm::add_w_log_w`].
 #[inline(always)]
 pub(crate) fn entropies<const ROWS: usize>(sums: [f64; ROWS]) -> [f32; ROWS] {
     // Adding 0.0 turns -0.0 into 0.0.
@@ -117,10 +117,11 @@ pub(crate) fn exact_entropy(weights: impl Iterator<Item = f32>) -> f32 {
 /// What logarithms are multiplied by, so that exponents need not be shifted.
 const SCALE: f64 = (1 << MANTISSA) as f64;
 
-/// A sum, and w · log2 w, scaled; 0.0 adds nothing, and what is subnormal less than 1e-35.
-#[inline(always)]
-pub(crate) fn add_w_log_w<S: Simd>(simd: S, sum: S::Floats, weights: S::Floats) -> S::Floats {
-    simd.mul_add(weights, scaled_log2(simd, weights), sum)
+/// The constants of logarithms.
+pub(crate) struct Logarithm<S: Simd> {
+    split: [S::Floats; 2],
+    minus_one: S::Floats,
+    terms: [S::Floats; 7],
 }
 
 /// [`SCALE`] · log2 of normal weights within 1.4e-6 of their value, exactly 0 at 1; finite at 0.
@@ -134,8 +135,7 @@ pub(crate) fn add_w_log_w<S: Simd>(simd: S, sum: S::Floats, weights: S::Floats) 
 /// (m - 1) / (m + 1) and three terms, as fast here, but not where division is slow; two to four blocks side
 /// by side (the registers run out); the bits as a number, which are a logarithm nearly, and a polynomial in
 /// the mantissa for the rest.
-#[inline(always)]
-fn scaled_log2<S: Simd>(simd: S, weights: S::Floats) -> S::Floats {
+impl<S: Simd> Logarithm<S> {
     const P: [f32; 7] = [
         1.442_696_5,
         -0.721_363_6,
@@ -145,21 +145,34 @@ fn scaled_log2<S: Simd>(simd: S, weights: S::Floats) -> S::Floats {
         -0.269_320_22,
         0.171_624_57,
     ];
-    const SCALED: [f32; 7] = {
-        let (mut scaled, mut term) = (P, 0);
-        while term < P.len() {
-            scaled[term] *= SCALE as f32;
-            term += 1;
+
+    /// The constants, for a pass over a few rows.
+    #[inline(always)]
+    pub fn new(simd: S) -> Self {
+        Self {
+            split: [SQRT_HALF, EXPONENT]
+                .map(|bits| simd.constant(f32::from_bits(bits.cast_unsigned()))),
+            minus_one: simd.constant(-1.0),
+            terms: Self::P.map(|term| simd.constant(term * SCALE as f32)),
         }
-        scaled
-    };
-    let (exponent, mantissa) = simd.split(weights);
-    let x = simd.sub(mantissa, simd.splat(1.0));
-    let mut p = simd.splat(SCALED[6]);
-    for term in (0..6).rev() {
-        p = simd.mul_add(p, x, simd.splat(SCALED[term]));
     }
-    simd.mul_add(x, p, exponent)
+
+    /// A sum, and w · log2 w, scaled; 0.0 adds nothing, and what is subnormal less than 1e-35.
+    #[inline(always)]
+    pub fn add_w_log_w(&self, simd: S, sum: S::Floats, weights: S::Floats) -> S::Floats {
+        simd.mul_add(weights, self.scaled_log2(simd, weights), sum)
+    }
+
+    #[inline(always)]
+    fn scaled_log2(&self, simd: S, weights: S::Floats) -> S::Floats {
+        let (exponent, mantissa) = simd.split(weights, self.split);
+        let x = simd.add(mantissa, self.minus_one);
+        let [lower @ .., mut p] = self.terms;
+        for term in lower.into_iter().rev() {
+            p = simd.mul_add(p, x, term);
+        }
+        simd.mul_add(x, p, exponent)
+    }
 }
 
 /// Exponent e and mantissa m in [√½, √2) with x = m · 2^e, for normal x.
@@ -209,12 +222,13 @@ mod tests {
 
     #[test]
     fn logarithms_are_within_their_bounds() {
-        let of = |weight: f32| scaled_log2(Plain, [weight; LANES])[0];
+        let logarithm = Logarithm::new(Plain);
+        let of = |weight: f32| logarithm.scaled_log2(Plain, [weight; LANES])[0];
         assert_eq!((of(1.0).to_bits(), ln(1.0).to_bits()), (0, 0));
         assert!(of(0.0).is_finite());
         for bits in (0x0080_0000..0x7f80_0000_u32 - 16 * 997).step_by(16 * 997) {
             let weights = from_fn(|lane| f32::from_bits(bits + 997 * lane as u32));
-            for (weight, log) in weights.into_iter().zip(scaled_log2(Plain, weights)) {
+            for (weight, log) in weights.into_iter().zip(logarithm.scaled_log2(Plain, weights)) {
                 let wanted = f64::from(weight).ln();
                 let found = f64::from(log) / SCALE * LN_2;
                 assert!((found - wanted).abs() <= 1.4e-6 * wanted.abs(), "log2 of {weight:e}");

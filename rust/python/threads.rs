@@ -28,7 +28,7 @@ fn get_threads() -> usize {
 #[pyfunction]
 fn _panic(py: Python<'_>) -> PyResult<()> {
     guarded(py, || {
-        py.detach(|| threads::together(2, false, || panic!("on purpose")));
+        py.detach(|| threads::run_in_parallel(2, false, || panic!("on purpose")));
         Ok(())
     })
 }

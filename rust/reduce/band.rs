@@ -8,7 +8,7 @@ use super::tile::{self, Sums};
 use crate::attention::{AttentionView, Elements};
 use crate::edges::EdgeBand;
 use crate::error::{InputError, Place};
-use crate::marginals::{Given, LARGE, MarginalBand, exact_entropy, exact_roughs};
+use crate::marginals::{LARGE, MarginalBand, RowMarginals, exact_entropy, exact_roughs};
 use crate::simd::{InstructionSet, Kernel, LANES, LARGEST, Row, Rows, Simd, Stored};
 use crate::sparsify::Combine;
 use crate::sparsify::select::{Selector, Unsound};
@@ -67,6 +67,8 @@ struct Pass<'a, T> {
     stride: usize,
     /// Heads combined, for each row of a tile.
     combined: Vec<f32>,
+    /// Chunks of the rows of a tile, as float32.
+    widened: [tile::Chunk; TILE_ROWS],
     /// Columns of rows that are not summed.
     unused: Vec<f32>,
     selector: Selector,
@@ -110,15 +112,16 @@ impl<'a, T: Stored> Pass<'a, T> {
         let graphs = plan.combine.graphs(view.heads());
         let with_edges = whole_rows.clone().filter(|row| plan.edge_rows.contains(row)).count();
         // Heads that are combined give one row at a time.
-        let together = if plan.combine == Combine::Each { rows.len() } else { 1 };
+        let rows_at_once = if plan.combine == Combine::Each { rows.len() } else { 1 };
         let edges = EdgeBand::new(graphs, rows.len(), graphs * with_edges * most);
         Self {
             block,
             memory,
             stride,
             combined: vec![0.0; TILE_ROWS * stride],
+            widened: [[[0.0; LANES]; tile::CHUNK]; TILE_ROWS],
             unused: vec![0.0; stride],
-            selector: Selector::new(plan.rules, keys, together),
+            selector: Selector::new(plan.rules, keys, rows_at_once),
             band: Band { edges, marginals },
             rows,
         }
@@ -146,7 +149,7 @@ impl<'a, T: Stored> Pass<'a, T> {
             let row = self.block.first_row + query;
             Outputs {
                 edges: self.block.plan.edge_rows.contains(&row),
-                marginals: self.band.marginals.given(row),
+                marginals: self.band.marginals.of_row(row),
             }
         })
     }
@@ -189,7 +192,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         let several = self.rows(head, &(query..query + ROWS));
         let rows: [Row<'_, T>; ROWS] = std::array::from_fn(|at| several.get(at));
         let selects = plan.combine == Combine::Each;
-        let Given { diagonal, received, .. } = run.outputs.marginals;
+        let RowMarginals { diagonal, received, .. } = run.outputs.marginals;
         if diagonal || received || !selects {
             self.sum_rows(simd, head, query, run, &rows)?;
         }
@@ -231,7 +234,7 @@ impl<'a, T: Stored> Pass<'a, T> {
         rows: &[Row<'_, T>; ROWS],
     ) -> Result<(), InputError> {
         let Block { view, first_row, plan, .. } = *self.block;
-        let Outputs { edges, marginals: Given { diagonal, received, detail } } = run.outputs;
+        let Outputs { edges, marginals: RowMarginals { diagonal, received, detail } } = run.outputs;
         let combine = if edges { plan.combine } else { Combine::Each };
         // Without a tile nothing is combined.
         let begin =
@@ -245,9 +248,10 @@ impl<'a, T: Stored> Pass<'a, T> {
             combine,
             segments,
             values,
+            widened: &mut self.widened,
         };
         let position = view.position(query);
-        let passed = match (diagonal, detail) {
+        let result = match (diagonal, detail) {
             (_, true) => simd.run_fused(tile::Pass::<T, ROWS, true, true> { rows, position, sums }),
             (true, false) => {
                 simd.run_fused(tile::Pass::<T, ROWS, true, false> { rows, position, sums })
@@ -256,17 +260,17 @@ impl<'a, T: Stored> Pass<'a, T> {
                 simd.run(tile::Pass::<T, ROWS, false, false> { rows, position, sums })
             }
         };
-        if passed.bits > LARGEST {
+        if result.bits > LARGEST {
             self.refuse_unsound(head, query, rows)?;
         }
-        if let Some(at) = passed.squares.iter().position(|square| !square.is_finite()) {
+        if let Some(at) = result.squares.iter().position(|square| !square.is_finite()) {
             let place = self.block.place(head, query + at, rows[at].keys() - 1);
             return Err(InputError::SumOverflow { place });
         }
-        self.band.marginals.take_squares(head, &numbers, &passed.squares);
+        self.band.marginals.take_squares(head, &numbers, &result.squares);
         if detail {
-            let mut entropies = passed.entropies;
-            if passed.largest > LARGE {
+            let mut entropies = result.entropies;
+            if result.largest > LARGE {
                 self.redo_large(head, &numbers, rows, &mut entropies);
             }
             self.band.marginals.take_entropies(head, &numbers, &entropies);

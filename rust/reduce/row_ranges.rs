@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::marginals::Given;
+use crate::marginals::RowMarginals;
 
 /// Rows that are passed together: of one head, or while all heads are combined.
 pub(super) const TILE_ROWS: usize = 4;
@@ -20,7 +20,7 @@ pub(super) struct Outputs {
     /// Edges, of each head or of the heads combined.
     pub edges: bool,
     /// Marginals.
-    pub marginals: Given,
+    pub marginals: RowMarginals,
 }
 
 impl RowRange {

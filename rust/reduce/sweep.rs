@@ -12,7 +12,7 @@ use super::band::{Band, Block, reduce_band};
 use super::row_ranges::TILE_ROWS;
 use crate::error::InputError;
 use crate::simd::InstructionSet;
-use crate::threads::{end_call, in_a_row, together};
+use crate::threads::{end_call, in_a_row, run_in_parallel};
 
 /// Work from which on a second thread that is awake is worth having, in weights: some 0.1 ms.
 const PARALLEL: usize = 150_000;
@@ -44,7 +44,7 @@ pub(super) fn sweep(
     let in_a_row = in_a_row();
     let least = if in_a_row { PARALLEL } else { LARGE };
     let threads = if work < least { 1 } else { tasks.len() };
-    let bands = share(tasks.len(), threads, in_a_row, reduce);
+    let bands = run_tasks(tasks.len(), threads, in_a_row, reduce);
     end_call();
     bands
 }
@@ -52,7 +52,7 @@ pub(super) fn sweep(
 /// Does tasks on so many threads at most, and gives their results in order.
 ///
 /// The last tasks come first, because causal rows are longer and longer.
-fn share<R: Send + Sync>(
+fn run_tasks<R: Send + Sync>(
     tasks: usize,
     threads: usize,
     awake: bool,
@@ -60,7 +60,7 @@ fn share<R: Send + Sync>(
 ) -> Result<Vec<R>, InputError> {
     let done: Vec<OnceLock<Result<R, InputError>>> = (0..tasks).map(|_| OnceLock::new()).collect();
     let taken = AtomicUsize::new(0);
-    together(threads, awake, || {
+    run_in_parallel(threads, awake, || {
         while let Some(task) = tasks.checked_sub(1 + taken.fetch_add(1, Ordering::Relaxed)) {
             done[task].get_or_init(|| run(task));
         }

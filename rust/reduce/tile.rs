@@ -3,8 +3,8 @@
 //! ```text
 //! for each chunk of keys that lies before all the rows' positions:
 //!     for each block of 16 keys: add the weights of each row to the columns and to the heads combined
-//!     for each row: add its weights to its mass, and squares of them and of their second differences
 //!     for each row: add w · log2 w of its weights to its entropy
+//!     for each row: add its weights to its mass, and squares of them and of their second differences
 //! the same with the keys that are left, one block or two, of which a row may have none
 //! ```
 //!
@@ -12,20 +12,26 @@
 //!    not is looked for afterwards.
 //! 2. A chunk stays in the cache while three loops read it. One loop for everything needs more registers than
 //!    AVX2 has: its sums went through memory, and 2,048 tokens took a quarter longer. With AVX-512 one loop
-//!    takes up to a tenth less, because what is asked for has more time to come.
-//! 3. A block in which a segment ends is taken as one that is left, and cut into its segments.
+//!    takes up to a tenth less, because what is asked for has more time to come. Where there are three, weights
+//!    of 16 bits are widened once.
+//! 3. The loop over segments alone stops at a block in which one ends, and that block is cut into its segments.
+//!    With one loop such a block is taken as one that is left.
+
+mod loops;
 
 use std::ops::Range;
 
 use crate::marginals::{
-    PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square, add_squared_differences,
-    add_w_log_w, entropies, shifted,
+    Logarithm, PIECE, RowSums, SegmentSums, SegmentValues, Segments, add_square, entropies,
 };
 use crate::simd::{Kernel, LANES, Row, Simd, Stored};
 use crate::sparsify::Combine;
 
 /// Blocks of 16 keys that stay in the first cache while all is made of them.
-const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 16;
+
+/// A chunk of one row.
+pub(super) type Chunk = [[f32; LANES]; CHUNK];
 
 /// What the weights of a tile are added to, in whole blocks of 16 keys.
 #[derive(Debug)]
@@ -40,11 +46,13 @@ pub(super) struct Sums<'a> {
     pub segments: &'a Segments,
     /// What each segment of the rows comes to; none where there is no detail.
     pub values: SegmentValues<'a>,
+    /// Room for a chunk of each row, widened.
+    pub widened: &'a mut [Chunk],
 }
 
 /// What a tile gives.
 #[derive(Debug)]
-pub(super) struct Passed<const ROWS: usize> {
+pub(super) struct TileResult<const ROWS: usize> {
     /// The bits that the weights of a lane have, largest of all lanes: above [`LARGEST`](crate::simd::LARGEST)
     /// where a weight is unsound, and never where all are below 2.0.
     pub bits: u32,
@@ -68,10 +76,10 @@ pub(super) struct Pass<'a, T, const ROWS: usize, const SQUARES: bool, const DETA
 impl<T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> Kernel
     for Pass<'_, T, ROWS, SQUARES, DETAIL>
 {
-    type Output = Passed<ROWS>;
+    type Output = TileResult<ROWS>;
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) -> Passed<ROWS> {
+    fn run<S: Simd>(mut self, simd: S) -> TileResult<ROWS> {
         let mut tile = Tile::<S, T, ROWS, SQUARES, DETAIL> {
             simd,
             rows: self.rows,
@@ -81,6 +89,7 @@ impl<T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool> Kern
             squares: RowSums::new(simd),
             of_segments: SegmentSums::new(simd),
             entropies: RowSums::new(simd),
+            logarithm: Logarithm::new(simd),
         };
         let common = self.position.min(self.rows[0].keys()) / LANES;
         for begin in (0..common).step_by(CHUNK) {
@@ -104,6 +113,7 @@ struct Tile<'a, 'b, S: Simd, T, const ROWS: usize, const SQUARES: bool, const DE
     squares: RowSums<S, ROWS>,
     of_segments: SegmentSums<S, ROWS>,
     entropies: RowSums<S, ROWS>,
+    logarithm: Logarithm<S>,
 }
 
 impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: bool>
@@ -112,129 +122,49 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     /// Adds blocks that lie before all positions, within a piece.
     #[inline(always)]
     fn add_chunk(&mut self, chunk: Range<usize>) {
+        if !S::ONE_LOOP {
+            self.add_columns(chunk.clone());
+            if DETAIL {
+                self.add_entropies(chunk.clone());
+            }
+        }
         let mut begin = chunk.start;
         while DETAIL && self.of_segments.cut(self.sums.segments) < chunk.end {
             let cut = self.of_segments.cut(self.sums.segments);
-            self.add_blocks(begin..cut);
+            self.add_run(begin..cut);
             self.add_cut(cut);
             begin = cut + 1;
         }
-        self.add_blocks(begin..chunk.end);
+        self.add_run(begin..chunk.end);
         self.end_piece(chunk.end);
     }
 
-    /// Adds blocks in which no segment ends.
+    /// Adds blocks in which no segment ends: to what segments have, and in one loop to everything.
     #[inline(always)]
-    fn add_blocks(&mut self, numbers: Range<usize>) {
-        self.add_columns(numbers.clone());
-        if DETAIL && !S::ONE_LOOP {
-            self.add_to_segments(numbers.clone());
-            self.add_entropies(numbers);
+    fn add_run(&mut self, numbers: Range<usize>) {
+        if S::ONE_LOOP {
+            self.add_columns(numbers);
+        } else if DETAIL {
+            self.add_to_segments(numbers);
         }
     }
 
-    /// Adds blocks to the columns and to the heads combined; without detail to the squares, and in one loop to
-    /// everything.
-    #[inline(always)]
-    fn add_columns(&mut self, numbers: Range<usize>) {
-        let simd = self.simd;
-        let mut blocks: [&[[T; LANES]]; ROWS] = [&[]; ROWS];
-        let mut squares = self.squares.lanes;
-        let mut entropies = self.entropies.lanes;
-        let SegmentSums { masses, roughs, last, .. } = &self.of_segments;
-        let (mut masses, mut roughs, mut last) = (masses.lanes, roughs.lanes, *last);
-        for (blocks, row) in blocks.iter_mut().zip(self.rows) {
-            *blocks = &row.blocks()[numbers.clone()];
-        }
-        let mut bits = self.bits;
-        let Sums { received, combined, combine: how, .. } = &mut *self.sums;
-        let (how, combined) = (*how, combined.as_chunks_mut::<LANES>().0);
-        let stride = combined.len() / ROWS;
-        let received = &mut received.as_chunks_mut().0[numbers.clone()];
-        for ((block, number), received) in numbers.enumerate().zip(received) {
-            let mut columns = simd.load(received);
-            for row in 0..ROWS {
-                let weights = T::load(simd, &blocks[row][block]);
-                bits = simd.or_bits(bits, weights);
-                columns = simd.add(columns, weights);
-                combine(simd, how, weights, &mut combined[row * stride + number]);
-                if SQUARES && (S::ONE_LOOP || !DETAIL) {
-                    squares[row] = add_square(simd, squares[row], weights);
-                }
-                if DETAIL && S::ONE_LOOP {
-                    entropies[row] = add_w_log_w(simd, entropies[row], weights);
-                    masses[row] = simd.add(masses[row], weights);
-                    let three = shifted(simd, last[row], weights);
-                    roughs[row] = add_squared_differences(simd, roughs[row], three);
-                    last[row] = weights;
-                }
-                if S::ONE_LOOP || !DETAIL {
-                    self.rows[row].prefetch(simd, 1, number);
-                }
-            }
-            simd.store(columns, received);
-        }
-        self.bits = bits;
-        self.squares.lanes = squares;
-        self.entropies.lanes = entropies;
-        self.of_segments.masses.lanes = masses;
-        self.of_segments.roughs.lanes = roughs;
-        self.of_segments.last = last;
-    }
-
-    /// Adds blocks to the masses, squares and squared differences, one row after the other.
-    ///
-    /// What stands one and two keys before is loaded again, but for the first block, where it may belong to
-    /// another segment.
-    #[inline(always)]
-    fn add_to_segments(&mut self, numbers: Range<usize>) {
-        let simd = self.simd;
-        for (at, row) in self.rows.iter().enumerate() {
-            let Some((first, blocks)) = row.blocks()[numbers.clone()].split_first() else { return };
-            let elements = &row.elements()[numbers.start * LANES..numbers.end * LANES];
-            let one_before = elements[LANES - 1..].as_chunks().0;
-            let two_before = elements[LANES - 2..].as_chunks().0;
-            let mut last = T::load(simd, first);
-            let three = shifted(simd, self.of_segments.last[at], last);
-            let mut masses = simd.add(self.of_segments.masses.lanes[at], last);
-            let mut squares = add_square(simd, self.squares.lanes[at], last);
-            let mut roughs =
-                add_squared_differences(simd, self.of_segments.roughs.lanes[at], three);
-            for ((two, one), block) in two_before.iter().zip(one_before).zip(blocks) {
-                last = T::load(simd, block);
-                masses = simd.add(masses, last);
-                squares = add_square(simd, squares, last);
-                let three = [T::load(simd, two), T::load(simd, one), last];
-                roughs = add_squared_differences(simd, roughs, three);
-            }
-            self.of_segments.masses.lanes[at] = masses;
-            self.squares.lanes[at] = squares;
-            self.of_segments.roughs.lanes[at] = roughs;
-            self.of_segments.last[at] = last;
-        }
-    }
-
-    /// Adds blocks to the entropies, one row after the other.
-    #[inline(always)]
-    fn add_entropies(&mut self, numbers: Range<usize>) {
-        for (row, sum) in self.rows.iter().zip(&mut self.entropies.lanes) {
-            let mut lanes = *sum;
-            for (block, number) in row.blocks()[numbers.clone()].iter().zip(numbers.clone()) {
-                row.prefetch(self.simd, 1, number);
-                lanes = add_w_log_w(self.simd, lanes, T::load(self.simd, block));
-            }
-            *sum = lanes;
-        }
-    }
-
-    /// Adds a block that lies before all positions, in which a segment ends.
+    /// The same of a block in which a segment ends.
     #[inline(always)]
     fn add_cut(&mut self, number: usize) {
         let mut blocks = [self.simd.splat(0.0); ROWS];
         for (row, block) in self.rows.iter().zip(&mut blocks) {
             *block = T::load(self.simd, &row.blocks()[number]);
         }
-        self.add_block(number, blocks, blocks);
+        if S::ONE_LOOP {
+            let before = blocks;
+            return self.add_block(number, &mut blocks, &before);
+        }
+        let Sums { segments, values, .. } = &mut *self.sums;
+        for (sum, &weights) in self.squares.lanes.iter_mut().zip(&blocks) {
+            *sum = add_square(self.simd, *sum, weights);
+        }
+        self.of_segments.add(self.simd, number, &mut blocks, segments, values);
     }
 
     /// Adds a block in which rows and segments may end.
@@ -251,14 +181,19 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
             before[row] = self.simd.keep_first(blocks[row], earlier);
         }
         self.end_piece(number);
-        self.add_block(number, blocks, before);
+        self.add_block(number, &mut blocks, &before);
     }
 
     /// Adds a block of each row; `before` are the weights before its position.
     #[inline(always)]
-    fn add_block(&mut self, number: usize, blocks: [S::Floats; ROWS], before: [S::Floats; ROWS]) {
+    fn add_block(
+        &mut self,
+        number: usize,
+        blocks: &mut [S::Floats; ROWS],
+        before: &[S::Floats; ROWS],
+    ) {
         let simd = self.simd;
-        let Sums { received, combined, combine: how, segments, values } = &mut *self.sums;
+        let Sums { received, combined, combine: how, segments, values, .. } = &mut *self.sums;
         let received = &mut received.as_chunks_mut().0[number];
         let (combined, _) = combined.as_chunks_mut::<LANES>();
         let stride = combined.len() / ROWS;
@@ -272,13 +207,13 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
         simd.store(columns, received);
         self.bits = bits;
         if SQUARES {
-            for (sum, &weights) in self.squares.lanes.iter_mut().zip(&blocks) {
+            for (sum, &weights) in self.squares.lanes.iter_mut().zip(&*blocks) {
                 *sum = add_square(simd, *sum, weights);
             }
         }
         if DETAIL {
-            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&blocks) {
-                *sum = add_w_log_w(simd, *sum, weights);
+            for (sum, &weights) in self.entropies.lanes.iter_mut().zip(&*blocks) {
+                *sum = self.logarithm.add_w_log_w(simd, *sum, weights);
             }
             self.of_segments.add(simd, number, blocks, segments, values);
         }
@@ -300,23 +235,26 @@ impl<S: Simd, T: Stored, const ROWS: usize, const SQUARES: bool, const DETAIL: b
     }
 
     #[inline(always)]
-    fn finish(mut self) -> Passed<ROWS> {
+    fn finish(mut self) -> TileResult<ROWS> {
         let simd = self.simd;
-        let mut passed = Passed {
+        let mut result = TileResult {
             bits: simd.largest_bits(self.bits),
             squares: [0.0; ROWS],
             entropies: [0.0; ROWS],
             largest: 0.0,
         };
         if SQUARES {
-            passed.squares = self.squares.finish(simd).map(|sum| sum as f32);
+            result.squares = self.squares.finish(simd).map(|sum| sum as f32);
         }
         if DETAIL {
-            self.of_segments.end_segment(simd, self.sums.segments, &mut self.sums.values);
-            passed.entropies = entropies(self.entropies.finish(simd));
-            passed.largest = self.of_segments.largest;
+            // No row has more keys in the last block than the last; one of 16 keys counts as none of the next.
+            let keys = (self.rows[ROWS - 1].keys() + LANES - 1) % LANES + 1;
+            let Sums { segments, values, .. } = &mut *self.sums;
+            self.of_segments.end_segment(simd, keys, segments, values);
+            result.entropies = entropies(self.entropies.finish(simd));
+            result.largest = self.of_segments.largest;
         }
-        passed
+        result
     }
 }
 

@@ -26,6 +26,7 @@ pub mod header_layout;
 #[doc(hidden)]
 pub mod journal;
 mod meta;
+mod portable_json;
 mod published;
 #[doc(hidden)]
 pub mod reader;

@@ -17,6 +17,12 @@ pub(crate) trait Stored: Copy + Default + Send + Sync {
 
     /// One weight, widened exactly.
     fn widen(self) -> f32;
+
+    /// The blocks themselves where they are float32, else what they were widened to.
+    fn single<'a>(blocks: &'a [[Self; LANES]], widened: &'a [[f32; LANES]]) -> &'a [[f32; LANES]];
+
+    /// Whether elements have to be widened.
+    const IS_NARROW: bool = size_of::<Self>() < size_of::<f32>();
 }
 
 impl Stored for f32 {
@@ -33,6 +39,11 @@ impl Stored for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn single<'a>(blocks: &'a [[f32; LANES]], _: &'a [[f32; LANES]]) -> &'a [[f32; LANES]] {
+        blocks
     }
 }
 
@@ -51,6 +62,11 @@ impl Stored for f16 {
     fn widen(self) -> f32 {
         super::plain::widen_f16(self)
     }
+
+    #[inline(always)]
+    fn single<'a>(_: &'a [[f16; LANES]], widened: &'a [[f32; LANES]]) -> &'a [[f32; LANES]] {
+        widened
+    }
 }
 
 impl Stored for bf16 {
@@ -67,6 +83,11 @@ impl Stored for bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         super::plain::widen_bf16(self)
+    }
+
+    #[inline(always)]
+    fn single<'a>(_: &'a [[bf16; LANES]], widened: &'a [[f32; LANES]]) -> &'a [[f32; LANES]] {
+        widened
     }
 }
 

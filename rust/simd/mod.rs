@@ -42,7 +42,7 @@ pub(crate) const SQRT_HALF: i32 = std::f32::consts::FRAC_1_SQRT_2.to_bits().cast
 pub(crate) const MANTISSA: u32 = f32::MANTISSA_DIGITS - 1;
 
 /// The bits before those of the mantissa.
-const EXPONENT: i32 = -1 << MANTISSA;
+pub(crate) const EXPONENT: i32 = -1 << MANTISSA;
 
 /// The environment variable that forces an instruction set.
 const VARIABLE: &str = "HALLUTRACE_SIMD";
@@ -70,6 +70,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// One value in all lanes.
     fn splat(self, value: f32) -> Self::Floats;
+    /// The same for loops with more constants than registers: the compiler keeps it in memory as it is, and
+    /// operations read it from there, instead of loading the constant and copying it into all lanes for each.
+    #[inline(always)]
+    fn constant(self, value: f32) -> Self::Floats {
+        self.splat(value)
+    }
     fn load(self, lanes: &[f32; LANES]) -> Self::Floats;
     fn load_f16(self, lanes: &[half::f16; LANES]) -> Self::Floats;
     fn load_bf16(self, lanes: &[half::bf16; LANES]) -> Self::Floats;
@@ -116,8 +122,13 @@ pub(crate) trait Simd: Copy + Send + Sync {
     }
     /// 0.0 where a >= b does not hold, both weights, by their bits.
     fn keep_at_least(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// e · 2^23 and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0.
-    fn split(self, weights: Self::Floats) -> (Self::Floats, Self::Floats);
+    /// e · 2^23 and mantissa m in [√½, √2) with w = m · 2^e, for normal w; finite for 0. The constants are the
+    /// bits of √½ and those before the mantissa's.
+    fn split(
+        self,
+        weights: Self::Floats,
+        constants: [Self::Floats; 2],
+    ) -> (Self::Floats, Self::Floats);
 
     /// The first lanes of some memory, which has as many.
     fn load_column(self, lanes: &[f32]) -> Self::Column;
@@ -130,6 +141,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// The sum of the lanes, halves onto halves.
     fn sum(self, values: Self::Floats) -> f32;
+    /// The same of a few.
+    #[inline(always)]
+    fn sum_each<const ROWS: usize>(self, values: &[Self::Floats; ROWS]) -> [f32; ROWS] {
+        std::array::from_fn(|row| self.sum(values[row]))
+    }
     /// The largest of the bits of all lanes, unsigned.
     fn largest_bits(self, values: Self::Floats) -> u32;
 

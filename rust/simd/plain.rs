@@ -185,10 +185,15 @@ impl Simd for Plain {
     }
 
     #[inline(always)]
-    fn split(self, weights: Self::Floats) -> (Self::Floats, Self::Floats) {
+    fn split(
+        self,
+        weights: Self::Floats,
+        [sqrt_half, exponent]: [Self::Floats; 2],
+    ) -> (Self::Floats, Self::Floats) {
         let bits: [i32; LANES] = from_fn(|lane| weights[lane].to_bits().cast_signed());
+        let (sqrt_half, exponent) = (sqrt_half.map(order_of), exponent.map(order_of));
         let exponents: [i32; LANES] =
-            from_fn(|lane| bits[lane].wrapping_sub(super::SQRT_HALF) & super::EXPONENT);
+            from_fn(|lane| bits[lane].wrapping_sub(sqrt_half[lane]) & exponent[lane]);
         let mantissa =
             |lane: usize| f32::from_bits(bits[lane].wrapping_sub(exponents[lane]).cast_unsigned());
         (from_fn(|lane| exponents[lane] as f32), from_fn(mantissa))

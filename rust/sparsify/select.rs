@@ -61,7 +61,7 @@ pub(crate) struct Selector {
     /// The blocks of a short row, widened.
     blocks: Vec<[f32; LANES]>,
     /// Rows selected together, or one.
-    known: Vec<RowState>,
+    states: Vec<RowState>,
     /// Room for the weights of a bisection.
     undecided: Vec<f32>,
 }
@@ -69,11 +69,11 @@ pub(crate) struct Selector {
 impl Selector {
     /// A selector for rows of at most `keys` weights, which come `rows` at a time at most.
     pub fn new(rules: Rules, keys: usize, rows: usize) -> Self {
-        let together = if keys <= SHORT && few(rules).is_some() { 1 } else { TOGETHER };
+        let rows_at_once = if keys <= SHORT && small_k(rules).is_some() { 1 } else { TOGETHER };
         Self {
             rules,
             blocks: vec![[0.0; LANES]; keys.min(SHORT).div_ceil(LANES) + EIGHT],
-            known: (0..together.min(rows)).map(|_| RowState::new(keys)).collect(),
+            states: (0..rows_at_once.min(rows)).map(|_| RowState::new(keys)).collect(),
             undecided: vec![0.0; room(keys)],
         }
     }
@@ -110,8 +110,8 @@ impl Selector {
     }
 }
 
-/// k, where all that is asked for is so few that they are found without chunks where the row is short.
-fn few(rules: Rules) -> Option<usize> {
+/// k, where it is so small that the edges of a short row are found without chunks.
+fn small_k(rules: Rules) -> Option<usize> {
     rules.top_k().filter(|&k| k <= EIGHT && rules.top_mass().is_none())
 }
 
@@ -131,14 +131,14 @@ impl<T: Stored> Kernel for SelectRows<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Self { selector, rows, edges } = self;
-        let few = few(selector.rules);
+        let small_k = small_k(selector.rules);
         let mut number = 0;
         while number < rows.count() {
             let row = rows.get(number);
-            let count = if let Some(k) = few.filter(|_| row.keys() <= SHORT) {
-                selector.select_few(simd, k, row, edges).map(|()| 1)
+            let count = if let Some(k) = small_k.filter(|_| row.keys() <= SHORT) {
+                selector.select_short(simd, k, row, edges).map(|()| 1)
             } else {
-                let rows = &rows.part(number, selector.known.len());
+                let rows = &rows.part(number, selector.states.len());
                 simd.run(SelectTogether { selector, rows, edges }).map(|()| rows.count())
             };
             number += count.map_err(|Unsound(at)| Unsound(number + at))?;
@@ -161,39 +161,39 @@ impl<T: Stored> Kernel for SelectTogether<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Self { selector, rows, edges } = self;
-        let Selector { rules, known, undecided, .. } = selector;
+        let Selector { rules, states, undecided, .. } = selector;
         let mut each = [rows.get(0); TOGETHER];
         for (at, row) in each.iter_mut().enumerate().take(rows.count()) {
             *row = rows.get(at);
         }
-        let known = &mut known[..rows.count()];
-        if let Some(known) = known.first_chunk_mut() {
-            chunks::scan(simd, &each, known.each_mut().map(|known| &mut known.chunks));
+        let states = &mut states[..rows.count()];
+        if let Some(states) = states.first_chunk_mut() {
+            chunks::scan(simd, &each, states.each_mut().map(|state| &mut state.chunks));
         } else {
-            for (known, &row) in known.iter_mut().zip(&each) {
-                known.chunks.scan(simd, row);
+            for (state, &row) in states.iter_mut().zip(&each) {
+                state.chunks.scan(simd, row);
             }
         }
-        if known.iter().any(|known| known.chunks.top > LARGEST) {
+        if states.iter().any(|state| state.chunks.top > LARGEST) {
             return selector.select_odd(simd, rows, edges);
         }
         // Rows that come alone are combined heads, or the last of a band: the next lie elsewhere.
-        let lines = if known.len() == TOGETHER { each[0].lines() } else { 0 };
+        let lines = if states.len() == TOGETHER { each[0].lines() } else { 0 };
         let mut next = Next { rows: &each, line: 0, lines };
-        for (known, row) in known.iter_mut().zip(&each) {
-            known.find_threshold(simd, rules, undecided, row.keys());
+        for (state, row) in states.iter_mut().zip(&each) {
+            state.find_threshold(simd, rules, undecided, row.keys());
             next.ask(simd, 1);
         }
-        for known in &mut *known {
-            known.list(simd, rules, undecided);
+        for state in &mut *states {
+            state.list(simd, rules, undecided);
             next.ask(simd, 1);
         }
-        for (known, &row) in known.iter_mut().zip(&each) {
-            known.collect(simd, rules, row);
+        for (state, &row) in states.iter_mut().zip(&each) {
+            state.collect(simd, rules, row);
             next.ask(simd, 2);
         }
-        for (known, &row) in known.iter_mut().zip(&each) {
-            known.finish(simd, rules, undecided, row, edges);
+        for (state, &row) in states.iter_mut().zip(&each) {
+            state.finish(simd, rules, undecided, row, edges);
             next.ask(simd, 2);
         }
         Ok(())

@@ -185,7 +185,7 @@ pub fn seeds_of_shards() -> Vec<(String, Vec<u8>)> {
         ("empty".to_owned(), [b"f".as_slice(), &file_of(Vec::new())].concat()),
         ("as-it-was".to_owned(), b"e".to_vec()),
     ];
-    for tensor in 0..16_u8 {
+    for tensor in 0..template().0.tensors.len() as u8 {
         for (name, edit) in [("shape", [0, tensor, 1, 1]), ("byte", [1, tensor, 0, 1])] {
             seeds.push((format!("{name}-{tensor}"), [b"e".as_slice(), &edit].concat()));
         }

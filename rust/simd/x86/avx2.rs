@@ -1,10 +1,11 @@
 //! Two registers of eight lanes.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::simd::{EXPONENT, LANES, SQRT_HALF, Simd};
+use crate::simd::{LANES, Simd};
 
 super::token!(
     /// AVX2, with the fused, half-precision and bit instructions that came with it.
@@ -45,6 +46,7 @@ impl Simd for Avx2 {
 
     super::lanewise! {
         splat(value: f32) -> Pair = [_mm256_set1_ps(value); 2];
+        constant(value: f32) -> Pair = [hidden(_mm256_set1_ps(value)); 2];
         add(a: Pair, b: Pair) -> Pair = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
         sub(a: Pair, b: Pair) -> Pair = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
         mul_add(a: Pair, b: Pair, c: Pair) -> Pair =
@@ -90,8 +92,10 @@ impl Simd for Avx2 {
             let [low, high] = is_below(a, b);
             [_mm256_andnot_ps(low, a[0]), _mm256_andnot_ps(high, a[1])]
         };
-        split(weights: Pair) -> (Pair, Pair) = {
-            let (low, high) = (split_half(weights[0]), split_half(weights[1]));
+        split(weights: Pair, constants: [Pair; 2]) -> (Pair, Pair) = {
+            let constants = constants.map(|[half, _]| _mm256_castps_si256(half));
+            let low = split_half(weights[0], constants);
+            let high = split_half(weights[1], constants);
             ([low.0, high.0], [low.1, high.1])
         };
         sum(values: Pair) -> f32 = {
@@ -157,6 +161,17 @@ impl Simd for Avx2 {
             let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)))
         };
+    }
+
+    #[inline(always)]
+    fn sum_each<const ROWS: usize>(self, values: &[Pair; ROWS]) -> [f32; ROWS] {
+        let Some(four) = values.first_chunk::<4>().filter(|_| ROWS == 4) else {
+            return std::array::from_fn(|row| self.sum(values[row]));
+        };
+        let mut sums = [0.0; 4];
+        // SAFETY: as in `lanewise`; four elements are writable.
+        unsafe { _mm_storeu_ps(sums.as_mut_ptr(), sum_four(four)) };
+        std::array::from_fn(|row| sums[row])
     }
 
     #[inline(always)]
@@ -300,6 +315,40 @@ impl Simd for Avx2 {
     }
 }
 
+/// A value of which the compiler does not know that it is a constant.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn hidden(mut value: __m256) -> __m256 {
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("/* {0} */", inout(ymm_reg) value, options(pure, nomem, nostack, preserves_flags));
+    }
+    value
+}
+
+/// The sums of the lanes of four, halves onto halves, two and then four of them in a register.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_four([a, b, c, d]: &[Pair; 4]) -> __m128 {
+    let (a, b) = (_mm256_add_ps(a[0], a[1]), _mm256_add_ps(b[0], b[1]));
+    let (c, d) = (_mm256_add_ps(c[0], c[1]), _mm256_add_ps(d[0], d[1]));
+    let fours = |a, b| {
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    };
+    // Lanes of a and b, and of c and d.
+    let (ab, cd) = (_mm256_castps_pd(fours(a, b)), _mm256_castps_pd(fours(c, d)));
+    let lower = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+    let upper = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+    // Two lanes of a, c, b, d.
+    let twos = _mm256_add_ps(lower, upper);
+    let ones = _mm256_add_ps(twos, _mm256_movehdup_ps(twos));
+    let (ac, bd) = (_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
+    _mm_unpacklo_ps(
+        _mm_shuffle_ps::<0b00_00_10_00>(ac, ac),
+        _mm_shuffle_ps::<0b00_00_10_00>(bd, bd),
+    )
+}
+
 /// Eight lanes moved up by one (12 bytes stay) or two (8 stay), with the last of those before in front.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -358,10 +407,9 @@ fn lanes_of(mask: usize) -> __m256i {
 /// Exponent and mantissa of eight lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn split_half(weights: __m256) -> (__m256, __m256) {
+fn split_half(weights: __m256, [sqrt_half, exponent]: [__m256i; 2]) -> (__m256, __m256) {
     let bits = _mm256_castps_si256(weights);
-    let above = _mm256_sub_epi32(bits, _mm256_set1_epi32(SQRT_HALF));
-    let exponent = _mm256_and_si256(above, _mm256_set1_epi32(EXPONENT));
+    let exponent = _mm256_and_si256(_mm256_sub_epi32(bits, sqrt_half), exponent);
     let mantissa = _mm256_sub_epi32(bits, exponent);
     (_mm256_cvtepi32_ps(exponent), _mm256_castsi256_ps(mantissa))
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::simd::{EXPONENT, LANES, SQRT_HALF, Simd};
+use crate::simd::{LANES, Simd};
 
 super::token!(
     /// AVX-512 F and what every processor that has it for servers has.
@@ -63,10 +63,10 @@ impl Simd for Avx512 {
         };
         keep_at_least(a: __m512, b: __m512) -> __m512 =
             _mm512_maskz_mov_ps(at_least(a, b), a);
-        split(weights: __m512) -> (__m512, __m512) = {
+        split(weights: __m512, constants: [__m512; 2]) -> (__m512, __m512) = {
             let bits = _mm512_castps_si512(weights);
-            let above = _mm512_sub_epi32(bits, _mm512_set1_epi32(SQRT_HALF));
-            let exponent = _mm512_and_si512(above, _mm512_set1_epi32(EXPONENT));
+            let [sqrt_half, exponent] = constants.map(|constant| _mm512_castps_si512(constant));
+            let exponent = _mm512_and_si512(_mm512_sub_epi32(bits, sqrt_half), exponent);
             let mantissa = _mm512_sub_epi32(bits, exponent);
             (_mm512_cvtepi32_ps(exponent), _mm512_castsi512_ps(mantissa))
         };

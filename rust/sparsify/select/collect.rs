@@ -14,8 +14,8 @@ pub(super) struct Collect<'a, T> {
     pub threshold: f32,
     /// So many that no more are needed.
     pub enough: usize,
-    /// Whether few reach it.
-    pub few: bool,
+    /// Whether k is small, so that few reach it.
+    pub small_k: bool,
     pub found: &'a mut Candidates,
 }
 
@@ -25,7 +25,7 @@ impl<T: Stored> Kernel for Collect<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { row, chunks, enough, .. } = self;
-        let with_weights = !(S::MASKS && self.few);
+        let with_weights = !(S::MASKS && self.small_k);
         let threshold = simd.splat(self.threshold);
         let mut found = self.found.begin();
         let whole = row.blocks().as_chunks::<CHUNK>().0;

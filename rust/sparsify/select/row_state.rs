@@ -13,7 +13,7 @@ use crate::sparsify::Rules;
 /// Times k that so many maxima of chunks make a threshold a poor one.
 const POOR: usize = 6;
 
-/// What is known of a row so far.
+/// The state of a row between the steps.
 #[derive(Debug)]
 pub(super) struct RowState {
     pub chunks: Chunks,
@@ -81,8 +81,8 @@ impl RowState {
             Some(k) if threshold.to_bits() == chunks.top => k,
             _ => usize::MAX,
         };
-        let few = rules.top_k().is_some_and(|k| k <= LANES);
-        simd.run(Collect { row, chunks, threshold: *threshold, enough, few, found });
+        let small_k = rules.top_k().is_some_and(|k| k <= LANES);
+        simd.run(Collect { row, chunks, threshold: *threshold, enough, small_k, found });
     }
 
     /// Appends the edges of the row, and closes it.

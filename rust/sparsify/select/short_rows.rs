@@ -31,7 +31,7 @@ const ROOM: usize = EIGHT + LANES;
 impl Selector {
     /// Appends the edges of a row, and closes it; refuses an unsound one.
     #[inline(always)]
-    pub(super) fn select_few<S: Simd, T: Stored>(
+    pub(super) fn select_short<S: Simd, T: Stored>(
         &mut self,
         simd: S,
         k: usize,
@@ -75,7 +75,7 @@ impl Selector {
             }
             let last =
                 if topmost >= k { top } else { kth_largest(simd, &self.blocks, row.keys(), k) };
-            self.keep_few(simd, k, &self.blocks[..blocks], (last, top), edges)
+            self.write_reaching(simd, k, &self.blocks[..blocks], (last, top), edges)
         };
         let is_whole = count < k && !self.rules.has_floor();
         edges.close_row(count, if is_whole { 0.0 } else { mass });
@@ -96,7 +96,7 @@ impl Selector {
         // One block is collected whole.
         let bound = if blocks == 1 { 0.0 } else { nth_lane(simd, lanes, k) };
         let least = simd.splat(if bound > floor { bound } else { floor });
-        let candidates = &mut self.known[0].found;
+        let candidates = &mut self.states[0].found;
         let mut found = candidates.begin();
         let mut keys = simd.count_from(0);
         for block in &self.blocks[..blocks] {
@@ -118,7 +118,7 @@ impl Selector {
 
     /// Writes the edges where they will be, and gives how many those are.
     #[inline(always)]
-    fn keep_few<S: Simd>(
+    fn write_reaching<S: Simd>(
         &self,
         simd: S,
         k: usize,
