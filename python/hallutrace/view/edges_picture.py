@@ -36,7 +36,10 @@ def edges_picture(edges: EdgeList) -> str:
         f'height="{size:.2f}" opacity="{weights[row, column] / scale:.3f}"/>'
         for row, column in zip(*(one.tolist() for one in np.nonzero(weights)), strict=True)
     )
-    frame = f'<rect width="{columns * size:.0f}" height="{rows * size:.0f}" fill="none" stroke="currentColor" opacity="0.3"/>'
+    frame = (
+        f'<rect width="{columns * size:.0f}" height="{rows * size:.0f}" fill="none" '
+        'stroke="currentColor" opacity="0.3"/>'
+    )
     sentence = (
         f"{len(edges):,} edges of {queries:,} queries (down) to {keys:,} keys (across)"
         f"{f', {heads} heads' if heads > 1 else ''}; the darkest is {scale:.3g}."

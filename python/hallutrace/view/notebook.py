@@ -1,4 +1,4 @@
-"""Runs, traces, evaluations and edge lists in a notebook: pages in a frame, which nbconvert keeps."""
+"""Runs, traces, evaluations and edge lists in a notebook, in a frame that nbconvert keeps."""
 
 from __future__ import annotations
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from hallutrace.errors import DamagedError, NotInRunError
+from hallutrace.view.data.errors import report_keys as error_keys
 from hallutrace.view.data.layers import report_keys as layer_keys
+from hallutrace.view.data.map import carried_maps
 from hallutrace.view.data.trace_list import trace_list
 from hallutrace.view.data.trace_parts import trace_parts
 from hallutrace.view.data.worst import worst_traces
 from hallutrace.view.payload import pack
 from hallutrace.view.providers import key_of, payload_of
+from hallutrace.view.verdict import best_row
 from hallutrace.view.viewed_run import ViewedRun
 
 
@@ -52,7 +55,7 @@ class Report:
 
     def payloads(self) -> Iterator[tuple[str, bytes]]:
         """Key and payload of everything; what the run does not have is left out."""
-        yield from self._packed([("run", {})])
+        yield from self._packed([(name, {}) for name in ("run", "distributions", "detectors")])
         listed, worst = self.listed(), self.worst()
         yield "traces", pack(listed)
         if len(self.viewed.store) > self.limits.with_edges:
@@ -62,11 +65,12 @@ class Report:
             )
         carried = [self.viewed.key_texts[one] for one in worst[: self.limits.with_edges]]
         yield from self._packed(layer_keys(self.viewed, carried))
+        yield from self._packed(error_keys(self.viewed))
+        maps = [("map", one) for one in carried_maps(self.viewed)]
+        yield from self._packed([("projections", {}), *maps])
         yield from self._traces(carried, listed["key"])
 
-    def _packed(
-        self, asked: Iterator[tuple[str, dict[str, str]]] | list[tuple[str, dict[str, str]]]
-    ) -> Iterator[tuple[str, bytes]]:
+    def _packed(self, asked: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[str, bytes]]:
         for name, parameters in asked:
             try:
                 yield key_of(name, parameters), payload_of(self.viewed, name, parameters)
@@ -96,8 +100,7 @@ class Report:
         """Label of the detector of the highest AUROC that is no control."""
         if self.viewed.evaluation is None:
             return None
-        rows = [row for row in self.viewed.evaluation_files.content.done if not row.is_control]
-        best = max(rows, key=lambda row: row.auroc.value if row.auroc else 0.0, default=None)
+        best = best_row(self.viewed.evaluation_files.content)
         return None if best is None else best.label
 
     def listed(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What runs, traces, evaluations and edge lists show in a notebook, in a frame without a network."""
+"""What runs, traces, evaluations and edge lists show in a notebook, without a network."""
 
 from __future__ import annotations
 
