@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+import hallutrace
 from browsers import Opened, chromium
 from evaluations import make_evaluation
 from hallutrace import ExtractConfig, extract, labels
+from hallutrace.view.report import write_report
+from hallutrace.view.viewed_run import ViewedRun
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +68,13 @@ def probed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("linear-probe", "lookback-lens"):
         run_train(run, name, "contains", folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_report(
+    demo_run: Path, demo_evaluation: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The report of ``demo_run`` with its evaluation; nobody may change it."""
+    out = tmp_path_factory.mktemp("report") / "demo.html"
+    write_report(ViewedRun(hallutrace.open(demo_run), demo_evaluation), out)
+    return out
