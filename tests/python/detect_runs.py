@@ -22,6 +22,7 @@ from hallutrace.extraction import trace_arrays
 from hallutrace.store.folder import Manifest, Run
 from made_shards import begin_shard, finish_shard, made_up_scores
 
+PER_SHARD = 10_000
 RULES: dict[str, Any] = {"top_k": 4, "min_weight": 0.0, "top_mass": None, "combine": "mean"}
 
 
@@ -86,7 +87,7 @@ def write_run(
     label: str = "contains",
     combine: str = "mean",
 ) -> Path:
-    """Writes a run of one shard, with labels; ``combine``: how heads are kept."""
+    """Writes a run, of one shard unless it is large, with labels; ``combine``: how heads are kept."""
     layers, heads = traces[0].attention.shape[:2]
     numbers = list(range(layers))
     hidden = trace_arrays.HiddenChoice(states, numbers if states != "none" else [], "float32")
@@ -105,13 +106,16 @@ def write_run(
     run, manifest = Run(folder), Manifest(identity, facts)
     run.begin(manifest)
     fingerprint = manifest.fingerprint
-    writer, record = begin_shard(folder, "00000", len(traces), fingerprint, hidden="float32")
-    ids = [f"q{number}" for number in range(len(traces))]
-    for number, made in enumerate(traces):
-        arrays = arrays_of(made, number, hidden, all_rows, combine)
-        writer.append(number, ids[number], 0, arrays)
-    run.commit(finish_shard(writer, record, ids))
-    writer.forget()
+    for shard, first in enumerate(range(0, len(traces), PER_SHARD)):
+        part = traces[first : first + PER_SHARD]
+        name = f"{shard:05}"
+        writer, record = begin_shard(folder, name, len(part), fingerprint, hidden="float32")
+        ids = [f"q{number}" for number in range(first, first + len(part))]
+        for number, made in enumerate(part):
+            arrays = arrays_of(made, first + number, hidden, all_rows, combine)
+            writer.append(number, ids[number], 0, arrays)
+        run.commit(finish_shard(writer, record, ids, first))
+        writer.forget()
     rows = [
         {"id": f"q{number}", "sample": 0, "label": made.label, "score": None}
         for number, made in enumerate(traces)

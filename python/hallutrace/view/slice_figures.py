@@ -13,8 +13,9 @@ seeds. AUROC within a part is that of these ranks over the traces of all folds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ LEAST_TRACES, LEAST_GROUPS, LEAST_CLASS = 10, 5, 5
 """A part with fewer labelled traces or groups is left out; AUROC takes as many of either class."""
 
 Array = NDArray[np.float64]
+_CELLS = 500_000  # weights that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _drawn(masks: Sequence[NDArray[np.bool_]], judged: Judged, draws: int, seed:
     hits = inside * (labels == 1)[:, None]
     ranked = [_RankedPart.of(mask, judged) for mask in masks]
     shares, aurocs = [], []
-    for weights in [np.ones((1, len(labels))), *resampling.weights()]:
+    for weights in _blocks(chain([np.ones((1, len(labels)))], resampling.weights())):
         size = weights @ inside
         share = np.divide(weights @ hits, size, out=np.full_like(size, np.nan), where=size > 0)
         shares.append(share)
@@ -180,6 +182,13 @@ def _drawn(masks: Sequence[NDArray[np.bool_]], judged: Judged, draws: int, seed:
         by_trace = np.ascontiguousarray(weights.T)
         aurocs.append(np.stack([one.auroc(by_trace) for one in ranked], axis=1))
     return _Drawn(np.concatenate(shares).T, np.concatenate(aurocs).T)
+
+
+def _blocks(several: Iterable[Array]) -> Iterator[Array]:
+    """The same draws, fewer at a time: what is made of them takes some times their memory."""
+    for weights in several:
+        rows = max(1, _CELLS // max(weights.shape[1], 1))
+        yield from (weights[at : at + rows] for at in range(0, len(weights), rows))
 
 
 @dataclass(frozen=True)
