@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import hallutrace
 from browsers import Opened
 from evaluations import FAILED, MISSING, REASON
-from hallutrace.errors import DamagedError, NotInRunError
+from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.view.data.detectors import detectors_data
 from hallutrace.view.evaluation_content import EvaluationContent
 from hallutrace.view.evaluation_files import EvaluationFiles
@@ -98,6 +98,11 @@ def test_without_or_with_a_damaged_evaluation(
     (folder / "scores.csv").write_text("id,sample\n")
     with pytest.raises(DamagedError, match=r"scores\.csv"):
         detectors_data(ViewedRun(store, folder))
+    content = json.loads((folder / "evaluation.json").read_bytes())
+    content["run"]["fingerprint"] = "0" * 16
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="give another --evaluation"):
+        detectors_data(ViewedRun(store, folder))
 
 
 def _changed(viewed: ViewedRun, change: Callable[[dict[str, Any]], None]) -> EvaluationContent:
@@ -179,13 +184,13 @@ def test_controls_stand_under_their_graph_model_however_it_is_sorted(shown: Open
 
     first = labels()
     for column in ("p", "ms", "auroc", "auroc"):
-        shown.page.locator(f'button[data-by="{column}"]').click()
+        shown.page.locator(f'button[data-key="{column}"]').click()
         found = labels()
         at = found.index(GNN)
         assert {*found[at + 1 : at + 3]} == {f"{GNN} edges=shuffled", f"{GNN} edges=none"}
         assert {*found[-2:]} == {FAILED, MISSING}
         assert sorted(found) == sorted(first)
-    assert shown.page.evaluate("document.activeElement.dataset.by") == "auroc"
+    assert shown.page.evaluate("document.activeElement.dataset.key") == "auroc"
 
 
 @pytest.mark.parametrize("preset", ["fpr5", "f1", "youden"])

@@ -205,7 +205,7 @@ def test_several_trainings_are_compared(place: Path, opened: Any) -> None:
     shown.page.get_by_label("second <b>").check()
     legend = shown.page.locator("figure").first.locator("svg").text_content()
     assert "second <b>" in legend and "mlp-probe" in legend
-    assert shown.page.evaluate("document.activeElement.dataset.training") == "other"
+    assert shown.page.evaluate("document.activeElement.dataset.key") == "other"
 
 
 def test_a_training_is_followed_in_the_explorer(place: Path, opened: Any) -> None:

@@ -21,54 +21,44 @@ export function countsAt(curve, index) {
 
 const points = (curve, pick) => Array.from(curve.hits, (_, i) => pick(countsAt(curve, i)));
 
-function styled(labels) {
-  return labels.map((label, i) => (i === 0 ? { label, color: "var(--accent)" } : { label, color: i === 1 ? "var(--ink)" : "var(--neutral)", dash: DASHES[(i - 1) % DASHES.length] }));
+/** A figure of curves through the cuts; the first label is the chosen detector, whose cut is marked. */
+function curves(data, labels, index, { title, sentence, x, y, area, chance }) {
+  const here = countsAt(data.curves[labels[0]], index);
+  const lines = labels.map((label, i) => ({
+    kind: "line", name: `${line(label, 22)} ${decimals(data.curves[label][area])}`, dash: i ? DASHES[(i - 1) % DASHES.length] : null,
+    color: ["var(--accent)", "var(--ink)"][i] ?? "var(--neutral)", data: points(data.curves[label], (at) => [at[x.of], at[y.of]]),
+  }));
+  const told = `threshold ${number(here.threshold)}`;
+  return figure({
+    title,
+    sentence,
+    picture: chart({
+      x: { label: x.label, domain: [0, 1] }, y: { label: y.label, domain: [0, 1] }, height: 340, alt: `${title} of ${labels.join(", ")}`,
+      series: [
+        { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [chance] }, ...lines.reverse(),
+        { kind: "points", name: "", color: "var(--accent)", shape: "circle", data: Number.isFinite(here[y.of]) ? [[here[x.of], here[y.of], told]] : [] },
+      ],
+    }),
+    table: () => ({
+      columns: ["detector", "threshold", x.label, y.label],
+      rows: labels.flatMap((label) => points(data.curves[label], (at) => [label, at.threshold, at[x.of], at[y.of]])),
+    }),
+    name: title.toLowerCase().replaceAll(" ", "-"),
+  });
 }
 
-/** ROC curves; the first of the labels is the chosen one, whose cut is marked. */
 export function roc(data, labels, index) {
-  const here = countsAt(data.curves[labels[0]], index);
-  return figure({
-    title: "ROC",
-    sentence: `Share of hallucinated answers found against share of right ones flagged, ${number(data.about.traces)} traces, all folds together. The point is the threshold below.`,
-    picture: chart({
-      x: { label: "false-alarm rate", domain: [0, 1] }, y: { label: "recall", domain: [0, 1] },
-      series: [
-        { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [[0, 0, 1, 1]] },
-        ...styled(labels).map(({ label, color, dash }) => ({ kind: "line", name: `${line(label, 22)} ${decimals(data.curves[label].auroc)}`, color, dash, data: points(data.curves[label], (at) => [at.fpr, at.recall]) })).reverse(),
-        { kind: "points", name: "", color: "var(--accent)", shape: "circle", data: [[here.fpr, here.recall, `threshold ${number(here.threshold)}`]] },
-      ],
-      alt: `ROC curves of ${labels.join(", ")}`, height: 340,
-    }),
-    table: curveTable(data, labels, ["false-alarm rate", "recall"], (at) => [at.fpr, at.recall]),
-    name: "roc",
+  return curves(data, labels, index, {
+    title: "ROC", area: "auroc", chance: [0, 0, 1, 1], x: { label: "false-alarm rate", of: "fpr" }, y: { label: "recall", of: "recall" },
+    sentence: `Share of hallucinated answers found against share of right ones flagged, ${number(data.about.traces)} traces, all folds together. The point is the threshold above.`,
   });
 }
 
-/** Precision-recall curves, with the base rate as a line. */
 export function precisionRecall(data, labels, index) {
-  const here = countsAt(data.curves[labels[0]], index);
-  return figure({
-    title: "Precision and recall",
-    sentence: `Share of flagged answers that are hallucinated against share of hallucinated ones found. Flagging by chance gives the base rate, ${percent(data.about.base_rate)}.`,
-    picture: chart({
-      x: { label: "recall", domain: [0, 1] }, y: { label: "precision", domain: [0, 1] },
-      series: [
-        { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [[0, data.about.base_rate, 1, data.about.base_rate]] },
-        ...styled(labels).map(({ label, color, dash }) => ({ kind: "line", name: `${line(label, 22)} ${decimals(data.curves[label].auprc)}`, color, dash, data: points(data.curves[label], (at) => [at.recall, at.precision]) })).reverse(),
-        ...(here.flagged ? [{ kind: "points", name: "", color: "var(--accent)", shape: "circle", data: [[here.recall, here.precision, `threshold ${number(here.threshold)}`]] }] : []),
-      ],
-      alt: `Precision-recall curves of ${labels.join(", ")}`, height: 340,
-    }),
-    table: curveTable(data, labels, ["recall", "precision"], (at) => [at.recall, at.precision]),
-    name: "precision-recall",
-  });
-}
-
-function curveTable(data, labels, names, pick) {
-  return () => ({
-    columns: ["detector", "threshold", ...names],
-    rows: labels.flatMap((label) => points(data.curves[label], (at) => [label, at.threshold, ...pick(at)])),
+  const base = data.about.base_rate;
+  return curves(data, labels, index, {
+    title: "Precision and recall", area: "auprc", chance: [0, base, 1, base], x: { label: "recall", of: "recall" }, y: { label: "precision", of: "precision" },
+    sentence: `Share of flagged answers that are hallucinated against share of hallucinated ones found. Flagging by chance gives the base rate, ${percent(base)}.`,
   });
 }
 
@@ -81,7 +71,7 @@ export function scoreHistogram(data, label, index) {
   const bars = (counts, below) => Array.from(counts, (count, i) => [edges[i], edges[i + 1], count, below ? -count : 0]);
   return figure({
     title: "Scores by label",
-    sentence: `${number(data.about.hallucinated)} hallucinated answers above the line, ${number(data.about.right)} right ones below it; the outermost bars hold what lies beyond. The dashed line is the threshold below.`,
+    sentence: `${number(data.about.hallucinated)} hallucinated answers above the line, ${number(data.about.right)} right ones below it; the outermost bars hold what lies beyond. The dashed line is the threshold above.`,
     picture: chart({
       x: { label: `score of ${line(label, 40)}`, domain: [edges[0], edges[edges.length - 1]] },
       y: { label: "traces", domain: [-most, most], format: (value) => number(Math.abs(value)) },

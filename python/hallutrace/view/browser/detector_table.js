@@ -51,7 +51,7 @@ export function detectorTable(data, chosen, compared) {
     const name = ["auroc", "auprc", "tpr5"].includes(column.id) ? `${column.name} [${level}]` : column.name;
     return el("th", { scope: "col", class: "number", "aria-sort": isBy ? (rising ? "ascending" : "descending") : null },
       el("button", {
-        type: "button", class: "quiet", "data-by": column.id,
+        type: "button", class: "quiet", "data-key": column.id,
         onclick: () => setState({ detectors_by: isBy && !by.startsWith("-") ? `-${column.id}` : column.id }),
       }, name, isBy ? (rising ? " ▲" : " ▼") : ""));
   });
@@ -68,10 +68,10 @@ function tableRow(row, chosen, compared) {
   const isDone = row.status === "done";
   const short = line(row.control_of !== null ? row.label.slice(row.control_of.length).trim() || row.label : row.label, 60);
   const name = isDone
-    ? el("button", { type: "button", class: "quiet name", "aria-pressed": String(row.label === chosen), title: row.label, onclick: () => setState({ detector: row.label }) }, short)
+    ? el("button", { type: "button", class: "quiet name", "aria-pressed": String(row.label === chosen), "data-key": `name ${row.label}`, title: row.label, onclick: () => setState({ detector: row.label }) }, short)
     : el("span", { class: "name", title: row.label }, short);
   const box = isDone && el("input", {
-    type: "checkbox", checked: compared.includes(row.label), "aria-label": `compare ${row.label}`,
+    type: "checkbox", checked: compared.includes(row.label), "aria-label": `compare ${row.label}`, "data-key": `box ${row.label}`,
     onchange: () => setState({ detectors_with: toggled(compared, row.label).join("|") || "none" }),
   });
   const cells = isDone

@@ -43,7 +43,7 @@ export function thresholdControls(curve) {
     slider.setAttribute("aria-valuetext", `${at.flagged} of ${at.positives + at.negatives} flagged`);
     for (const one of buttons) one.setAttribute("aria-pressed", String(one.dataset.preset === (state().detectors_at ?? "fpr5")));
     fill(counts, countsText(at), plainTable({
-      columns: ["", "flagged", "not flagged"],
+      columns: ["label", "flagged", "not flagged"],
       rows: [["▲ hallucinated", at.hits, at.misses], ["● right", at.alarms, at.passed]],
     }));
   };
@@ -93,7 +93,7 @@ function compared(traces, data, chosen, other) {
   return el("div", {},
     el("p", {}, `At thresholds with false-alarm rates of ${rate(cuts[0])} and ${rate(cuts[1])} they disagree on ${number(rows.length)} of ${counted(total, "trace")}${traces.key.length < (traces.total ?? 0) ? ` that this page carries (the run has ${number(traces.total)})` : ""}.`),
     el("div", { class: "scroll crossed" }, plainTable({
-      columns: ["", "flagged by both", `only ${line(chosen, 30)}`, `only ${line(other, 30)}`, "by neither"],
+      columns: ["label", "flagged by both", `only ${line(chosen, 30)}`, `only ${line(other, 30)}`, "by neither"],
       rows: [["▲ hallucinated", ...counts[1]], ["● right", ...counts[0]]],
     })),
     rows.length ? virtualTable({ columns, rows, open: ({ i }) => setState({ view: "trace", trace: traces.key[i] }), label: `Traces on which ${chosen} and ${other} disagree`, height: 320 }) : null);

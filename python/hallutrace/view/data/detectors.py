@@ -13,9 +13,10 @@ import numpy as np
 from hallutrace.detect.metrics import METRICS, Ranked
 from hallutrace.view.evaluation_content import EvaluationContent, PairTest, Row
 from hallutrace.view.evaluation_files import ScoreTable
+from hallutrace.view.evaluation_scores import EvaluationScores, evaluation_scores
 from hallutrace.view.score_curves import calibration, cuts, histogram, risks
 from hallutrace.view.verdicts import verdicts
-from hallutrace.view.viewed_run import ViewedRun
+from hallutrace.view.viewed_run import NO_LABEL, ViewedRun
 
 _FIGURES = ("auroc", "auprc", "tpr5", "tpr10")
 
@@ -43,12 +44,13 @@ def detectors_data(viewed: ViewedRun) -> dict[str, Any]:
 
     Raises:
         NotInRunError: no evaluation is shown.
+        InputError: it is one of another run.
         DamagedError: it is damaged.
     """
-    files = viewed.evaluation_files
-    content, table = files.content, files.scores
+    scores = evaluation_scores(viewed)
+    content, table = viewed.evaluation_files.content, viewed.evaluation_files.scores
     return {
-        "about": {**_about(content), "relabelled": _relabelled(viewed, content, table)},
+        "about": {**_about(content), "relabelled": _relabelled(viewed, content, scores)},
         "verdicts": verdicts(content),
         "rows": [_row(content, row) for row in content.detectors],
         "best_control": content.best_control,
@@ -74,14 +76,14 @@ def _about(content: EvaluationContent) -> dict[str, Any]:
     }
 
 
-def _relabelled(viewed: ViewedRun, content: EvaluationContent, table: ScoreTable) -> int | None:
+def _relabelled(
+    viewed: ViewedRun, content: EvaluationContent, scores: EvaluationScores
+) -> int | None:
     """Traces of which the run has another label now than the evaluation had."""
     if content.protocol.shuffle_labels is not None or content.run.label.name not in viewed.labels:
         return None
-    places = table.places(viewed.store.keys())
     now = viewed.label_values(content.run.label.name)
-    tested = places >= 0
-    return int((table.labels[places[tested]] != now[tested]).sum())
+    return int(((scores.labels != now) & (scores.labels != NO_LABEL)).sum())
 
 
 def _row(content: EvaluationContent, row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import { disagreement, cutOf, thresholdControls } from "../detector_threshold.js
 import { el, fill } from "../dom.js";
 import { counted, number, percent } from "../format.js";
 import { precisionRecall, reliability, roc, scoreHistogram } from "../detector_curves.js";
+import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
 import { state } from "../state.js";
 
@@ -24,7 +25,7 @@ register({
     const places = Object.fromEntries(["table", "forest", "chosen", "curves", "threshold", "scores", "pairs", "disagree"].map((name) => [name, el("div", { "data-part": name })]));
     redraw = (before) => draw(source, data, places, before);
     redraw(null);
-    return el("section", {}, head(data), places.table, places.forest, places.chosen, places.threshold, places.curves, places.scores,
+    return el("section", {}, head(data), el("h2", {}, "All detectors"), places.table, places.forest, places.chosen, places.threshold, places.curves, places.scores,
       el("h2", {}, "Paired differences"), places.pairs,
       el("h2", {}, "Where two detectors disagree"), places.disagree);
   },
@@ -68,15 +69,16 @@ function chosenOf(data) {
 function draw(source, data, places, before) {
   const changed = (...names) => !before || names.some((name) => state()[name] !== before[name]);
   const chosen = chosenOf(data);
-  const focused = focusOf(places);
   if (changed("detector", "detectors_by", "detectors_with")) {
-    fill(places.table, detectorTable(data, chosen?.row.label, chosen?.compared ?? []));
+    keepingFocus(places.table, () => fill(places.table, detectorTable(data, chosen?.row.label, chosen?.compared ?? [])));
     if (chosen) fill(places.forest, aurocForest(data, chosen.row.label));
   }
   if (!chosen) return;
   const { row, done, compared } = chosen, curve = data.curves[row.label];
   if (changed("detector")) {
-    fill(places.chosen, el("h2", {}, "One detector"), el("div", { class: "controls" }, choice("detector", "Detector", done.map((one) => one.label), row.label)));
+    const select = choice("detector", "Detector", done.map((one) => one.label), row.label);
+    select.querySelector("select").dataset.key = "detector";
+    keepingFocus(places.chosen, () => fill(places.chosen, el("h2", {}, "One detector"), el("div", { class: "controls" }, select)));
     const controls = thresholdControls(curve);
     places.threshold.show = controls.show;
     fill(places.threshold, controls.element);
@@ -90,7 +92,6 @@ function draw(source, data, places, before) {
     ? reliability(data, row)
     : el("p", { class: "problem", role: "note" }, "This evaluation did not write its calibration curves: `hallutrace evaluate` with --overwrite does.")));
   if (changed("detector", "detectors_other", "detectors_at")) later(places, () => fill(places.disagree, disagreement(source, data, row.label)));
-  restore(places, focused);
 }
 
 /** A slider that moves fast redraws its list once. */
@@ -98,22 +99,4 @@ function later(places, action) {
   clearTimeout(places.timer);
   if (!places.disagree.firstChild) action();
   else places.timer = setTimeout(action, 120);
-}
-
-/** Where the keyboard is, so that a table that is drawn anew keeps it. */
-function focusOf(places) {
-  const active = document.activeElement;
-  if (!places.table.contains(active) && !places.chosen.contains(active)) return null;
-  const row = active.closest("tr[data-label]")?.dataset.label;
-  return { by: active.dataset.by, label: row, type: active.type, inTable: places.table.contains(active) };
-}
-
-function restore(places, focused) {
-  if (!focused || places.table.contains(document.activeElement)) return;
-  if (!focused.inTable) places.chosen.querySelector("select")?.focus();
-  else if (focused.by) places.table.querySelector(`[data-by="${focused.by}"]`)?.focus();
-  else {
-    const row = [...places.table.querySelectorAll("tr[data-label]")].find((one) => one.dataset.label === focused.label);
-    row?.querySelector(focused.type === "checkbox" ? "input" : "button")?.focus();
-  }
 }

@@ -3,6 +3,7 @@
 import { el, fill } from "../dom.js";
 import { counted, duration, line, number } from "../format.js";
 import { historyCharts, merged, networks, summary } from "../histories.js";
+import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
 import { setState, state } from "../state.js";
 
@@ -21,7 +22,7 @@ register({
     const known = new Map();
     merged(known, data);
     const place = el("div", {}), fits = el("div", { "data-part": "fits" });
-    redraw = () => draw(place, known);
+    redraw = () => keepingFocus(place, () => draw(place, known));
     redraw();
     drawFits(fits, data.evaluations);
     const section = el("section", {}, fits, place);
@@ -59,26 +60,23 @@ function follow(source, section, known, first, fits) {
 }
 
 function drawFits(place, evaluations) {
-  const open = place.querySelector("details")?.open;
-  fill(place, evaluations.map((one) => {
+  keepingFocus(place, () => fill(place, evaluations.map((one) => {
     const quiet = one.idle_seconds < STALE ? `the last ${duration(one.idle_seconds)} ago` : `none for ${duration(one.idle_seconds)}: the same command goes on`;
     return el("div", {},
       el("h2", {}, `Evaluation ${line(one.name, 60)}`),
       el("p", { "aria-live": "polite" }, el("progress", { value: one.done, max: one.total, "aria-label": `fits of ${one.name}` }), ` ${number(one.done)} of ${counted(one.total, "fit")}, ${quiet}.`),
-      el("details", { open }, el("summary", {}, "By detector"), el("table", { class: "plain" }, el("tbody", {},
+      el("details", {}, el("summary", {}, "By detector"), el("table", { class: "plain" }, el("tbody", {},
         one.rows.map(([label, done, total]) => el("tr", {}, el("th", { scope: "row" }, line(label, 60)), el("td", { class: "number" }, `${number(done)} of ${number(total)}`)))))));
-  }));
+  })));
 }
 
 function draw(place, known) {
   const all = [...known.values()];
-  const open = [...place.querySelectorAll("details")].map((one) => one.open);
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.training : null;
   const drawable = all.filter((one) => networks(one).length || !one.is_done);
   const named = state().training_of?.split("|");
   const chosen = named ? drawable.filter((one) => named.includes(one.id)) : drawable.slice(0, 1);
   const boxes = drawable.length > 1 ? el("fieldset", { class: "controls" }, el("legend", {}, "Show"), drawable.map((one) => el("label", { class: "control" },
-    el("input", { type: "checkbox", "data-training": one.id, checked: chosen.includes(one), onchange: () => setState({ training_of: toggled(chosen, one) }) }), line(one.name, 40)))) : null;
+    el("input", { type: "checkbox", "data-key": one.id, checked: chosen.includes(one), onchange: () => setState({ training_of: toggled(chosen, one) }) }), line(one.name, 40)))) : null;
   const notes = chosen.flatMap((one) => one.parts.flatMap((part) => part.notes.map((text) => [part.name ? `${one.name} ${part.name}` : one.name, text])));
   fill(place,
     all.length ? el("h2", {}, "Trainings") : null,
@@ -86,8 +84,6 @@ function draw(place, known) {
     boxes,
     chosen.length ? historyCharts(chosen) : drawable.length ? el("p", { class: "note" }, "Choose a training to show.") : null,
     notes.length ? [el("h2", {}, "Notes"), el("ul", {}, notes.map(([name, text]) => el("li", {}, `${line(name, 60)}: ${line(text, 600)}`)))] : null);
-  [...place.querySelectorAll("details")].forEach((one, i) => { if (open[i]) one.open = true; });
-  if (focused) [...place.querySelectorAll("input")].find((one) => one.dataset.training === focused)?.focus();
 }
 
 function toggled(chosen, one) {
