@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.data import map as map_view
 from hallutrace.view.data import (
     attention,
     detectors,

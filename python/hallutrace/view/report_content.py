@@ -9,6 +9,7 @@ from typing import Any
 
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.view.data.layers import report_keys as layer_keys
+from hallutrace.view.data.map import report_keys as map_keys
 from hallutrace.view.data.trace_list import trace_list
 from hallutrace.view.data.trace_parts import trace_parts
 from hallutrace.view.data.worst import worst_traces
@@ -62,6 +63,7 @@ class Report:
             )
         carried = [self.viewed.key_texts[one] for one in worst[: self.limits.with_edges]]
         yield from self._packed(layer_keys(self.viewed, carried))
+        yield from self._packed(map_keys(self.viewed))
         yield from self._traces(carried, listed["key"])
 
     def _packed(
