@@ -3,9 +3,9 @@
     python benches/view_map.py [--points 100000] [--repeats 15]
 
 Prints medians in milliseconds, and beside them the CPU time of the page's thread, which other
-programs on the machine do not change. The first picture counts from asking for the view, payloads still
-packed in the page, until its pixels are set; a step from the turn of the wheel until then, so that
-it includes the wait for the next frame.
+programs on the machine do not change. The first picture counts from asking for the view, payloads
+still packed in the page, until its pixels are set; a step from the turn of the wheel until then, so
+that it includes the wait for the next frame.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def write_page(file: Path, points: int) -> None:
     payloads = {
         key_of("projections"): {
             **facts, "layer": 20, "token": "last_answer", "stored": [chosen], "pca": False,
-            "command": "hallutrace project",
+            "command": "hallutrace project", "labels": {"contains": label},
         },
         key_of("map", {name: str(value) for name, value in chosen.items()}): {
             **chosen, "x": x, "y": y,

@@ -19,6 +19,7 @@ from typing import Any
 
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "([^"]+)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|const|class) (\w+))", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*/\*(?:(?!\*/).)*\*/[ \t]*$", re.MULTILINE | re.DOTALL)
 _START = "main.js"
 
 
@@ -86,7 +87,8 @@ def content_security_policy(served: bool = False) -> str:
 @cache
 def browser_style() -> str:
     """All style of the page."""
-    return (_browser() / "style.css").read_text("utf-8")
+    name = "style.css"
+    return _without_comments(name, (_browser() / name).read_text("utf-8"))
 
 
 @cache
@@ -115,12 +117,25 @@ def _as_function(name: str, text: str) -> str:
         return f"const {{ {names} }} = modules[{json.dumps(_found(name, match[2]))}];\n"
 
     exported = ", ".join(_EXPORT.findall(text))
-    body = _EXPORT.sub("", _IMPORT.sub(bound, text))
+    body = _without_comments(name, _EXPORT.sub("", _IMPORT.sub(bound, text)))
     if left := re.search(r"^(?:import|export)\b.*", body, re.MULTILINE):
         raise ValueError(
             f"Expected `import {{ names }} from` or `export function`, got {left[0]!r} in {name}"
         )
     return f"modules[{json.dumps(name)}] = (() => {{\n{body}return {{ {exported} }};\n}})();\n"
+
+
+def _without_comments(name: str, text: str) -> str:
+    """Without indentation and without comments that have lines of their own.
+
+    Raises:
+        ValueError: a text in backticks that goes over several lines, which would be changed.
+    """
+    lines = [line.strip() for line in _COMMENT.sub("", text).splitlines()]
+    for line in lines:
+        if line.count("`") % 2 and not line.startswith("//"):
+            raise ValueError(f"Expected texts in backticks on one line, got {line!r} in {name}")
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith("//"))
 
 
 def _found(importer: str, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.view.data.errors import report_keys as error_keys
 from hallutrace.view.data.layers import report_keys as layer_keys
-from hallutrace.view.data.map import carried_maps
+from hallutrace.view.data.map import report_keys as map_keys
 from hallutrace.view.data.trace_list import trace_list
 from hallutrace.view.data.trace_parts import trace_parts
 from hallutrace.view.data.worst import worst_traces
@@ -66,8 +66,7 @@ class Report:
         carried = [self.viewed.key_texts[one] for one in worst[: self.limits.with_edges]]
         yield from self._packed(layer_keys(self.viewed, carried))
         yield from self._packed(error_keys(self.viewed))
-        maps = [("map", one) for one in carried_maps(self.viewed)]
-        yield from self._packed([("projections", {}), *maps])
+        yield from self._packed(map_keys(self.viewed))
         yield from self._traces(carried, listed["key"])
 
     def _packed(self, asked: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[str, bytes]]:

@@ -65,6 +65,12 @@ def test_a_report_carries_each_map_once(demo_run: Path) -> None:
     assert carried[0] == {"method": "pca", "layer": "3", "token": "last_answer", "seed": "0"}
 
 
+def test_labels_are_those_of_the_run(demo_run: Path) -> None:
+    viewed = ViewedRun(hallutrace.open(demo_run))
+    found = unpack(payload_of(viewed, "projections", {}))["labels"]
+    np.testing.assert_array_equal(found["contains"], viewed.label_values("contains"))
+
+
 def test_a_method_that_is_not_stored_names_its_command(demo_run: Path) -> None:
     with pytest.raises(NotInRunError, match=r"hallutrace project .* --method tsne --layer 3"):
         map_view.map_data(ViewedRun(hallutrace.open(demo_run)), method="tsne")

@@ -82,8 +82,8 @@ def test_the_sentence_and_the_numbers_are_those_of_the_run(shown: Any, viewed: V
     assert "60 traces, each a point" in told
     assert f"{100 * data['explained'][0]:.1f}% and {100 * data['explained'][1]:.1f}%" in told
     assert f"{100 * share:.1f}% stay among the nearest here ({100 * chance:.1f}% by chance)" in told
-    assert "seed 0" in shown.page.locator(".mapped .note").first.inner_text()
-    assert f"numpy {np.__version__}" in shown.page.locator(".mapped .note").first.inner_text()
+    assert "seed 0" in shown.page.locator(".map-facts .note").first.inner_text()
+    assert f"numpy {np.__version__}" in shown.page.locator(".map-facts .note").first.inner_text()
     labels = viewed.label_values("contains")
     legend = shown.page.locator(".map-legend li").all_inner_texts()
     assert legend == [f"hallucinated ({(labels == 1).sum()})", f"right ({(labels == 0).sum()})"]

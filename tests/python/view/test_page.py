@@ -51,9 +51,19 @@ def test_the_policy_allows_this_page_alone() -> None:
     assert "connect-src" not in content_security_policy()
 
 
+def test_comments_and_indentation_stay_out_of_the_page() -> None:
+    text = "// one\nconst a = 1; // two\n\n/**\n * three\n */\nif (a) {\n  const b = `//`;\n}\n"
+    lean = page._without_comments("x.js", text)
+    assert lean == "const a = 1; // two\nif (a) {\nconst b = `//`;\n}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("export default 1;\n", "export default 1;"), ('import x from "./a.js";\n', "import x from")],
+    [
+        ("const a = `one\n  two`;\n", "Expected texts in backticks on one line"),
+        ("export default 1;\n", "export default 1;"),
+        ('import x from "./a.js";\n', "import x from"),
+    ],
 )
 def test_what_cannot_be_bound_is_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):

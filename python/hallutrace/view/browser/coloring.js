@@ -13,11 +13,12 @@ const NUMBERS = {
 };
 const CATEGORIES = { finish_reason: "why the answer ended", group: "group", sample: "sample" };
 
-/** What traces can be coloured by: [{value, text}]; the first is the default. */
-export function colorOptions(traces) {
-  if (!traces) return [{ value: "none", text: "nothing" }];
+/** What traces can be coloured by: [{value, text}]; the first is the default. `traces` may be null. */
+export function colorOptions(labels, traces) {
+  const ofLabels = Object.keys(labels).map((name) => ({ value: `label:${name}`, text: `label: ${name}` }));
+  if (!traces) return ofLabels.length ? ofLabels : [{ value: "none", text: "nothing" }];
   return [
-    ...Object.keys(traces.labels).map((name) => ({ value: `label:${name}`, text: `label: ${name}` })),
+    ...ofLabels,
     ...Object.keys(traces.scores).map((name) => ({ value: `score:${name}`, text: `score: ${name}` })),
     ...Object.entries(NUMBERS).map(([value, text]) => ({ value, text })),
     ...Object.entries(CATEGORIES).filter(([name]) => (name !== "group" || traces.groups < traces.total) && traces[name].some((one) => one !== traces[name][0])).map(([value, text]) => ({ value, text })),
@@ -25,14 +26,14 @@ export function colorOptions(traces) {
 }
 
 /**
- * Codes and colours of `count` traces for a scatter plot, by one of `colorOptions`. `traces` may list
- * some of them only: `rows` has the row in it of each trace, -1 where there is none.
+ * Codes and colours of traces for a scatter plot, by one of `colorOptions`. `labels` are of all traces;
+ * `traces` may list some of them only: `rows` has the row in it of each trace, -1 where there is none.
  * Gives {codes, palette, values?, ofMean?, name, of(i) => text, ofBin(bin) => text, aboutBins, legend: [entries]}.
  */
-export function coloringBy(value, traces, rows) {
+export function coloringBy(value, { labels, traces, rows }) {
   const [kind, ...rest] = value.split(":"), name = rest.join(":");
   if (value === "none") return plain(rows.length);
-  if (kind === "label") return byLabel(name, spread(traces.labels[name], rows));
+  if (kind === "label") return byLabel(name, labels[name]);
   if (kind === "score") return byNumber(`score of ${name}`, spread(traces.scores[name], rows));
   if (NUMBERS[value]) return byNumber(NUMBERS[value], spread(traces[value], rows));
   const texts = value === "finish_reason" ? (one) => traces.finish_reasons[one] : (one) => `${value} ${one}`;

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.errors import InputError, NotInRunError
+from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.store.reader import TraceStore
 from hallutrace.view.projections import files
 from hallutrace.view.projections.files import Wanted
@@ -25,13 +26,14 @@ _STEPS = 65535  # of a coordinate
 
 
 def projections_data(viewed: ViewedRun) -> dict[str, Any]:
-    """The payload ``projections``: what maps there are, without reading a shard.
+    """The payload ``projections``: what maps there are, and labels; no shard is read.
 
     Returns:
         ``traces``; ``missing``: null, or why there is no map; ``layers`` and ``tokens`` that a map
         may be of; ``layer`` and ``token``, the default; ``stored``: ``method``, ``layer``,
         ``token``, ``seed`` of each stored projection; ``pca``: whether a PCA of any layer and token
-        is made when it is asked for; ``command`` that makes and stores another.
+        is made when it is asked for; ``command`` that makes and stores another; ``labels`` by
+        protocol, int8 [traces] as of :meth:`ViewedRun.label_values`, without damaged ones.
 
     Examples:
         >>> found = projections_data(ViewedRun(hallutrace.open(run)))
@@ -58,6 +60,7 @@ def projections_data(viewed: ViewedRun) -> dict[str, Any]:
         ],
         "pca": _is_quick(store),
         "command": Wanted("tsne", layer, token, 0).command(store.folder),
+        "labels": _labels(viewed),
     }
 
 
@@ -146,6 +149,24 @@ def carried_maps(viewed: ViewedRun) -> list[dict[str, str]]:
         {"method": one.method, "layer": str(one.layer), "token": one.token, "seed": str(one.seed)}
         for one in found
     ]
+
+
+def report_keys(viewed: ViewedRun) -> list[tuple[str, dict[str, str]]]:
+    """Name and parameters of what a report carries of the maps.
+
+    Examples:
+        >>> report_keys(ViewedRun(hallutrace.open(run)))[0]
+        ('projections', {})
+    """
+    return [("projections", {}), *(("map", one) for one in carried_maps(viewed))]
+
+
+def _labels(viewed: ViewedRun) -> dict[str, NDArray[np.int8]]:
+    found = {}
+    for name in viewed.labels:
+        with suppress(DamagedError):  # the payload `traces` tells of it
+            found[name] = viewed.label_values(name)
+    return found
 
 
 @lru_cache(maxsize=16)

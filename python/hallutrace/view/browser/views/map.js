@@ -32,8 +32,14 @@ register({
     // Of a large run the points are drawn first, and coloured when the traces are there.
     const traces = await Promise.race([loading, new Promise((ready) => setTimeout(ready, PATIENCE, null))]);
     const view = (shown = new MapView(source, about, maps, traces));
-    if (!traces) loading.then((found) => found && view.setTraces(found));
-    return shown.element;
+    if (!traces) {
+      view.element.setAttribute("aria-busy", "true");
+      loading.then((found) => {
+        if (found) view.setTraces(found);
+        view.element.removeAttribute("aria-busy");
+      });
+    }
+    return view.element;
   },
   update(now, before) {
     return Boolean(before && shown?.element.isConnected && shown.update(now, before));
@@ -61,7 +67,7 @@ const distinct = (values) => [...new Set(values)];
 
 class MapView {
   constructor(source, about, maps, traces) {
-    Object.assign(this, { source, about, maps });
+    Object.assign(this, { source, about, maps, labels: about.labels });
     this.rows = new Int32Array(about.traces).fill(-1);
     this.takeTraces(traces);
     this.controls = el("div", { class: "controls" });
@@ -114,7 +120,7 @@ class MapView {
   }
 
   colorBy() {
-    const options = colorOptions(this.traces).map((one) => one.value);
+    const options = colorOptions(this.labels, this.traces).map((one) => one.value);
     const now = state(), ofLabel = `label:${now.label}`;
     return [now.mapcolor, ofLabel, options[0]].find((one) => options.includes(one));
   }
@@ -133,7 +139,7 @@ class MapView {
       picker("layer", "Hidden state after layer", distinct(maps.map((other) => String(other.layer))).sort((a, b) => a - b), String(one.layer)),
       picker("token", "of the", distinct(ofLayer.map((other) => other.token)).map((value) => ({ value, text: TOKENS[value] ?? value })), one.token),
       picker("mapmethod", "by", ofToken.map((other) => ({ value: methodOf(other), text: METHODS[other.method] + (seeds && other.method !== "pca" ? `, seed ${other.seed}` : "") })), methodOf(one)),
-      picker("mapcolor", "Colour", colorOptions(this.traces), this.colorBy()));
+      picker("mapcolor", "Colour", colorOptions(this.labels, this.traces), this.colorBy()));
     this.controls.querySelectorAll("select").forEach((select, i) => { select.dataset.name = `select${i}`; });
     if (focused) this.controls.querySelector(`[data-name="${focused}"]`)?.focus();
   }
@@ -149,11 +155,11 @@ class MapView {
   draw(map) {
     this.map = map;
     this.plane = new Plane(map.x, map.y, map.range);
-    this.coloring = coloringBy(this.colorBy(), this.traces, this.rows);
+    this.coloring = coloringBy(this.colorBy(), this);
     this.tip = el("div", { class: "map-tip", role: "status", hidden: true });
     this.legend = el("div", {}, legendList(this.coloring));
     this.bins = el("p", { class: "note", hidden: true });
-    this.note = el("div", {});
+    this.note = el("div", { class: "map-facts" });
     this.scatter = scatter({
       plane: this.plane, coloring: this.coloring, window: windowOf(state().mapwindow), label: `Map of ${counted(this.plane.count, "trace")}. ${HELP}`,
       marked: this.marked(),
@@ -243,15 +249,14 @@ class MapView {
       return;
     }
     const { traces, coloring } = this;
-    const rows = points.map((i) => ({ i, row: this.row(i) }));
-    const known = rows.filter(({ row }) => row >= 0);
-    const name = this.colorBy().startsWith("label:") ? this.colorBy().slice(6) : traces && Object.keys(traces.labels)[0];
-    const labels = name === undefined || !traces ? null : traces.labels[name];
-    const share = (ones) => {
-      const judged = ones.filter((row) => row >= 0 && labels[row] >= 0);
-      return judged.length ? `${percent(judged.filter((row) => labels[row] === 1).length / judged.length)} of ${number(judged.length)}` : "none";
+    const known = points.filter((i) => this.row(i) >= 0).map((i) => ({ i, row: this.row(i) }));
+    const name = this.colorBy().startsWith("label:") ? this.colorBy().slice(6) : Object.keys(this.labels)[0];
+    const share = (labels) => {
+      const judged = labels.filter((one) => one >= 0);
+      return judged.length ? `${percent(judged.filter((one) => one === 1).length / judged.length)} of ${number(judged.length)}` : "none";
     };
-    const told = labels ? ` Hallucinated by ${name}: ${share(rows.map(({ row }) => row))} labelled; on the whole map ${share([...this.rows])}.` : "";
+    const labels = this.labels[name];
+    const told = labels ? ` Hallucinated by ${name}: ${share(points.map((i) => labels[i]))} labelled; on the whole map ${share(labels)}.` : "";
     const text = (column) => ({ row }) => line(traces[column][row], 160);
     fill(this.list,
       el("div", { class: "controls" }, el("h3", {}, `${counted(points.length, "trace")} selected`),
@@ -278,7 +283,7 @@ class MapView {
 
   recolor() {
     if (!this.scatter) return;
-    this.coloring = coloringBy(this.colorBy(), this.traces, this.rows);
+    this.coloring = coloringBy(this.colorBy(), this);
     fill(this.legend, legendList(this.coloring));
     this.scatter.setColoring(this.coloring);
   }
