@@ -211,6 +211,13 @@ def test_labels_are_read_again_when_they_change(tmp_path: Path) -> None:
     assert viewed.label_values("contains").tolist() == [0, -1]
 
 
+def test_damaged_labels_are_a_word_and_no_end(tmp_path: Path) -> None:
+    viewed = viewed_run(tmp_path / "run", made_up())
+    (tmp_path / "run" / "labels" / "contains.jsonl").write_text("{")
+    found = trace_data(viewed)
+    assert found["labels"] == {} and "contains.jsonl" in found["labels_problem"]
+
+
 def test_scores_are_means_over_seeds(demo_run: Path, demo_evaluation: Path) -> None:
     viewed = ViewedRun(hallutrace.open(demo_run), demo_evaluation)
     found = trace_data(viewed, trace=viewed.key_texts[7])

@@ -19,7 +19,7 @@ const ROWS = "A token looks at itself and at those before it, while the model pr
  *   hover                     called with the token under the pointer, or null
  */
 export function attentionPart({ data, texts, at, source, hover }) {
-  let graph = null, asked = 0;
+  let graph = null, asked = 0, drawn = at.token();
   const told = { row: el("p", { class: "row-told", role: "status" }), layer: el("p", { class: "note" }), left: el("p", { class: "note" }), pointed: el("output", { class: "note" }), problem: el("div") };
   const picture = arcs({ texts, prompt: data.prompt_length, label: "Arcs of attention between the tokens", hover, pin: at.pin });
   const edges = raster({ tokens: texts.length, label: "Edges of the layer, a row for each token that looks", pin: at.pin,
@@ -52,6 +52,7 @@ export function attentionPart({ data, texts, at, source, hover }) {
   }
 
   function draw(token) {
+    drawn = token;
     if (!graph) return;
     const strong = [...new Set([token, ...at.pins()])], found = strong.map(links);
     picture.draw({ links: found.flatMap((one) => one.drawn), strong });
@@ -69,7 +70,7 @@ export function attentionPart({ data, texts, at, source, hover }) {
   const edgesFigure = figure({ title: "All edges of the layer", sentence: "Down: the token that looks. Across: the one that it looks at. The weight is larger the more a cell stands out; one of several tokens has their largest. The line is the row of the token.",
     picture: el("div", {}, edges.element, told.pointed), name: `edges-${data.position}` });
   const parts = [el("div", {}, told.row, arcsFigure, told.left, told.layer, el("p", { class: "warning" }, notAnExplanation(data))), edgesFigure];
-  new ResizeObserver(([entry]) => { picture.size(entry.contentRect.width); draw(at.token()); }).observe(frame);
+  new ResizeObserver(([entry]) => { picture.size(entry.contentRect.width); draw(drawn); }).observe(frame);
   return { element: el("div", {}, el("div", { class: "controls" }, sliders.map((one) => one.element), keep), told.problem, parts[0]), edges: edgesFigure,
     graph: () => graph, load, draw, links, drawAll: () => graph && edges.draw(graph, at.share()) };
 }

@@ -8,7 +8,7 @@ import { setState } from "./state.js";
 
 /** The part of the page, with `load()` and `draw(token)`. */
 export function headsPart({ data, at, source }) {
-  let values = null, name = null, missing = 0;
+  let values = null, name = null, missing = 0, drawn = at.token();
   const grid = headGrid({ layers: data.layers, most: Math.max(...data.heads), label: "Layers and heads for the token", pick: (place, head) => setState({ layer: data.layers[place], head }) });
   const place = el("div", {}, grid.element);
   const rowOf = (token) => Math.max(token - missing, -1);
@@ -20,13 +20,13 @@ export function headsPart({ data, at, source }) {
       if (asked !== at.marginal()) return;
       [values, name, missing] = [found, asked, data.tokens.ids.length - found.values.shape[2]];
       if (!grid.element.isConnected) fill(place, grid.element);
-      draw(at.token());
+      draw(drawn);
     } catch (error) {
       fill(place, problem(error));
     }
   }
 
-  const draw = (token) => { if (values && name === at.marginal()) grid.draw(values, rowOf(token), at.layerAt()); };
+  const draw = (token) => { drawn = token; if (values && name === at.marginal()) grid.draw(values, rowOf(token), at.layerAt()); };
 
   function table() {
     const row = values ? rowOf(at.token()) : -1, [, width, rows] = values?.values.shape ?? [];

@@ -30,6 +30,7 @@ export function traceLinks(data, others) {
 
 function labels(data) {
   const entries = Object.entries(data.labels);
+  if (data.labels_problem) return line(data.labels_problem, 400);
   if (!entries.length) return el("span", { class: "muted" }, "none: ", el("code", {}, "hallutrace label RUN --by contains"), " makes them");
   return entries.map(([name, value]) => {
     const known = classOf(value);

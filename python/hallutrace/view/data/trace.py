@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.errors import HallutraceError, NotInRunError
+from hallutrace.errors import DamagedError, HallutraceError, NotInRunError
 from hallutrace.escaping import visible
 from hallutrace.store.trace import Trace
 from hallutrace.view.data.trace_marginals import layer_means, marginal_titles
@@ -44,7 +44,8 @@ def trace_data(viewed: ViewedRun, *, trace: str | None = None) -> dict[str, Any]
         - ``layers``, ``heads`` of each, ``combine``: how heads were kept (``mean``, ``max``,
           ``each``); ``marginals``: titles by name; ``means``: by name float16 [layers, N], or
           [layers, rows with marginals].
-        - ``labels`` by protocol: 1 hallucinated, 0 right, -1 neither.
+        - ``labels`` by protocol: 1 hallucinated, 0 right, -1 neither; ``labels_problem``: what is
+          damaged of them, or None.
         - ``scores`` by label of the detector: mean over the seeds of the evaluation, None if it did
           not score the trace; ``scores_problem``: why they could not be read, or None.
         - ``risk``, see :func:`hallutrace.view.data.trace_risk.trace_risk`.
@@ -84,7 +85,7 @@ def trace_data(viewed: ViewedRun, *, trace: str | None = None) -> dict[str, Any]
         "combine": found.manifest.identity["sparsification"]["heads"],
         "marginals": names,
         "means": {name: layer_means(found, name) for name in names},
-        "labels": {name: int(viewed.label_values(name)[position]) for name in viewed.labels},
+        **_labels(viewed, position),
         **_scores(viewed, position),
         "risk": trace_risk(viewed, found),
         "edges_control": edges_control(viewed),
@@ -160,6 +161,17 @@ def edges_control(viewed: ViewedRun) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _labels(viewed: ViewedRun, position: int) -> dict[str, Any]:
+    found: dict[str, int] = {}
+    problem = None
+    for name in viewed.labels:
+        try:
+            found[name] = int(viewed.label_values(name)[position])
+        except DamagedError as error:
+            problem = str(error)
+    return {"labels": found, "labels_problem": problem}
 
 
 def _scores(viewed: ViewedRun, position: int) -> dict[str, Any]:
