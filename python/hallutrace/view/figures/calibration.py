@@ -61,7 +61,7 @@ def calibration(request: FigureRequest) -> PaperFigure:
     return PaperFigure(caption, columns, points, draw, 3.3 + 0.19 * len(rows))
 
 
-def _calibration(row: Row, folder: Any) -> list[list[tuple[float, float]]]:
+def _calibration(row: Row, folder: Any) -> list[list[list[float]]]:
     if row.calibration is None or not np.isfinite(row.calibration).all():
         raise NotInRunError(
             f"The evaluation in {folder} has no calibration of {row.label}: `hallutrace evaluate` "

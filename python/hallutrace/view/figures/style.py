@@ -73,11 +73,11 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def wrapped(text: str, letters: int = 40) -> str:
-    """A long name on several lines; 40 letters are as wide as a single column.
+    r"""A long name on several lines; 40 letters are as wide as a single column.
 
     Examples:
         >>> wrapped("attention-gnn edges=none", 14)
-        'attention-gnn\\nedges=none'
+        'attention-gnn\nedges=none'
     """
     return "\n".join(textwrap.wrap(plain(text), letters)) or "?"
 
