@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hallutrace.commands.common_options import Plugins
+from hallutrace.commands.common_options import Plugins, completes
 from hallutrace.commands.console import OUT, plain, styled
 from hallutrace.errors import InputError, MissingExtraError
 from hallutrace.paths import expanded
@@ -53,6 +53,20 @@ def run_explore(
             help="Ask for a token on the loopback too: on a machine that others work on as well.",
         ),
     ] = False,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Device that models run on when they are asked.",
+            metavar="auto|cpu|cuda|cuda:N",
+            autocompletion=completes(lambda: ("auto", "cpu", "cuda")),
+        ),
+    ] = "auto",
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with a model; read it first."
+        ),
+    ] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
     plugins: Plugins = None,
 ) -> None:
@@ -65,6 +79,7 @@ def run_explore(
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.of(package, "explore", "`hallutrace explore`")
     from hallutrace.view.explorer.catalog import Catalog
+    from hallutrace.view.explorer.own_model import OwnModel
     from hallutrace.view.explorer.security import Access
     from hallutrace.view.explorer.server import Explorer, application
     from hallutrace.view.explorer.serving import listening_socket, serve
@@ -80,10 +95,19 @@ def run_explore(
     with listening_socket(host, port) as bound:
         access = Access.of(host, bound.getsockname()[1], token)
         _print_address(access, len(catalog.runs), bound, open_browser)
-        explorer = Explorer.of(catalog, access)
-        with suppress(KeyboardInterrupt):
-            serve(application(explorer), bound, explorer.close)
+        explorer = Explorer.of(catalog, access, OwnModel(device, trust_remote_code, _quiet))
+        try:
+            with suppress(KeyboardInterrupt):
+                serve(application(explorer), bound, explorer.close)
+        finally:
+            explorer.asker.close()
     OUT.print("Stopped.")
+
+
+def _quiet() -> None:
+    from hallutrace.commands.library_warnings import quiet_libraries
+
+    quiet_libraries(is_small=False)
 
 
 def _print_address(access: Access, runs: int, bound: socket.socket, open_browser: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import ModelError
 from hallutrace.model.answer_ends import Answer, AnswerEnds
+from hallutrace.model.generation_watch import watched
 from hallutrace.model.loading import Loaded
 from hallutrace.model.locks import exclusive
 from hallutrace.model.seeding import seeded
@@ -140,6 +141,7 @@ def generate(
         seeded(seed, loaded.device) if config.do_sample else nullcontext(),
         faster_decoding(loaded.model),
         freed_memory_kept(),
+        watched(loaded.model, len(prompts) * copies),
         _explain_nonfinite_logits(),
     ):
         out = loaded.model.generate(

@@ -11,7 +11,7 @@ import pytest
 
 import hallutrace
 from conftest import Extract, write_lines
-from hallutrace.commands.ask import settings_of
+from hallutrace.extraction.same_settings import settings_of
 from hallutrace.errors import IdentityError, InputError
 from hallutrace.extraction.answer_checks import AnswerChecks
 from hallutrace.model.answer_ends import Answer

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hallutrace.errors import (
@@ -32,10 +32,13 @@ from hallutrace.errors import (
     StorageError,
 )
 from hallutrace.store.folder import Run, differences
+from hallutrace.view.explorer.asking import ASKED, Asker
 from hallutrace.view.explorer.catalog import Catalog
 from hallutrace.view.explorer.live import INTERVAL, Watch
+from hallutrace.view.explorer.own_model import OwnModel, Question, Tell
 from hallutrace.view.explorer.runs import OpenRuns, Payload
 from hallutrace.view.explorer.security import MAX_BODY, Access, Guard
+from hallutrace.view.explorer.streams import event, followed, stream
 from hallutrace.view.page import page
 from hallutrace.view.payload import pack
 
@@ -44,6 +47,8 @@ MOST_STREAMS = 32
 HEARTBEAT = 15.0  # seconds after which a stream says that there is nothing new
 CLOSING = 0.25  # seconds after which a stream sees that the server stops
 LONGEST_VALUE = 300  # characters of a setting
+LONGEST_QUESTION = 8_000  # characters
+LONGEST_CONTEXT = 200_000  # characters
 FOOTER = (
     "Attention says where a model looked, not why it answered: read no weight here as an "
     "explanation."
@@ -76,6 +81,7 @@ class Explorer:
         runs: those that are open.
         access: who may ask.
         watch: where all runs stand.
+        asker: asks the models of runs.
         is_closing: whether the server stops, which ends all streams.
     """
 
@@ -83,12 +89,14 @@ class Explorer:
     runs: OpenRuns
     access: Access
     watch: Watch
+    asker: Asker
     is_closing: bool = False
 
     @classmethod
-    def of(cls, catalog: Catalog, access: Access) -> Explorer:
-        """With nothing opened yet."""
-        return cls(catalog, OpenRuns(catalog), access, Watch(catalog))
+    def of(cls, catalog: Catalog, access: Access, model: OwnModel | None = None) -> Explorer:
+        """With nothing opened yet; ``model`` loads the models that are asked."""
+        runs, watch = OpenRuns(catalog), Watch(catalog)
+        return cls(catalog, runs, access, watch, Asker(catalog, runs, model or OwnModel()))
 
     def __post_init__(self) -> None:
         self._threads = anyio.CapacityLimiter(THREADS)
@@ -134,16 +142,14 @@ class Explorer:
         if self._streams >= MOST_STREAMS:
             raise InputError(f"Expected at most {MOST_STREAMS} pages that follow runs, got more")
         cursor = request.headers.get("last-event-id") or request.query_params.get("after")
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        events = self._changes(cursor)
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return stream(self._changes(request, cursor))
 
-    async def _changes(self, cursor: str | None) -> AsyncIterator[str]:
+    async def _changes(self, request: Request, cursor: str | None) -> AsyncIterator[str]:
         self._streams += 1
         try:
             yield f"retry: {int(2000 * INTERVAL)}\n\n"
             quiet = 0.0
-            while not self.is_closing:
+            while not (self.is_closing or await request.is_disconnected()):
                 changes = await self.in_thread(self.watch.changes, cursor)
                 if changes["runs"] or changes["gone"]:
                     cursor, quiet = changes["cursor"], 0.0
@@ -165,6 +171,33 @@ class Explorer:
         found = await self.in_thread(manifest_differences, one, other)
         return Response(pack(found), media_type=_PAYLOAD)
 
+    async def show_asking(self, request: Request) -> Response:
+        """What can be asked of a run."""
+        run = request.path_params["run"]
+        if run == ASKED:  # the run whose model gave the last answer
+            run = self.asker.asked_of or run
+        about = await self.in_thread(self.asker.about, run)
+        return Response(pack(about), media_type=_PAYLOAD)
+
+    async def ask(self, request: Request) -> Response:
+        """Asks the model of a run; what happens comes as server-sent events."""
+        given = await json_body(request)
+        run = bounded(given, "run", 200)
+        detector = bounded(given, "detector", 200, may_lack=True)
+        question = Question(
+            bounded(given, "question", LONGEST_QUESTION) or "",
+            bounded(given, "context", LONGEST_CONTEXT, may_lack=True),
+        )
+
+        def work(tell: Tell, is_stopped: Callable[[], bool]) -> None:
+            self.asker.ask(str(run), question, detector, tell, is_stopped)
+
+        return stream(followed(request, work, self.told, lambda: self.is_closing))
+
+    def told(self, error: HallutraceError) -> str:
+        """An error in words, without the places of files."""
+        return message_of(error, known_folders(self.catalog))
+
     def routes(self) -> list[Route]:
         """Addresses and what answers them."""
         return [
@@ -173,6 +206,8 @@ class Explorer:
             Route("/runs", self.show_runs),
             Route("/events", self.show_changes),
             Route("/differences/{one}/{other}", self.show_differences),
+            Route("/ask/{run}", self.show_asking),
+            Route("/ask", self.ask, methods=["POST"]),
         ]
 
 
@@ -191,22 +226,6 @@ def application(explorer: Explorer) -> Guard:
     }
     app = Starlette(routes=explorer.routes(), exception_handlers=handlers)
     return Guard(app, explorer.access)
-
-
-def event(name: str, content: Any, id_: str | None = None) -> str:
-    r"""A server-sent event.
-
-    Args:
-        name: of the event.
-        content: JSON-able.
-        id_: what a browser hands back as ``Last-Event-ID``.
-
-    Examples:
-        >>> event("token", {"text": "a"})
-        'event: token\ndata: {"text": "a"}\n\n'
-    """
-    first = f"id: {id_}\n" if id_ else ""
-    return f"{first}event: {name}\ndata: {json.dumps(content, allow_nan=False)}\n\n"
 
 
 def manifest_differences(one: Run, other: Run) -> list[tuple[str, str, str]]:
@@ -264,6 +283,34 @@ async def json_body(request: Request) -> dict[str, Any]:
     return content
 
 
+def bounded(given: dict[str, Any], name: str, longest: int, may_lack: bool = False) -> str | None:
+    """A text of a body.
+
+    Args:
+        given: the body.
+        name: of the text.
+        longest: characters that it may have.
+        may_lack: whether it may be missing or empty; it is None then.
+
+    Raises:
+        InputError: it is missing, no text, or too long.
+
+    Examples:
+        >>> bounded({"run": "demo"}, "run", 10)
+        'demo'
+    """
+    value = given.get(name)
+    if may_lack and value in (None, ""):
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"Expected a text as `{name}`, got none - write one")
+    if len(value) > longest:
+        raise InputError(
+            f"Expected at most {longest:,} characters as `{name}`, got {len(value):,} - shorten it"
+        )
+    return value
+
+
 def message_of(error: HallutraceError, folders: dict[Path, str]) -> str:
     """An error in words, without the places of files.
 
@@ -295,8 +342,7 @@ def status_of(error: HallutraceError) -> int:
 
 async def _told(explorer: Explorer, _: Request, error: Exception) -> Response:
     assert isinstance(error, HallutraceError)
-    folders = known_folders(explorer.catalog)
-    return JSONResponse({"message": message_of(error, folders)}, status_of(error))
+    return JSONResponse({"message": explorer.told(error)}, status_of(error))
 
 
 async def _nothing_there(_: Request, error: Any) -> Response:

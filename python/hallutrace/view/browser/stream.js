@@ -1,0 +1,29 @@
+// Work that a server does for the page and tells of as it goes on.
+
+/**
+ * Posts a body, and calls `told(name, content)` for each server-sent event of the answer.
+ * Ends with the last of them; `signal` of an AbortController stops the work.
+ */
+export async function streamed(address, body, told, signal) {
+  const headers = { "content-type": "application/json", "x-hallutrace": "1" };
+  const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(body), signal, credentials: "same-origin" });
+  if (!answer.ok) {
+    const { message } = await answer.json().catch(() => ({}));
+    throw new Error(message ?? `the server answered ${answer.status}`);
+  }
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let waiting = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (waiting + value).split("\n\n");
+    waiting = events.pop();
+    for (const one of events) tell(one, told);
+  }
+}
+
+function tell(text, told) {
+  const fields = Object.fromEntries(text.split("\n").filter((one) => !one.startsWith(":"))
+    .map((one) => [one.slice(0, one.indexOf(":")), one.slice(one.indexOf(":") + 1).trimStart()]));
+  if (fields.data) told(fields.event, JSON.parse(fields.data));
+}
