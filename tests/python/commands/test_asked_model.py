@@ -9,8 +9,8 @@ from pathlib import Path
 from checkpoints import edit_weights
 from conftest import Command
 from hallutrace import ExtractConfig, extract, labels
-from hallutrace.extraction.same_settings import settings_of
 from hallutrace.demo import MODEL_FOLDER, PROMPT_TEMPLATE
+from hallutrace.extraction.same_settings import settings_of
 from hallutrace.store.reader import open_run
 
 

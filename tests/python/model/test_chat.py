@@ -11,9 +11,9 @@ import pytest
 
 import hallutrace
 from conftest import Extract, write_lines
-from hallutrace.extraction.same_settings import settings_of
 from hallutrace.errors import IdentityError, InputError
 from hallutrace.extraction.answer_checks import AnswerChecks
+from hallutrace.extraction.same_settings import settings_of
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.chat import ChatTemplate
 from hallutrace.model.prompts import PromptBuilder

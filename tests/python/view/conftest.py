@@ -43,6 +43,25 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+<<<<<<< HEAD
 def demo_evaluation(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of ``demo_run`` with rows that failed and are missing; nobody may change it."""
     return make_evaluation(demo_run, tmp_path_factory.mktemp("viewed-evaluation") / "evaluation")
+=======
+def probed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run ``run`` and two detectors of it; nobody may change it.
+
+    The run is sixty answers of the small model with hidden states, labelled by ``contains``; the
+    detectors are ``linear-probe`` and ``lookback-lens``.
+    """
+    from hallutrace.commands.train import run_train
+
+    folder = tmp_path_factory.mktemp("probed")
+    run = folder / "run"
+    options = {"model": "demo", "questions": "demo:60", "out": run, "device": "cpu"}
+    extract(ExtractConfig.from_options({**options, "hidden_states": "answer", "top_k": 4}))
+    labels.label(run, "contains")
+    for name in ("linear-probe", "lookback-lens"):
+        run_train(run, name, "contains", folder / name)
+    return folder
+>>>>>>> f989283 (Tests of questions to a run's own model)

@@ -154,7 +154,6 @@ class Asker:
             HallutraceError: the question cannot be answered.
         """
         with self._model.in_use():
-            began = time.monotonic()
             viewed = self._runs.viewed(run)
             saved = self._detector(viewed, detector)
             scorer = None if saved is None else load(saved.folder)
@@ -163,6 +162,7 @@ class Asker:
             loaded = self._model.loaded(config, viewed.store.manifest, tell)
             if is_stopped():
                 raise StoppedError("Stopped before the first token.")
+            began = time.monotonic()
             tell("state", {"text": "Answering …"})
             follower = _Follower(loaded, scorer, tell, is_stopped)
             with watching(Watcher(follower.step, live_layers(scorer) or ())):

@@ -25,6 +25,8 @@ register({
       el("p", {}, `Ask ${line(about.model, 80)} as the run asked it. The answer is traced, scored, and shown beside the traces of the run that it is nearest to.`),
       form(about, asked), asked.place);
   },
+  // What is being written stays while another detector is chosen.
+  update: (now, before) => before !== undefined && now.asked_by !== before.asked_by,
 });
 
 function form(about, asked) {
@@ -100,7 +102,7 @@ function verdict(found) {
 }
 
 function traced(found, tokens) {
-  const rows = tokens.map((one, i) => [i, line(one.text, 60), decimals(one.logprob), decimals(one.entropy), decimals(one.risk)]);
+  const rows = tokens.map((one, i) => [i, line(one.text, 60), one.logprob, one.entropy, one.risk ?? NaN]);
   return [
     el("p", {}, stateLink("Open its trace", { view: "trace", run: found.run, trace: found.trace }), ": attention, alternatives and marginals of every token."),
     el("details", { class: "numbers" }, el("summary", {}, "Numbers"),
@@ -117,10 +119,10 @@ function neighbours(found, run) {
     + (judged.length ? `; ${wrong} of ${judged.length} are hallucinated by “${line(found.label, 40)}”.` : "; the run has no labels for them.");
   const rows = found.nearest.map((one) => {
     const kind = classOf(one.label);
-    return [decimals(one.cosine), el("span", { style: { color: kind.color } }, `${kind.mark} ${kind.name}`),
+    return [el("span", { class: "short" }, decimals(one.cosine)), el("span", { class: "short", style: { color: kind.color } }, `${kind.mark} ${kind.name}`),
       stateLink(line(one.question, 160), { view: "trace", run, trace: one.key }), line(one.answer, 160)];
   });
-  return [el("h3", {}, "Neighbours in the run"), el("p", { class: "note" }, sentence),
+  return [el("h2", {}, "Neighbours in the run"), el("p", { class: "note" }, sentence),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Neighbours" },
       plainTable({ columns: ["cosine", "label", "question", "answer"], rows }))];
 }

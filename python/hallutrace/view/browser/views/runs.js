@@ -62,7 +62,7 @@ register({
     return section;
   },
   // The rows stay as they are while the comparison changes.
-  update: (now, before) => now.view === before.view && (now.one !== before.one || now.other !== before.other),
+  update: (now, before) => before !== undefined && (now.one !== before.one || now.other !== before.other),
 });
 
 function sentence(rows) {
