@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ class LinearDetector(Detector):
     """
 
     packages = ("sklearn",)
+    by_head: ClassVar[bool] = False
+    """Whether its features are [layers, heads, ...] in this order, flattened."""
 
     class Options(Detector.Options):
         """Of the regression."""

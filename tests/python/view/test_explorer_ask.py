@@ -130,7 +130,7 @@ def test_stopping_and_waiting(asker: Asker, probed_runs: Path) -> None:
     with pytest.raises(StoppedError):
         asker.ask(run, question, None, told, lambda: bool(told.of("token")))
     assert len(told.of("token")) == 1 and not told.of("done")
-    with asker._model.in_use(), pytest.raises(BusyError, match="answers another question"):
+    with asker.model.in_use(), pytest.raises(BusyError, match="answers another question"):
         asker.ask(run, question, None, told, never)
     assert asked(asker, probed_runs, question.text, None).of("done")  # it is free again
 

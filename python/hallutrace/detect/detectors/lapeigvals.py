@@ -63,6 +63,7 @@ class LapEigvals(LinearDetector):
         "graphml-lab-pwr/lapeigvals",
     )
     needs = Needs(marginals=("diagonal", "received_mean"))
+    by_head = True
 
     class Options(LinearDetector.Options):
         """Of the eigenvalues, and of the regression as the authors' code has it."""

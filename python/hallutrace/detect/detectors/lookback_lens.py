@@ -56,6 +56,7 @@ class LookbackLens(LinearDetector):
     name = "lookback-lens"
     source = Source("Chuang et al. 2024, Lookback Lens, section 2", "code", "voidism/Lookback-Lens")
     needs = Needs(marginals=("mass",))
+    by_head = True
 
     def feature(self, trace: Trace) -> NDArray[np.float32]:
         """Mean ratio of each layer and head, float32 [layers * heads]."""

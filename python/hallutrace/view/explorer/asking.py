@@ -101,10 +101,14 @@ class Asker:
         catalog: where detectors are.
         runs: where the trace of the answer is shown, under :data:`ASKED`.
         model: that is asked.
+
+    Attributes:
+        model: that is asked.
+        asked_of: id of the run whose model gave the last answer; None before the first.
     """
 
     def __init__(self, catalog: Catalog, runs: OpenRuns, model: OwnModel) -> None:
-        self._catalog, self._runs, self._model = catalog, runs, model
+        self._catalog, self._runs, self.model = catalog, runs, model
         self._neighbors = Neighbors()
         self._folder: Path | None = None
         self.asked_of: str | None = None
@@ -119,6 +123,7 @@ class Asker:
             NotInRunError: no such run.
             DamagedError: its manifest is damaged.
         """
+        run = self.base_of(run)
         manifest = Run(self._runs.folder(run)).manifest()
         detectors = [
             {"id": run_id(one.folder), "name": one.name, "folder": one.folder.name}
@@ -153,13 +158,13 @@ class Asker:
             StoppedError: ``is_stopped`` said so.
             HallutraceError: the question cannot be answered.
         """
-        with self._model.in_use():
+        with self.model.in_use():
             viewed = self._runs.viewed(run)
             saved = self._detector(viewed, detector)
             scorer = None if saved is None else load(saved.folder)
             folder = self._new_folder()
-            config = self._model.config(viewed.store.manifest, question, folder)
-            loaded = self._model.loaded(config, viewed.store.manifest, tell)
+            config = self.model.config(viewed.store.manifest, question, folder)
+            loaded = self.model.loaded(config, viewed.store.manifest, tell)
             if is_stopped():
                 raise StoppedError("Stopped before the first token.")
             began = time.monotonic()
@@ -175,6 +180,23 @@ class Asker:
             self.asked_of = run
             self._tell_trace(store[0], loaded, scorer, saved, time.monotonic() - began, tell)
             self._tell_neighbors(viewed, store[0], scorer, tell)
+
+    def base_of(self, run: str) -> str:
+        """The run that was asked, for the id of the last answer; else the run itself."""
+        return (self.asked_of or run) if run == ASKED else run
+
+    def detector_folder(self, run: str, detector: str | None) -> Path | None:
+        """The folder of a detector of a run; None for none.
+
+        Args:
+            run: id of a run, or of the last answer.
+            detector: id of a detector of :meth:`about`.
+
+        Raises:
+            NotInRunError: no such run or detector.
+        """
+        found = self._detector(self._runs.viewed(self.base_of(run)), detector)
+        return None if found is None else found.folder
 
     def _new_folder(self) -> Path:
         """A folder for one question; that of the question before goes."""

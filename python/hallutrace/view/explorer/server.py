@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hallutrace.detect import load
+from hallutrace.detect.provenance import TrainingTraces
 from hallutrace.errors import (
     DamagedError,
     HallutraceError,
@@ -32,7 +34,8 @@ from hallutrace.errors import (
     StorageError,
 )
 from hallutrace.store.folder import Run, differences
-from hallutrace.view.explorer.asking import ASKED, Asker
+from hallutrace.view.explorer.ablating import Ablater
+from hallutrace.view.explorer.asking import Asker
 from hallutrace.view.explorer.catalog import Catalog
 from hallutrace.view.explorer.live import INTERVAL, Watch
 from hallutrace.view.explorer.own_model import OwnModel, Question, Tell
@@ -41,6 +44,7 @@ from hallutrace.view.explorer.security import MAX_BODY, Access, Guard
 from hallutrace.view.explorer.streams import event, followed, stream
 from hallutrace.view.page import page
 from hallutrace.view.payload import pack
+from hallutrace.view.sensitivity import score_sensitivity
 
 THREADS = 16
 MOST_STREAMS = 32
@@ -173,10 +177,7 @@ class Explorer:
 
     async def show_asking(self, request: Request) -> Response:
         """What can be asked of a run."""
-        run = request.path_params["run"]
-        if run == ASKED:  # the run whose model gave the last answer
-            run = self.asker.asked_of or run
-        about = await self.in_thread(self.asker.about, run)
+        about = await self.in_thread(self.asker.about, request.path_params["run"])
         return Response(pack(about), media_type=_PAYLOAD)
 
     async def ask(self, request: Request) -> Response:
@@ -194,6 +195,35 @@ class Explorer:
 
         return stream(followed(request, work, self.told, lambda: self.is_closing))
 
+    async def show_sensitivity(self, request: Request) -> Response:
+        """What the score of a trace reads."""
+        run, detector = request.path_params["run"], request.path_params["detector"]
+        key = request.query_params.get("trace", "")
+        content = await self.in_thread(self._sensitivity, run, detector, key)
+        return Response(content, media_type=_PAYLOAD)
+
+    def _sensitivity(self, run: str, detector: str, key: str) -> bytes:
+        folder = self.asker.detector_folder(run, detector)
+        assert folder is not None  # an address has a detector
+        trace = self.runs.viewed(run).trace(key)
+        store = self.runs.viewed(self.asker.base_of(run)).store
+        return pack(score_sensitivity(load(folder), trace, store, TrainingTraces.read(folder)))
+
+    async def ablate(self, request: Request) -> Response:
+        """What the model does without a layer or a head, as server-sent events."""
+        given = await json_body(request)
+        run, key = bounded(given, "run", 200) or "", bounded(given, "trace", 10_000) or ""
+        detector, layer = bounded(given, "detector", 200, may_lack=True), given.get("layer")
+        if layer is not None and type(layer) is not int:
+            raise InputError("Expected a number or nothing as `layer`, got something else")
+
+        def work(tell: Tell, is_stopped: Callable[[], bool]) -> None:
+            folder = self.asker.detector_folder(run, detector)
+            viewed = self.runs.viewed(run)
+            Ablater(self.asker.model).ablate(viewed, key, layer, folder, tell, is_stopped)
+
+        return stream(followed(request, work, self.told, lambda: self.is_closing))
+
     def told(self, error: HallutraceError) -> str:
         """An error in words, without the places of files."""
         return message_of(error, known_folders(self.catalog))
@@ -208,6 +238,8 @@ class Explorer:
             Route("/differences/{one}/{other}", self.show_differences),
             Route("/ask/{run}", self.show_asking),
             Route("/ask", self.ask, methods=["POST"]),
+            Route("/sensitivity/{run}/{detector}", self.show_sensitivity),
+            Route("/ablate", self.ablate, methods=["POST"]),
         ]
 
 
