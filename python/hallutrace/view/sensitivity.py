@@ -151,7 +151,7 @@ class EditedTrace(Trace):
         edges = slice(begin, begin + int(indptr[-1][-1]))
         return EdgeList(
             np.concatenate(indptr),
-            self._edges["edges.key"][edges],
+            self._edges["edges.key"][edges].astype(np.int32),
             self._edges["edges.weight"][edges].astype(np.float32),
             whole.shape,
             whole.first_query,

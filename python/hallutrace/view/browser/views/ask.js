@@ -104,7 +104,8 @@ function verdict(found) {
 function traced(found, tokens) {
   const rows = tokens.map((one, i) => [i, line(one.text, 60), one.logprob, one.entropy, one.risk ?? NaN]);
   return [
-    el("p", {}, stateLink("Open its trace", { view: "trace", run: found.run, trace: found.trace }), ": attention, alternatives and marginals of every token."),
+    el("p", {}, stateLink("Open its trace", { view: "trace", run: found.run, trace: found.trace }), ": attention, alternatives and marginals of every token. ",
+      stateLink("What its score reads, and what the model does without a layer", { view: "sensitivity", run: found.run, trace: found.trace }), "."),
     el("details", { class: "numbers" }, el("summary", {}, "Numbers"),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the tokens" },
         plainTable({ columns: ["#", "token", "log-probability", "entropy", "risk"], rows }))),
