@@ -15,7 +15,7 @@ const kept = new Map(); // by run: what was asked last, so that it is there when
 register({
   id: "ask",
   title: "Ask",
-  order: 8,
+  order: 32,
   ofOneRun: true,
   servedOnly: true,
   async render({ state: now, settings }) {
