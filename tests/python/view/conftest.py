@@ -43,11 +43,12 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
 def demo_evaluation(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of ``demo_run`` with rows that failed and are missing; nobody may change it."""
     return make_evaluation(demo_run, tmp_path_factory.mktemp("viewed-evaluation") / "evaluation")
-=======
+
+
+@pytest.fixture(scope="session")
 def probed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run ``run`` and two detectors of it; nobody may change it.
 
@@ -64,4 +65,3 @@ def probed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("linear-probe", "lookback-lens"):
         run_train(run, name, "contains", folder / name)
     return folder
->>>>>>> f989283 (Tests of questions to a run's own model)

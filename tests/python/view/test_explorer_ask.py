@@ -201,7 +201,7 @@ def test_asking_in_a_browser(probed_runs: Path, opened: Any) -> None:
         page.keyboard.press("Tab")
         page.get_by_role("button", name="Ask").press("Enter")
         page.get_by_text("Neighbours in the run").wait_for(timeout=60_000)
-        assert page.locator(".answer .token").count() > 1
+        assert page.locator(".said .piece").count() > 1
         assert "linear-probe scores it" in page.get_by_role("status").inner_text()
         page.get_by_role("link", name="Open its trace").click()
         assert f"run={ASKED}" in page.url and "view=trace" in page.url
