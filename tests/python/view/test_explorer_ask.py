@@ -15,10 +15,11 @@ from explorers import POST, client_of, explorer_of, served
 from hallutrace.detect import load
 from hallutrace.detect.provenance import Provenance
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.explorer.asking import ASKED, Asker, live_layers
+from hallutrace.view.explorer.asking import ASKED, Asker
 from hallutrace.view.explorer.catalog import Catalog, run_id
 from hallutrace.view.explorer.neighbors import Neighbors
 from hallutrace.view.explorer.own_model import BusyError, OwnModel, Question, StoppedError
+from hallutrace.view.explorer.partial_trace import live_layers
 from hallutrace.view.explorer.runs import OpenRuns
 from hallutrace.view.payload import unpack
 from hallutrace.view.viewed_run import ViewedRun
