@@ -15,10 +15,11 @@ from explorers import POST, client_of, explorer_of, served
 from hallutrace.detect import load
 from hallutrace.detect.provenance import Provenance
 from hallutrace.errors import InputError, NotInRunError
-from hallutrace.view.explorer.asking import ASKED, Asker, live_layers
+from hallutrace.view.explorer.asking import ASKED, Asker
 from hallutrace.view.explorer.catalog import Catalog, run_id
 from hallutrace.view.explorer.neighbors import Neighbors
 from hallutrace.view.explorer.own_model import BusyError, OwnModel, Question, StoppedError
+from hallutrace.view.explorer.partial_trace import live_layers
 from hallutrace.view.explorer.runs import OpenRuns
 from hallutrace.view.payload import unpack
 from hallutrace.view.viewed_run import ViewedRun
@@ -201,7 +202,7 @@ def test_asking_in_a_browser(probed_runs: Path, opened: Any) -> None:
         page.keyboard.press("Tab")
         page.get_by_role("button", name="Ask").press("Enter")
         page.get_by_text("Neighbours in the run").wait_for(timeout=60_000)
-        assert page.locator(".answer .token").count() > 1
+        assert page.locator(".said .piece").count() > 1
         assert "linear-probe scores it" in page.get_by_role("status").inner_text()
         page.get_by_role("link", name="Open its trace").click()
         assert f"run={ASKED}" in page.url and "view=trace" in page.url

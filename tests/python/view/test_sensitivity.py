@@ -190,7 +190,7 @@ def test_sensitivity_in_a_browser(probed_runs: Path, viewed: ViewedRun, opened: 
     state = f"run={run}&view=sensitivity&trace={viewed.key_texts[3]}&asked_by={detector}"
     with served(probed_runs, "--device", "cpu") as address:
         page = opened(f"{address}#{state}").page
-        assert page.locator("table.heads td.cell").count() == 4 * 8
+        assert page.locator("table.reading td.cell").count() == 4 * 8
         page.get_by_role("button", name="Without each layer").click()
         page.get_by_text("4 of 4 passes done").wait_for(timeout=90_000)
         assert page.get_by_role("region", name="Passes").locator("tbody tr").count() == 4

@@ -1,10 +1,12 @@
 // Begins the page: its header, the choice among runs, its tabs, and the view that the address names.
 
 import { el, fill, later, problem } from "./dom.js";
+import { download } from "./figure.js";
 import { line } from "./format.js";
 import { allViews } from "./registry.js";
 import { EmbeddedSource, ServedSource } from "./source.js";
 import { onState, setState, state } from "./state.js";
+import { posted } from "./stream.js";
 
 const settings = JSON.parse(document.getElementById("settings").textContent);
 const runs = settings.runs ?? [];
@@ -47,6 +49,8 @@ function show(now, before) {
   }
   document.title = `${view.title} · ${nameOf(now.run) ?? settings.title}`;
   const context = { source: sourceOf(now.run ?? settings.run), state: now, settings };
+  context.source.used?.clear();
+  saver.hidden = !settings.served || view.servedOnly;
   fill(main, later(Promise.resolve().then(() => view.render(context))));
 }
 
@@ -107,14 +111,31 @@ function themeButton() {
   return button;
 }
 
+/** Writes the view as one file that needs no server: the page with the data that it has used. */
+async function save() {
+  saver.disabled = true;
+  try {
+    const run = state().run ?? settings.run;
+    const payloads = [...sourceOf(run).used.values()];
+    const kept = Object.fromEntries(Object.entries({ ...state(), view: shown.view.id }).filter(([name]) => name !== "run"));
+    const page = await posted("save", { run, payloads, state: kept });
+    download(await page.blob(), `${nameOf(run) ?? run}-${shown.view.id}.html`.replace(/[^\p{L}\p{N}._-]+/gu, "-"));
+  } catch (error) {
+    main.prepend(problem(error));
+  }
+  saver.disabled = false;
+}
+
+const saver = el("button", { type: "button", class: "quiet", hidden: true, onclick: save }, "Save this page");
 const switcher = el("select", { "aria-label": "Run", onchange: () => showRun(switcher.value) });
 place.append(
   el("a", { class: "skip", href: "#view", onclick: (event) => { event.preventDefault(); main.focus(); } }, "Skip to the figures"),
   el("header", {}, el("h1", {}, settings.title),
-    el("div", { class: "tools" }, runs.length > 1 ? switcher : null, el("button", { type: "button", class: "quiet", onclick: printAll }, "Print"), themeButton())),
+    el("div", { class: "tools" }, runs.length > 1 ? switcher : null, saver, el("button", { type: "button", class: "quiet", onclick: printAll }, "Print"), themeButton())),
   tabs, main,
   el("aside", { class: "note", "aria-label": "What this page does not carry" }, (settings.notes ?? []).map((one) => el("p", {}, one))),
   el("footer", {}, el("p", {}, settings.footer ?? "")));
+if (settings.state && !location.hash) setState(settings.state, { replace: true });
 onState(show);
 show(state());
 document.documentElement.dataset.ready = "true";

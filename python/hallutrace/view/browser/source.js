@@ -45,14 +45,16 @@ export class ServedSource {
     this.run = run;
     this.limit = limit;
     this.values = new Map();
+    this.used = new Map(); // what the view that is shown has asked for
   }
 
   has() {
     return true;
   }
 
-  get(name, parameters) {
+  get(name, parameters = {}) {
     const key = keyOf(name, parameters);
+    this.used.set(key, [name, parameters]);
     if (this.values.has(key)) {
       const value = this.values.get(key);
       this.values.delete(key);

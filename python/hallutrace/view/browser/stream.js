@@ -1,16 +1,20 @@
 // Work that a server does for the page and tells of as it goes on.
 
+/** Posts a body as JSON; what the server refuses is an error. */
+export async function posted(address, body, signal = undefined) {
+  const headers = { "content-type": "application/json", "x-hallutrace": "1" };
+  const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(body), signal, credentials: "same-origin" });
+  if (answer.ok) return answer;
+  const { message } = await answer.json().catch(() => ({}));
+  throw new Error(message ?? `the server answered ${answer.status}`);
+}
+
 /**
  * Posts a body, and calls `told(name, content)` for each server-sent event of the answer.
  * Ends with the last of them; `signal` of an AbortController stops the work.
  */
 export async function streamed(address, body, told, signal) {
-  const headers = { "content-type": "application/json", "x-hallutrace": "1" };
-  const answer = await fetch(address, { method: "POST", headers, body: JSON.stringify(body), signal, credentials: "same-origin" });
-  if (!answer.ok) {
-    const { message } = await answer.json().catch(() => ({}));
-    throw new Error(message ?? `the server answered ${answer.status}`);
-  }
+  const answer = await posted(address, body, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let waiting = "";
   for (;;) {

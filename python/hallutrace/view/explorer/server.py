@@ -6,12 +6,9 @@ blocks runs in threads, at most ``THREADS`` at a time.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -23,25 +20,20 @@ from starlette.routing import Route
 
 from hallutrace.detect import load
 from hallutrace.detect.provenance import TrainingTraces
-from hallutrace.errors import (
-    DamagedError,
-    HallutraceError,
-    InputError,
-    MissingExtraError,
-    ModelError,
-    NotARunError,
-    NotInRunError,
-    StorageError,
-)
-from hallutrace.store.folder import Run, differences
+from hallutrace.errors import HallutraceError, InputError
+from hallutrace.store.folder import Run
 from hallutrace.view.explorer.ablating import Ablater
 from hallutrace.view.explorer.asking import Asker
+from hallutrace.view.explorer.bodies import bounded, json_body, payloads_of, state_of
 from hallutrace.view.explorer.catalog import Catalog
+from hallutrace.view.explorer.comparison import manifest_differences
 from hallutrace.view.explorer.live import INTERVAL, Watch
 from hallutrace.view.explorer.own_model import OwnModel, Question, Tell
 from hallutrace.view.explorer.runs import OpenRuns, Payload
-from hallutrace.view.explorer.security import MAX_BODY, Access, Guard
+from hallutrace.view.explorer.saved_pages import saved_page
+from hallutrace.view.explorer.security import Access, Guard
 from hallutrace.view.explorer.streams import event, followed, stream
+from hallutrace.view.explorer.told_errors import known_folders, message_of, status_of
 from hallutrace.view.page import page
 from hallutrace.view.payload import pack
 from hallutrace.view.sensitivity import score_sensitivity
@@ -50,7 +42,6 @@ THREADS = 16
 MOST_STREAMS = 32
 HEARTBEAT = 15.0  # seconds after which a stream says that there is nothing new
 CLOSING = 0.25  # seconds after which a stream sees that the server stops
-LONGEST_VALUE = 300  # characters of a setting
 LONGEST_QUESTION = 8_000  # characters
 LONGEST_CONTEXT = 200_000  # characters
 FOOTER = (
@@ -58,22 +49,8 @@ FOOTER = (
     "explanation."
 )
 _PAYLOAD = "application/octet-stream"
-# The most specific class first.
-_STATUS: tuple[tuple[type[HallutraceError], int], ...] = (
-    (NotInRunError, 404),
-    (NotARunError, 404),
-    (InputError, 400),
-    (ModelError, 400),
-    (DamagedError, 409),
-    (MissingExtraError, 501),
-    (StorageError, 500),
-)
 
 Result = TypeVar("Result")
-
-
-class TooLargeError(HallutraceError):
-    """A body with more bytes than the explorer takes."""
 
 
 @dataclass
@@ -224,6 +201,15 @@ class Explorer:
 
         return stream(followed(request, work, self.told, lambda: self.is_closing))
 
+    async def save(self, request: Request) -> Response:
+        """A view as one file: the page with the payloads that the view has used."""
+        given = await json_body(request)
+        run = bounded(given, "run", 200) or ""
+        wanted, kept = payloads_of(given.get("payloads")), state_of(given.get("state"))
+        text = await self.in_thread(saved_page, self.runs, run, wanted, kept, FOOTER)
+        headers = {"content-disposition": 'attachment; filename="hallutrace.html"'}
+        return Response(text, media_type="text/html; charset=utf-8", headers=headers)
+
     def told(self, error: HallutraceError) -> str:
         """An error in words, without the places of files."""
         return message_of(error, known_folders(self.catalog))
@@ -237,6 +223,7 @@ class Explorer:
             Route("/events", self.show_changes),
             Route("/differences/{one}/{other}", self.show_differences),
             Route("/ask/{run}", self.show_asking),
+            Route("/save", self.save, methods=["POST"]),
             Route("/ask", self.ask, methods=["POST"]),
             Route("/sensitivity/{run}/{detector}", self.show_sensitivity),
             Route("/ablate", self.ablate, methods=["POST"]),
@@ -260,116 +247,12 @@ def application(explorer: Explorer) -> Guard:
     return Guard(app, explorer.access)
 
 
-def manifest_differences(one: Run, other: Run) -> list[tuple[str, str, str]]:
-    """Dotted name of each field of identity or facts that differs, and both values as JSON.
-
-    Args:
-        one: a run.
-        other: another one.
-
-    Raises:
-        DamagedError: a manifest is damaged.
-
-    Examples:
-        >>> manifest_differences(Run(run), Run(run))
-        []
-    """
-    first, second = ({**vars(run.manifest())} for run in (one, other))
-    return [
-        (name.removeprefix("identity."), _short(there), _short(here))
-        for name, there, here in differences(first, second)
-    ]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
-
-
 def payload_response(request: Request, made: Payload) -> Response:
     """A payload, or 304 if the browser has it; compressed in itself, so never again."""
     headers = {"etag": f'"{made.tag}"', "cache-control": "private, no-cache"}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return Response(made.content, media_type=_PAYLOAD, headers=headers)
-
-
-async def json_body(request: Request) -> dict[str, Any]:
-    """The JSON object of a POST.
-
-    Raises:
-        TooLargeError: more than ``MAX_BODY`` bytes.
-        InputError: something else than a JSON object.
-    """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise TooLargeError(f"Expected at most {MAX_BODY} bytes")
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise InputError("Expected a JSON object, got something else")
-    return content
-
-
-def bounded(given: dict[str, Any], name: str, longest: int, may_lack: bool = False) -> str | None:
-    """A text of a body.
-
-    Args:
-        given: the body.
-        name: of the text.
-        longest: characters that it may have.
-        may_lack: whether it may be missing or empty; it is None then.
-
-    Raises:
-        InputError: it is missing, no text, or too long.
-
-    Examples:
-        >>> bounded({"run": "demo"}, "run", 10)
-        'demo'
-    """
-    value = given.get(name)
-    if may_lack and value in (None, ""):
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"Expected a text as `{name}`, got none - write one")
-    if len(value) > longest:
-        raise InputError(
-            f"Expected at most {longest:,} characters as `{name}`, got {len(value):,} - shorten it"
-        )
-    return value
-
-
-def message_of(error: HallutraceError, folders: dict[Path, str]) -> str:
-    """An error in words, without the places of files.
-
-    Args:
-        error: what happened.
-        folders: names of folders by their paths.
-
-    Examples:
-        >>> message_of(InputError("Expected a file in /data/runs/demo/shards/0.json"), {})
-        'Expected a file in 0.json'
-    """
-    text = " ".join(str(error).split())
-    for path in sorted(folders, key=lambda one: -len(str(one))):
-        text = text.replace(str(path), folders[path])
-    return re.sub(r"(?<![\w.:/\\])(?:[A-Za-z]:[\\/]|[\\/])(?:[^\s\\/'\"`,;]+[\\/])+", "", text)
-
-
-def status_of(error: HallutraceError) -> int:
-    """The HTTP status of an error.
-
-    Examples:
-        >>> status_of(NotInRunError("no labels")), status_of(DamagedError("a shard"))
-        (404, 409)
-    """
-    if isinstance(error, TooLargeError):
-        return 413
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
 async def _told(explorer: Explorer, _: Request, error: Exception) -> Response:
@@ -383,9 +266,3 @@ async def _nothing_there(_: Request, error: Any) -> Response:
 
 async def _fault(_: Request, error: Exception) -> Response:
     return JSONResponse({"message": "the server failed; its terminal says why"}, 500)
-
-
-def known_folders(catalog: Catalog) -> dict[Path, str]:
-    """Names of all folders of the catalog by their paths."""
-    made = [one.folder for one in (*catalog.evaluations, *catalog.detectors)]
-    return {folder: folder.name for folder in (*catalog.runs.values(), *made)}

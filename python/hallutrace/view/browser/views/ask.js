@@ -57,7 +57,7 @@ function form(about, asked) {
 
 /** Asks, and draws what comes. */
 async function answer(asked, body) {
-  const tokens = [], status = el("p", { class: "note", role: "status" }, "Asking …"), text = el("p", { class: "answer mono" });
+  const tokens = [], status = el("p", { class: "note", role: "status" }, "Asking …"), text = el("p", { class: "said mono" });
   const after = el("div", {}), beside = el("div", {});
   fill(asked.place, status, text, after, beside);
   const draw = {
@@ -89,7 +89,7 @@ function coloured(tokens) {
     const share = high > low ? (one.risk - low) / (high - low) : 0;
     const ground = Number.isFinite(one.risk) ? sequential(share * 0.85) : null;
     const told = `log-probability ${number(one.logprob)}, entropy ${number(one.entropy)}${ground ? `, risk ${number(one.risk)}` : ""}`;
-    return el("span", { class: "token", title: told, style: ground ? { background: css(ground), color: ink(ground) } : {} }, line(one.text, 200));
+    return el("span", { class: "piece", title: told, style: ground ? { background: css(ground), color: ink(ground) } : {} }, line(one.text, 200));
   });
 }
 

@@ -67,7 +67,7 @@ function grid({ heads, layers, names }) {
   const order = Array.from({ length: columns }, (_, i) => i);
   return [el("h3", {}, "A head, or a layer, replaced"),
     el("p", { class: "note" }, "Orange: without what this head shows here the score would fall, so it speaks for a hallucination. Blue: it speaks against."),
-    region("Change of the score by layer and head", el("table", { class: "plain heads" },
+    region("Change of the score by layer and head", el("table", { class: "plain reading" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), order.map((one) => el("th", { scope: "col" }, `h${one}`)), el("th", { scope: "col" }, "whole layer"))),
       el("tbody", {}, Array.from({ length: rows }, (_, row) => el("tr", {}, el("th", { scope: "row" }, names[row]), order.map((one) => cell(row, one)), el("td", { class: "number" }, signed(layers[row])))))))];
 }
