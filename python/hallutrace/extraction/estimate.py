@@ -210,6 +210,12 @@ def memory(
 
     Returns:
         Bytes of the weights, key-value cache, logits, one attention block and hidden states.
+
+    Examples:
+        >>> config = ExtractConfig(model="demo")
+        >>> needs = memory(config, model_shape(ModelName.of(config)), 40, 12, batch=8)
+        >>> sorted(needs)
+        ['attention block', 'cache', 'hidden states', 'logits', 'weights']
     """
     size = _dtype_bytes(config, shape)
     bytes_per_linear = {"int8": 1.0, "nf4": 0.56}.get(config.quantization, float(size))
@@ -278,6 +284,10 @@ def measure(config: ExtractConfig, questions: int) -> Measured:
 
     Raises:
         HallutraceError: as :func:`hallutrace.extract` does.
+
+    Examples:
+        >>> measure(ExtractConfig(questions="demo:2", device="cpu"), questions=2).traces
+        2
     """
     from hallutrace.extraction.pipeline import extract
     from hallutrace.store.reader import open_run

@@ -42,6 +42,14 @@ class GraphVae(GraphDetector):
 
     Source: Kipf and Welling 2016 (variational graph autoencoder), Hu et al. 2020 (GINE); the
     sequence over layers and its scorers are ours.
+
+    Examples:
+        >>> from hallutrace.detect import load_examples
+        >>> train = load_examples(hallutrace.open(run), "contains")
+        >>> detector = GraphVae(GraphVae.Options(epochs=1, device="cpu"))
+        >>> detector.fit(train, train)  # in earnest with traces of its own to validate on
+        >>> detector.scores(train).shape
+        (8,)
     """
 
     name = "graph-vae"
