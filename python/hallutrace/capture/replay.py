@@ -19,6 +19,7 @@ from hallutrace._core import LayerReducer
 from hallutrace.capture.attention_hook import capturing
 from hallutrace.capture.token_scores import TokenScores, score
 from hallutrace.capture.torch_reducer import DeviceReducer, Rules
+from hallutrace.choices import Heads, Rows
 from hallutrace.errors import ModelError
 from hallutrace.model.loading import Loaded
 
@@ -54,7 +55,7 @@ class Reduction:
     top_k: int | None = 16
     min_weight: float = 0.0
     top_mass: float | None = None
-    heads: str = "mean"
+    heads: Heads = "mean"
     answer_edges: bool = False
     all_marginal_rows: bool = False
 
@@ -145,7 +146,7 @@ def replay(
     reduction: Reduction,
     *,
     hidden_layers: Sequence[int] = (),
-    hidden_rows: str = "answer",
+    hidden_rows: Rows = "answer",
     alternatives: int = 0,
     rows: int | None = None,
 ) -> list[Replayed]:

@@ -9,14 +9,15 @@ import tempfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from hallutrace.choices import HiddenStates
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.extraction.batch_planning import cache_bytes_per_token
 from hallutrace.model.files import ModelName
 from hallutrace.presets import MODEL_CONFIGS
 
-HIDDEN_CHOICES = ("none", "pooled", "answer", "all")
+HIDDEN_CHOICES: tuple[HiddenStates, ...] = get_args(HiddenStates)
 HEADER_BYTES = 3072  # reserved for each trace in the header of its shard
 META_BYTES = 1024  # text of a trace: question, prompt, answer, references
 
@@ -61,7 +62,7 @@ class RunSize:
         run: bytes of the run; None if the number of questions is unknown.
     """
 
-    hidden_states: str
+    hidden_states: HiddenStates
     edges: int
     marginals: int
     tokens: int

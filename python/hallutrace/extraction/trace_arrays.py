@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hallutrace.canonical_json import canonical
 from hallutrace.capture.replay import Replayed
 from hallutrace.capture.token_scores import TokenScores
+from hallutrace.choices import HiddenStates, Rows
 from hallutrace.errors import InputError
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.prompts import Prompt
@@ -40,12 +41,12 @@ class HiddenChoice:
         'answer'
     """
 
-    states: str
+    states: HiddenStates
     layers: list[int]
     dtype: str
 
     @property
-    def rows(self) -> str:
+    def rows(self) -> Rows:
         """The rows that the replay must return: ``all`` or ``answer``."""
         return "all" if self.states == "all" else "answer"
 

@@ -17,7 +17,7 @@ from hallutrace.detect.nets.detector import FitData
 from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Task
-from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, VaeNet
+from hallutrace.detect.nets.vae import LayerVae, Objective, SequenceScorer, VaeNet
 from hallutrace.detect.nets.vae_tasks import VaeData, VaeLoss, joint_task, scorer_task, vae_task
 from hallutrace.detect.options import Count
 from hallutrace.errors import InputError
@@ -69,7 +69,7 @@ class GraphVae(GraphDetector):
         supervised: bool = Field(
             True, description="whether labels are learnt; else right answers alone are looked at"
         )
-        objective: Literal["weighted", "binary"] = Field(
+        objective: Objective = Field(
             "weighted", description="whether edges are rebuilt as their weight or as 1"
         )
         latent_dim: Count = Field(16, description="numbers of a node's z")
