@@ -50,6 +50,13 @@ def probe(loaded: Loaded, hidden: bool = True) -> AttentionFacts:
 
     Raises:
         ModelError: the capture would not be exact; the message says what differs.
+
+    Examples:
+        >>> from hallutrace import ExtractConfig
+        >>> from hallutrace.model.loading import load
+        >>> facts = probe(load(ExtractConfig(model="demo", device="cpu")))
+        >>> facts.layers, facts.deviation < 1e-5
+        ([0, 1, 2, 3], True)
     """
     native = check_native(loaded, hidden)
     layers = sorted(native.weights)
@@ -72,10 +79,39 @@ def _deviation(loaded: Loaded, native: Native) -> float | None:
     Raises:
         ModelError: the logits differ by more than the tolerance.
     """
+    decoded = _decode(loaded, native.tokens)
+    if decoded is None:
+        return None
+    rows, logits = decoded
+    worst = 0.0
+    for layer, query, row in rows:
+        keys = min(row.shape[-1], query + 1)  # a layer with a window returns the last keys only
+        replayed = native.weights[layer][:, query, query + 1 - keys : query + 1]
+        worst = max(worst, float((row[:, row.shape[-1] - keys :] - replayed).abs().max()))
+    # The last step predicts a token after the text, for which the pass kept no logits.
+    apart = logits_apart(logits[:-1], native.logits[1 - STEPS :])
+    if not apart <= Tolerance.of(loaded.model).logits:
+        raise refused(
+            loaded,
+            "generating step by step gives other logits than one forward pass (by "
+            f"{apart:.2g} of their spread, attention by up to {worst:.2g})",
+        )
+    return worst
+
+
+def _decode(
+    loaded: Loaded, tokens: Sequence[int]
+) -> tuple[list[tuple[int, int, torch.Tensor]], torch.Tensor] | None:
+    """Decodes the last ``STEPS`` tokens of a text one by one, with a key-value cache.
+
+    Returns:
+        Layer, query and attention row [heads, keys] of each, and the logits [STEPS, vocabulary]
+        after each token; None if the model returns no cache.
+    """
     model = loaded.model
-    steps: list[tuple[int, int, torch.Tensor]] = []
+    rows: list[tuple[int, int, torch.Tensor]] = []
     logits = []
-    ids = torch.tensor([native.tokens], device=loaded.device)
+    ids = torch.tensor([tokens], device=loaded.device)
     first = ids.shape[1] - STEPS
     accepted = inspect.signature(model.forward).parameters
 
@@ -93,7 +129,7 @@ def _deviation(loaded: Loaded, native: Native) -> float | None:
         for position in range(first, ids.shape[1]):
 
             def keep(layer: int, weights: torch.Tensor, *_: Any, query: int = position) -> None:
-                steps.append((layer, query, weights[0, :, 0].float().cpu()))
+                rows.append((layer, query, weights[0, :, 0].float().cpu()))
 
             with capturing(model, keep):
                 output = model(
@@ -103,20 +139,7 @@ def _deviation(loaded: Loaded, native: Native) -> float | None:
                     **arguments(position, position + 1),
                 )
             logits.append(output.logits[0, -1:].float().cpu())
-    worst = 0.0
-    for layer, query, row in steps:
-        keys = min(row.shape[-1], query + 1)  # a layer with a window returns the last keys only
-        replayed = native.weights[layer][:, query, query + 1 - keys : query + 1]
-        worst = max(worst, float((row[:, row.shape[-1] - keys :] - replayed).abs().max()))
-    # The last step predicts a token after the text, for which the pass kept no logits.
-    apart = logits_apart(torch.cat(logits[:-1]), native.logits[1 - STEPS :])
-    if not apart <= Tolerance.of(model).logits:
-        raise refused(
-            loaded,
-            "generating step by step gives other logits than one forward pass (by "
-            f"{apart:.2g} of their spread, attention by up to {worst:.2g})",
-        )
-    return worst
+    return rows, torch.cat(logits)
 
 
 def _windows(config: Any, layers: Sequence[int]) -> list[int | None]:

@@ -70,6 +70,14 @@ def check_native(loaded: Loaded, hidden: bool = True) -> Native:
     Raises:
         ModelError: they differ from the capture, or the model cannot be captured; the message says
             in which layer and how.
+
+    Examples:
+        >>> from hallutrace import ExtractConfig
+        >>> from hallutrace.model.loading import load
+        >>> native = check_native(load(ExtractConfig(model="demo", device="cpu")))
+        >>> heads, queries, keys = native.weights[0].shape
+        >>> queries == keys == len(native.tokens)
+        True
     """
     whole = text_of(loaded)
     half = whole[: (len(whole) + 1) // 2]

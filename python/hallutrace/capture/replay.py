@@ -19,6 +19,7 @@ from hallutrace._core import LayerReducer
 from hallutrace.capture.attention_hook import capturing
 from hallutrace.capture.token_scores import TokenScores, score
 from hallutrace.capture.torch_reducer import DeviceReducer, Rules
+from hallutrace.choices import Heads, Rows
 from hallutrace.errors import ModelError
 from hallutrace.model.loading import Loaded
 
@@ -54,7 +55,7 @@ class Reduction:
     top_k: int | None = 16
     min_weight: float = 0.0
     top_mass: float | None = None
-    heads: str = "mean"
+    heads: Heads = "mean"
     answer_edges: bool = False
     all_marginal_rows: bool = False
 
@@ -145,7 +146,7 @@ def replay(
     reduction: Reduction,
     *,
     hidden_layers: Sequence[int] = (),
-    hidden_rows: str = "answer",
+    hidden_rows: Rows = "answer",
     alternatives: int = 0,
     rows: int | None = None,
 ) -> list[Replayed]:
@@ -166,6 +167,15 @@ def replay(
     Raises:
         ModelError: the attention or the logits of the model cannot be captured.
         InputError: an attention weight is negative or not finite.
+
+    Examples:
+        >>> from hallutrace import ExtractConfig
+        >>> from hallutrace.model.loading import load
+        >>> loaded = load(ExtractConfig(model="demo", device="cpu"))
+        >>> text = Text(tokens=[5, 6, 7, 8, 9], prompt_tokens=3, boundaries=[])
+        >>> [replayed] = replay(loaded, [text], Reduction(top_k=2), hidden_layers=[0])
+        >>> replayed.scores.logprob.shape, len(replayed.layers), replayed.hidden.shape[1]
+        ((2,), 4, 3)
     """
     reducers = _Reducers(sequences, reduction)
     with torch.inference_mode(), capturing(loaded.model, reducers, rows):
@@ -210,6 +220,15 @@ def forward(loaded: Loaded, sequences: Sequence[Text], **options: bool) -> tuple
 
     Raises:
         ModelError: the logits have an unexpected shape.
+
+    Examples:
+        >>> from hallutrace import ExtractConfig
+        >>> from hallutrace.model.loading import load
+        >>> loaded = load(ExtractConfig(model="demo", device="cpu"))
+        >>> with torch.inference_mode():
+        ...     _, logits = forward(loaded, [Text([5, 6, 7, 8, 9], 3, []), Text([5, 6], 1, [])])
+        >>> logits.shape[0]  # of two answers, of 2 tokens and of 1
+        3
     """
     ids, mask = _right_padded(sequences, loaded.pad_id)
     with answer_rows(loaded.model, sequences) as selected:

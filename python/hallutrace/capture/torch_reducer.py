@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hallutrace.choices import Heads
 from hallutrace.errors import InputError
 
 LEAST_NORMAL = 2.0**-126
@@ -36,7 +37,7 @@ class Rules:
     top_k: int | None
     min_weight: float
     top_mass: float | None
-    combine: str
+    combine: Heads
     answer_edges: bool
     all_marginal_rows: bool
 

@@ -84,7 +84,8 @@ def _described(name: str, store: TraceStore | None) -> dict[str, Any]:
 def _facts(detector: Detector) -> dict[str, Any]:
     from hallutrace.detect.options import option_help
 
-    paragraphs = inspect.cleandoc(type(detector).__doc__ or "").split("\n\n")
+    told = inspect.cleandoc(type(detector).__doc__ or "").partition("\n\nExamples:")[0]
+    paragraphs = told.split("\n\n")
     return {
         "summary": " ".join(paragraphs[0].split()),
         "description": "\n\n".join(paragraphs[1:]),

@@ -83,19 +83,7 @@ def _show_run(found: dict[str, Any]) -> None:
     )
     if note := whole["facts"].get("note"):
         OUT.print(styled(("  " + plain(note), "dim")))
-    shards = Table("shard", "traces", "failed", "right", "prompt", "answer", "logprob", "a trace")
-    for one in found["shards"]:
-        shards.add_row(
-            one["name"],
-            f"{one['traces']:,}",
-            f"{one['failures']:,}",
-            percent(one["right_share"]),
-            spread(one["prompt_tokens"]),
-            spread(one["answer_tokens"]),
-            decimal(one["mean_logprob"]),
-            bytes_text(one["bytes_per_trace"] or 0),
-        )
-    OUT.print(shards)
+    OUT.print(_shard_table(found["shards"]))
     if len(found["shards"]) > 1:
         between = Table("between shards", "least", "greatest", "standard deviation")
         for name, shards_differ in found["between_shards"].items():
@@ -109,6 +97,22 @@ def _show_run(found: dict[str, Any]) -> None:
         layers.add_row(str(layer), percent(kept), decimal(nats))
     OUT.print(layers)
     OUT.print(f"Attention of the answer rows, read from {whole['attention_traces']:,} traces.")
+
+
+def _shard_table(shards: list[dict[str, Any]]) -> Table:
+    table = Table("shard", "traces", "failed", "right", "prompt", "answer", "logprob", "a trace")
+    for one in shards:
+        table.add_row(
+            one["name"],
+            f"{one['traces']:,}",
+            f"{one['failures']:,}",
+            percent(one["right_share"]),
+            spread(one["prompt_tokens"]),
+            spread(one["answer_tokens"]),
+            decimal(one["mean_logprob"]),
+            bytes_text(one["bytes_per_trace"] or 0),
+        )
+    return table
 
 
 def _show_trace(store: Any, which: str, as_json: bool) -> None:

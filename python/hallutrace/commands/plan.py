@@ -54,24 +54,14 @@ def run_plan(
     needs = estimate.memory(config, shape, prompt_tokens, answer_tokens, batch)
     timed = estimate.measure(config, batch) if measure else None
     if as_json:
-        content: dict[str, Any] = {
+        about = {
             "prompt_tokens": prompt_tokens,
             "answer_tokens": answer_tokens,
             "questions": questions,
             "source": source_lines,
             "batch_size": batch,
-            "hidden_states": {
-                one.hidden_states: {
-                    name: getattr(one, name)
-                    for name in ("edges", "marginals", "tokens", "hidden", "trace", "run")
-                }
-                for one in sizes
-            },
-            "memory": needs,
         }
-        if timed:
-            content["measured"] = {name: getattr(timed, name) for name in timed.__slots__}
-        print_json(content)
+        print_json({**about, **_estimates(sizes, needs, timed)})
         return
     for line in source_lines:
         OUT.print(line)
@@ -85,6 +75,22 @@ def run_plan(
     OUT.print(f"Memory at batch size {batch}: about {bytes_text(sum(needs.values()))} ({pieces})")
     if timed:
         OUT.print(_measured_text(timed, questions))
+
+
+def _estimates(
+    sizes: list[RunSize], needs: dict[str, int], timed: Measured | None
+) -> dict[str, Any]:
+    """What was estimated, and measured if it was, JSON-able."""
+    parts = ("edges", "marginals", "tokens", "hidden", "trace", "run")
+    found: dict[str, Any] = {
+        "hidden_states": {
+            one.hidden_states: {name: getattr(one, name) for name in parts} for one in sizes
+        },
+        "memory": needs,
+    }
+    if timed:
+        found["measured"] = {name: getattr(timed, name) for name in timed.__slots__}
+    return found
 
 
 def _size_table(sizes: list[RunSize], chosen: str) -> Table:

@@ -142,17 +142,12 @@ def run_train(
         finished = _finish(untrained, validation, provenance)
     finished.write(out)
     untrained.save(out)
-    seconds = time.monotonic() - began
+    seconds, reached = time.monotonic() - began, finished.validation_auroc
     if as_json:
-        about = {
-            "folder": str(out),
-            "train": len(train),
-            "validation_auroc": finished.validation_auroc,
-            "seconds": seconds,
-        }
-        print_json(about)
+        about = {"folder": str(out), "train": len(train)}
+        print_json({**about, "validation_auroc": reached, "seconds": seconds})
     else:
-        _print_summary(run, detector, label, out, finished.validation_auroc, seconds)
+        _print_summary(run, detector, label, out, reached, seconds)
 
 
 def _parts(examples: Examples, seed: int, all_traces: bool) -> tuple[Any, Any]:

@@ -27,6 +27,11 @@ def answer_rows(rows: NDArray[Number], answer: int) -> NDArray[Number]:
     Returns:
         A view [layers, heads, A + 1, ...]: the row that produced each answer token, then the last
         row, which produced nothing. Row t + 1 is that of answer token t itself.
+
+    Examples:
+        >>> rows = np.arange(9).reshape(1, 1, 9)  # a prompt of 6 tokens, an answer of 3
+        >>> answer_rows(rows, answer=3)
+        array([[[5, 6, 7, 8]]])
     """
     return rows[:, :, rows.shape[2] - answer - 1 :]
 
@@ -40,6 +45,10 @@ def top_values(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
     Returns:
         float32 [..., count]; zeros follow where a row has fewer tokens.
+
+    Examples:
+        >>> top_values(np.float32([[0.25, 1.0, 0.5]]), 2)
+        array([[1. , 0.5]], dtype=float32)
     """
     ordered = np.sort(values, axis=-1)[..., ::-1][..., :count]
     missing = count - ordered.shape[-1]

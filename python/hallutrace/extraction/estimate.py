@@ -9,14 +9,15 @@ import tempfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from hallutrace.choices import HiddenStates
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.extraction.batch_planning import cache_bytes_per_token
 from hallutrace.model.files import ModelName
 from hallutrace.presets import MODEL_CONFIGS
 
-HIDDEN_CHOICES = ("none", "pooled", "answer", "all")
+HIDDEN_CHOICES: tuple[HiddenStates, ...] = get_args(HiddenStates)
 HEADER_BYTES = 3072  # reserved for each trace in the header of its shard
 META_BYTES = 1024  # text of a trace: question, prompt, answer, references
 
@@ -61,7 +62,7 @@ class RunSize:
         run: bytes of the run; None if the number of questions is unknown.
     """
 
-    hidden_states: str
+    hidden_states: HiddenStates
     edges: int
     marginals: int
     tokens: int
@@ -210,6 +211,12 @@ def memory(
 
     Returns:
         Bytes of the weights, key-value cache, logits, one attention block and hidden states.
+
+    Examples:
+        >>> config = ExtractConfig(model="demo")
+        >>> needs = memory(config, model_shape(ModelName.of(config)), 40, 12, batch=8)
+        >>> sorted(needs)
+        ['attention block', 'cache', 'hidden states', 'logits', 'weights']
     """
     size = _dtype_bytes(config, shape)
     bytes_per_linear = {"int8": 1.0, "nf4": 0.56}.get(config.quantization, float(size))
@@ -278,6 +285,10 @@ def measure(config: ExtractConfig, questions: int) -> Measured:
 
     Raises:
         HallutraceError: as :func:`hallutrace.extract` does.
+
+    Examples:
+        >>> measure(ExtractConfig(questions="demo:2", device="cpu"), questions=2).traces
+        2
     """
     from hallutrace.extraction.pipeline import extract
     from hallutrace.store.reader import open_run

@@ -8,6 +8,7 @@ from typing import Any
 
 from hallutrace.capture.exactness_check import AttentionFacts
 from hallutrace.capture.replay import Reduction
+from hallutrace.choices import EdgeDtype
 from hallutrace.config import ExtractConfig, select_layers
 from hallutrace.errors import InputError
 from hallutrace.extraction import batch_planning
@@ -52,7 +53,7 @@ class Settings:
     reduction: Reduction
     hidden: HiddenChoice
     alternatives: int
-    edge_dtype: str
+    edge_dtype: EdgeDtype
     batch_size: int
     seed: int
 

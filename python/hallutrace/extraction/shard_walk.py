@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Sequence
 
 from hallutrace.capture.exactness_check import probe
 from hallutrace.config import ExtractConfig
@@ -14,16 +13,15 @@ from hallutrace.extraction.batch_halving import ShardContext
 from hallutrace.extraction.environment import changes, environment
 from hallutrace.extraction.resolved_settings import Settings, manifest_of, template_day
 from hallutrace.extraction.shard import ShardJob
-from hallutrace.extraction.summary import Summary, still_failing, summarize
+from hallutrace.extraction.shard_questions import RETRY, ShardQuestions, questions_digest
+from hallutrace.extraction.summary import Summary, summarize
 from hallutrace.model.loading import Loaded, default_prompt
 from hallutrace.model.prompts import PromptBuilder
 from hallutrace.option_names import parameter
 from hallutrace.progress import Reporter
 from hallutrace.questions import (
-    BadRow,
     Question,
     QuestionSource,
-    digest_of,
 )
 from hallutrace.store import expectation
 from hallutrace.store.claims import (
@@ -33,12 +31,9 @@ from hallutrace.store.claims import (
     running_holder,
     wait_until_claimable,
 )
-from hallutrace.store.failures import BAD_ROW, RETRIED_STAGES, Failure
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.processes import State
 from hallutrace.third_party import refusing
-
-RETRY = "retry-"  # prefix of the names of shards with retried questions
 
 
 class Extraction:
@@ -80,6 +75,7 @@ class Extraction:
         self._settings = Settings.of(
             config, loaded, self._prompts, self._earlier, source.has_responses
         )
+        self._questions = ShardQuestions(config, source, run, self._settings.decoding, reporter)
         self._checks = AnswerChecks(self._prompts.notices, config.max_new_tokens)
         with refusing(
             f"a model that takes a few tokens, as {loaded.name}",
@@ -113,14 +109,14 @@ class Extraction:
         self._run.tidy(records)
         if changed := changes(self._environment, list(records.values())):
             self._reporter.note(changed)
-        retried = self._to_retry(records) if self._config.retry_failed else []
-        self._begin_report(records, retried)
+        retried = self._questions.to_retry(records) if self._config.retry_failed else []
+        self._questions.begin_report(records, retried)
         began = time.monotonic()
         if retried:
             self._retry(records, retried)
         claimed_elsewhere = [
             shard
-            for shard in self._shards(records)
+            for shard in self._questions.shards(records)
             if not self._try_shard(*shard, self._settings.batch_size)
         ]
         self._wait_for(claimed_elsewhere)
@@ -136,31 +132,6 @@ class Extraction:
             seconds=time.monotonic() - began,
             syncing=self._syncing,
         )
-
-    def _shards(
-        self, records: dict[str, CommitRecord]
-    ) -> Iterator[tuple[str, int, list[Question]]]:
-        """Name, first index and questions of each missing shard; checks the committed ones."""
-        worker, _, workers = (self._config.worker or "0/1").partition("/")
-        questions = self._questions()
-        first = number = 0
-        while True:
-            name = f"{number:05d}"
-            committed = records.get(name) or self._run.record(name)
-            size = committed.questions if committed else self._config.shard_size
-            shard = list(islice(questions, size))
-            if committed:
-                self._check_digest(committed, shard)
-                if name not in records or self._settings.decoding is None:
-                    self._reporter.skip(self._num_answers(shard))
-            elif shard and number % int(workers) == int(worker):
-                yield name, first, shard
-            else:
-                self._reporter.skip(self._num_answers(shard))  # of another worker
-            if len(shard) < size:
-                return
-            first += len(shard)
-            number += 1
 
     def _try_shard(
         self,
@@ -192,7 +163,7 @@ class Extraction:
                     return True
                 self._new_traces += record.counts["traces"]
             else:
-                self._reporter.skip(self._num_answers(questions))
+                self._reporter.skip(self._questions.num_answers(questions))
             ours.done = True
         return True
 
@@ -210,29 +181,7 @@ class Extraction:
                     name, first, questions, self._settings.batch_size
                 ):
                     continue
-            self._reporter.skip(self._num_answers(questions))
-
-    def _questions(self) -> Iterator[Question]:
-        """Yields valid questions up to the limit; records bad rows as failures."""
-        count = 0
-        for row in self._source:
-            if isinstance(row, BadRow):
-                # All workers read all rows; the first worker alone records the failure.
-                if (self._config.worker or "0/1").startswith("0/"):
-                    self._run.failures.add(Failure(row.id, None, row.index, BAD_ROW, row.error))
-                continue
-            yield row
-            count += 1
-            if count == self._config.limit:
-                return
-
-    def _check_digest(self, record: CommitRecord, questions: Sequence[Question]) -> None:
-        if record.digest != _digest(questions):
-            raise InputError(
-                f"Expected the questions that shard {record.name} of {self._run.folder} was made "
-                f"of, got others (the source changed, or {parameter('limit')} shrank) - choose "
-                f"another {parameter('out')}, or start over with {parameter('overwrite', True)}"
-            )
+            self._reporter.skip(self._questions.num_answers(questions))
 
     def _shard(
         self,
@@ -278,7 +227,7 @@ class Extraction:
         done: Collection[tuple[str, int]],
     ) -> ShardJob:
         """Opens the file of a shard, or continues it."""
-        digest = _digest(questions)
+        digest = questions_digest(questions)
         fingerprint = self._manifest.fingerprint
         draft = CommitRecord(
             name=name,
@@ -307,16 +256,10 @@ class Extraction:
         record = self._run.take_published(name, self._manifest.fingerprint)
         if record is not None:
             if record.first >= 0:
-                self._check_digest(record, questions)
+                self._questions.check_digest(record, questions)
             self._run.commit(record)
-            self._reporter.skip(self._num_answers(questions))
+            self._reporter.skip(self._questions.num_answers(questions))
         return record
-
-    def _to_retry(self, records: dict[str, CommitRecord]) -> list[Question]:
-        """The failed questions for which another attempt may succeed."""
-        open_failures = still_failing(self._run, records.values())
-        failed = {failure.id for failure in open_failures if failure.stage in RETRIED_STAGES}
-        return [question for question in self._questions() if question.id in failed]
 
     def _retry(self, records: dict[str, CommitRecord], questions: list[Question]) -> None:
         """Retries failed questions in a new shard, with a batch size of 1.
@@ -326,33 +269,3 @@ class Extraction:
         done = {(key[0], key[1]) for record in records.values() for key in record.keys}
         numbers = [int(name.removeprefix(RETRY)) for name in records if name.startswith(RETRY)]
         self._try_shard(f"{RETRY}{max(numbers, default=-1) + 1:05d}", -1, questions, 1, done)
-
-    def _num_answers(self, questions: Sequence[Question]) -> int:
-        """Number of answers of questions, the unit of progress."""
-        if self._settings.decoding is None:
-            return sum(len(question.responses) for question in questions)
-        return len(questions) * self._settings.decoding.samples
-
-    def _begin_report(self, records: dict[str, CommitRecord], retried: list[Question]) -> None:
-        """Reports the expected number of answers, if it is known, and those already committed.
-
-        Committed existing answers count later, when :meth:`_shards` reads their questions.
-        """
-        total, limit, samples = self._source.total, self._config.limit, 1
-        if self._settings.decoding is not None:
-            samples = self._settings.decoding.samples
-            total = min((count for count in (total, limit) if count is not None), default=None)
-        elif limit is not None and (total is None or limit < total):
-            total = None  # total counts rows (answers), the limit counts questions
-        done = sum(
-            record.questions * samples
-            for name, record in records.items()
-            if not name.startswith(RETRY) and self._settings.decoding is not None
-        )
-        expected = None if total is None else total * samples + self._num_answers(retried)
-        expectation.write(self._run.partial, expected)
-        self._reporter.begin(expected, done)
-
-
-def _digest(questions: Sequence[Question]) -> str:
-    return digest_of(question.digest() for question in questions)

@@ -84,6 +84,11 @@ def summarize(
         new_traces: number of traces that this call wrote.
         seconds: duration of this call.
         syncing: seconds that this call waited for the disk.
+
+    Examples:
+        >>> told = {"is_retried": False, "new_traces": 8, "seconds": 2.0, "syncing": 0.1}
+        >>> summarize(Run(run), 0, **told).traces
+        8
     """
     records = run.records()
     failing = still_failing(run, records)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hallutrace.canonical_json import canonical
 from hallutrace.capture.replay import Replayed
 from hallutrace.capture.token_scores import TokenScores
+from hallutrace.choices import HiddenStates, Rows
 from hallutrace.errors import InputError
 from hallutrace.model.answer_ends import Answer
 from hallutrace.model.prompts import Prompt
@@ -40,12 +41,12 @@ class HiddenChoice:
         'answer'
     """
 
-    states: str
+    states: HiddenStates
     layers: list[int]
     dtype: str
 
     @property
-    def rows(self) -> str:
+    def rows(self) -> Rows:
         """The rows that the replay must return: ``all`` or ``answer``."""
         return "all" if self.states == "all" else "answer"
 
@@ -61,6 +62,17 @@ def arrays_of(replayed: Replayed, tokens: list[int], eos: bool, hidden: HiddenCh
 
     Raises:
         InputError: a value is NaN or infinite; the message names array and layer.
+
+    Examples:
+        >>> from hallutrace import ExtractConfig
+        >>> from hallutrace.capture.replay import Reduction, Text, replay
+        >>> from hallutrace.model.loading import load
+        >>> loaded = load(ExtractConfig(model="demo", device="cpu"))
+        >>> tokens = [5, 6, 7, 8, 9]
+        >>> [replayed] = replay(loaded, [Text(tokens, 3, [])], Reduction(top_k=2))
+        >>> arrays = arrays_of(replayed, tokens, False, HiddenChoice("none", [], "float32"))
+        >>> arrays["logprob"].shape, arrays["edges.indptr"].dtype
+        ((2,), dtype('int32'))
     """
     _check_finite(replayed, hidden)
     arrays: Arrays = {
@@ -139,6 +151,13 @@ def meta_of(
 
     Returns:
         Canonical JSON, uint8 [bytes].
+
+    Examples:
+        >>> question = Question("q1", "Who?", ("Anna",), context=None, index=0, group="q1")
+        >>> prompt, answer = Prompt("Who?", [5, 6], None), Answer([7], "Anna", "eos")
+        >>> meta = meta_of(question, prompt, answer, 0, HiddenChoice("answer", [0], "float32"))
+        >>> bytes(meta[:15])
+        b'{"answer":"Anna'
     """
     prompt_length = len(prompt.tokens)
     tokens = prompt_length + len(answer.tokens)

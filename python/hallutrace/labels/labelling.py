@@ -11,16 +11,15 @@ from typing import Any
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.label_protocols import Judge
 from hallutrace.labels.from_file import digest_of, read_label_file
+from hallutrace.labels.label_checks import check_judged, check_kept, check_parameters
 from hallutrace.labels.registry import TraceProtocol
 from hallutrace.labels.thresholds import check_threshold, judge_of
 from hallutrace.normalization import DEFAULT
-from hallutrace.option_names import parameter
 from hallutrace.store.label_files import (
     Key,
     TraceLabel,
     counts_of,
     path_of,
-    read_parameters,
     read_rows,
     write_labels,
 )
@@ -122,7 +121,7 @@ def label(
     }
     name = label_name if name is None else name
     with _store(run, name) as store:
-        _check_parameters(store.folder, name, parameters, overwrite)
+        check_parameters(store.folder, name, parameters, overwrite)
         rows: dict[Key, TraceLabel] = {}
         without_references = 0
         traces = iter(store)
@@ -132,7 +131,7 @@ def label(
             references = _texts(trace, "references")
             without_references += not references
             rows[key] = _label_of(_score(judge, trace, references), limit, drop)
-        _check_judged(store, judge, rows, without_references)
+        check_judged(store, judge, rows, without_references)
         return _save(store, name, rows, parameters, None, overwrite, without_references)
 
 
@@ -168,7 +167,7 @@ def label_from(
     name = path.stem if name is None else name
     parameters = {"by": "file"}
     with _store(run, name) as store:
-        _check_parameters(store.folder, name, parameters, overwrite)
+        check_parameters(store.folder, name, parameters, overwrite)
         keys = store.keys()
         given = read_label_file(path, keys)
         rows = {key: given.get(key, TraceLabel(None, None)) for key in keys}
@@ -184,53 +183,6 @@ def _store(run: str | Path, name: str) -> TraceStore:
             f"Expected traces to label, got none in {run} - let `hallutrace extract` finish a shard"
         )
     return store
-
-
-def _check_parameters(folder: Path, name: str, parameters: dict[str, Any], overwrite: bool) -> None:
-    """Refuses labels of that name that were made in another way, before any work."""
-    if overwrite or not path_of(folder, name).is_file():
-        return
-    there = read_parameters(folder, name)
-    if there is None:
-        return
-    differing = [
-        f"{field} {there.get(field)}, asked {parameters.get(field)}"
-        for field in sorted({*there, *parameters})
-        if there.get(field) != parameters.get(field)
-    ]
-    if differing:
-        is_triviaqa = str(there.get("normalization")).startswith("triviaqa")
-        settings = f"{parameter('normalize', 'triviaqa')} {parameter('name', name)}"
-        kept = f" (or keep them with {settings})" if is_triviaqa else ""
-        raise InputError(
-            f"Expected labels `{name}` with these settings, got others in {folder} "
-            f"({'; '.join(differing)}) - choose another {parameter('name')}{kept}, or replace "
-            f"them with {parameter('overwrite', True)}"
-        )
-
-
-def _check_judged(
-    store: TraceStore,
-    judge: Judge | TraceProtocol,
-    rows: dict[Key, TraceLabel],
-    without_references: int,
-) -> None:
-    """Refuses labels that would all be null: the run has no right answers."""
-    if any(row.score is not None for row in rows.values()):
-        return
-    if isinstance(judge, TraceProtocol):
-        raise InputError(
-            f"Expected `{judge.name}` to score some trace of {store.folder}, got None for all "
-            f"{len(rows):,} - fix the protocol"
-        )
-    got = f"{without_references:,} of {len(rows):,} traces without any"
-    if without_references < len(rows):
-        got += f", and none of the others that `{judge.name}` can judge"
-    raise InputError(
-        f"Expected right answers to judge by, got {got} in {store.folder} - extract again with "
-        f"{parameter('answers_column', 'NAME')}, the column of right answers, or take the labels "
-        f"of a person or a judge with {parameter('file', 'FILE', option='--from')}"
-    )
 
 
 def _texts(trace: Trace, field: str) -> list[str]:
@@ -284,7 +236,7 @@ def _save(
     path = path_of(store.folder, name)
     if path.is_file() and not overwrite:
         before = read_rows(store.folder, name)
-        _check_kept(path, before, rows, may_fill=origin is not None)
+        check_kept(path, before, rows, may_fill=origin is not None)
     new = sum(key not in before for key in rows)
     is_changed = write_labels(store.folder, name, rows, parameters, origin)
     counts = counts_of(rows.values())
@@ -297,21 +249,3 @@ def _save(
         new=new,
         is_changed=is_changed,
     )
-
-
-def _check_kept(
-    path: Path, before: dict[Key, TraceLabel], rows: dict[Key, TraceLabel], *, may_fill: bool
-) -> None:
-    """Refuses to lose labels: rows that were changed by hand, or of traces that are gone."""
-    lost = [
-        key
-        for key, row in before.items()
-        if rows.get(key) != row and not (may_fill and key in rows and row == TraceLabel(None, None))
-    ]
-    if lost:
-        id_, sample = lost[0]
-        raise InputError(
-            f"Expected the labels in {path} to be those of before, got {len(lost):,} of "
-            f"{len(before):,} that would change, first {id_!r}, sample {sample} - choose another "
-            f"{parameter('name')}, or replace them with {parameter('overwrite', True)}"
-        )

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.store.reader import ShardTraces, TraceStore
+from hallutrace.store.reader import TraceStore
+from hallutrace.store.shard_traces import ShardTraces
 from hallutrace.store.trace import Trace
 from hallutrace.text_measures import contains
 

@@ -17,7 +17,8 @@ from hallutrace.store.folder import CommitRecord, Manifest, Run
 from hallutrace.store.label_carrying import carry_merged
 from hallutrace.store.merge_checks import check_mergeable, check_planned, check_unique
 from hallutrace.store.new_run import as_storage_error, begin_run, claimed_shard
-from hallutrace.store.reader import ShardTraces, TraceStore, open_run
+from hallutrace.store.reader import TraceStore, open_run
+from hallutrace.store.shard_traces import ShardTraces
 
 
 def merge(

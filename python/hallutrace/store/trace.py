@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace._core import Shard
 from hallutrace.attention.edges import EdgeList
 from hallutrace.errors import DamagedError, InputError
 from hallutrace.model.answer_spans import AnswerSpan
@@ -20,19 +18,7 @@ from hallutrace.option_names import parameter
 from hallutrace.questions import Generator
 from hallutrace.store.folder import Manifest
 from hallutrace.store.stored_marginals import StoredMarginals
-
-# NumPy types of the types in a shard. NumPy has no bfloat16: its bits are read as uint16.
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "I64": np.dtype("<i8"),
-    "F32": np.dtype("<f4"),
-    "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "U16": np.dtype("<u2"),
-    "I8": np.dtype("i1"),
-    "U8": np.dtype("u1"),
-}
+from hallutrace.store.trace_tensors import TraceTensors
 
 # Required members of `meta`.
 MEMBERS = (
@@ -65,7 +51,7 @@ class Alternatives:
     logprobs: NDArray[np.float32]
 
 
-class Trace(ShownInNotebooks):
+class Trace(ShownInNotebooks, TraceTensors):
     """One question, its answer, and the tensors that were stored for it.
 
     Arrays are read on access and checked against their checksums as ``verify`` says, see
@@ -89,28 +75,6 @@ class Trace(ShownInNotebooks):
         >>> len(trace.logprob) == len(trace.answer_tokens)
         True
     """
-
-    def __init__(
-        self,
-        shard: Shard,
-        position: int,
-        manifest: Manifest,
-        origin: tuple[Path, str] | None = None,
-    ) -> None:
-        self.shard = shard
-        self.position = position
-        self._manifest = manifest
-        self._origin = origin
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles path and position; the process that unpickles the trace opens the shard again."""
-        if self._origin is None:
-            raise InputError(
-                "Expected a trace of an open run to pickle, got one of a shard alone or in memory "
-                "- take it from hallutrace.open(run)"
-            )
-        path, verify = self._origin
-        return _unpickled, (path.absolute(), verify, self.position, self._manifest)
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same id and sample, and are of runs with equal manifests."""
@@ -381,44 +345,6 @@ class Trace(ShownInNotebooks):
             return dequantized
         converted: NDArray[np.float32] = states[index].astype(np.float32, copy=False)
         return converted
-
-    # Bytes ------------------------------------------------------------------------------------
-
-    def _typed(self, name: str) -> tuple[str, NDArray[Any]]:
-        found = self.shard.tensor(self.position, name)
-        if found is None:
-            raise InputError(f"Expected a trace with `{name}`, got one without")
-        dtype, shape, raw = found
-        array: NDArray[Any] = raw.view(_DTYPES[dtype]).reshape(shape)
-        return dtype, array
-
-    def stored(self, name: str) -> NDArray[Any]:
-        """A tensor by its name in the file format, as a view of the file without conversion.
-
-        Args:
-            name: such as ``logprob`` or ``marginals.mass``; bfloat16 is returned as uint16.
-
-        Raises:
-            InputError: the trace has no such tensor.
-            DamagedError: a checksum is wrong.
-
-        Examples:
-            >>> hallutrace.open(run)[0].stored("logprob").dtype
-            dtype('float32')
-        """
-        return self._typed(name)[1]
-
-
-def _unpickled(path: Path, verify: str, position: int, manifest: Manifest) -> Trace:
-    """Unpickles a trace."""
-    shard = _open_shard(path, verify, path.stat().st_mtime_ns if path.exists() else 0)
-    return Trace(shard, position, manifest, (path, verify))
-
-
-@lru_cache(maxsize=8)
-def _open_shard(path: Path, verify: str, changed: int) -> Shard:
-    """Opens a shard once for all unpickled traces of it; ``changed`` is the file's mtime, ns."""
-    return Shard(path, verify=verify)
 
 
 def _ranges(numbers: list[int]) -> str:

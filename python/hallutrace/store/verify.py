@@ -118,15 +118,7 @@ def damage_of(run: Run, record: CommitRecord, manifest: Manifest, fast: bool = F
                 f"commit record says, got {shard.bytes} bytes and {len(header.keys)} traces - "
                 f"{restore}"
             )
-        # A merge changes these fields in the record, but not in the header of the linked shard.
-        changed = ("name", "fingerprint", "indices") if is_merged(manifest) else ()
-        differing = [
-            field.name
-            for field in fields(record)
-            if field.name not in changed
-            and getattr(header, field.name) != getattr(record, field.name)
-        ]
-        if differing:
+        if differing := _differing(header, record, manifest):
             return (
                 f"Expected a commit record that says what its shard says, got another "
                 f"{', '.join(differing)} than in the header of {path} - delete the record, and "
@@ -144,6 +136,14 @@ def damage_of(run: Run, record: CommitRecord, manifest: Manifest, fast: bool = F
     except HallutraceError as error:
         return str(error)
     return None
+
+
+def _differing(header: CommitRecord, record: CommitRecord, manifest: Manifest) -> list[str]:
+    """Fields of a commit record that are not as the header of its shard says."""
+    # A merge changes these fields in the record, but not in the header of the linked shard.
+    changed = ("name", "fingerprint", "indices") if is_merged(manifest) else ()
+    names = (field.name for field in fields(record) if field.name not in changed)
+    return [name for name in names if getattr(header, name) != getattr(record, name)]
 
 
 def _not_finite(shard: Shard, path: Path) -> str | None:

@@ -27,7 +27,8 @@ from hallutrace.extraction.trace_arrays import HiddenChoice
 from hallutrace.model.loading import Loaded, load
 from hallutrace.store.finite_numbers import count_not_finite
 from hallutrace.store.folder import CommitRecord, Run
-from hallutrace.store.reader import OPEN_SHARDS, ShardTraces, TraceStore
+from hallutrace.store.reader import OPEN_SHARDS, TraceStore
+from hallutrace.store.shard_traces import ShardTraces
 from hallutrace.store.tensor_names import FLOATS, INTEGERS
 from hallutrace.store.trace import MEMBERS, Trace
 from hallutrace.store.verify import verify_run

@@ -35,6 +35,14 @@ class AttentionGnn(GraphDetector):
     edges are those that the run kept (its top-k), by default with heads combined to their mean;
     nodes also have the other marginals, position, role and logprob; messages are GINE's; labels
     are of whole answers. CHARM's own message function and readout are not known to be these.
+
+    Examples:
+        >>> from hallutrace.detect import load_examples
+        >>> train = load_examples(hallutrace.open(run), "contains")
+        >>> detector = AttentionGnn(AttentionGnn.Options(epochs=1, device="cpu"))
+        >>> detector.fit(train, train)  # in earnest with traces of its own to validate on
+        >>> detector.scores(train).shape
+        (8,)
     """
 
     name = "attention-gnn"

@@ -47,6 +47,11 @@ class AttentionScore(Scorer):
     text was not. Departures: the authors' code leaves the sign to the analysis, the code of
     Binkowski et al. 2025 and of Vazhentsev et al. 2025 takes the minus, and so does this; diagonals
     below 2^-126 count as that, where the authors' logarithm is minus infinity.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> AttentionScore().score(trace) > 0
+        True
     """
 
     name = "attention-score"

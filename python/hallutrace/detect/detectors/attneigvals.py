@@ -17,6 +17,11 @@ class AttnEigvals(LapEigvals):
     ``top_k`` largest of each layer and head, projected and given to a logistic regression.
 
     Source and departures: as LapEigvals, whose paper has this as a baseline.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> AttnEigvals().feature(trace).shape
+        (320,)
     """
 
     name = "attneigvals"

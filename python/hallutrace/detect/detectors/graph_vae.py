@@ -17,7 +17,7 @@ from hallutrace.detect.nets.detector import FitData
 from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.graph_detector import GraphDetector
 from hallutrace.detect.nets.task import Task
-from hallutrace.detect.nets.vae import LayerVae, SequenceScorer, VaeNet
+from hallutrace.detect.nets.vae import LayerVae, Objective, SequenceScorer, VaeNet
 from hallutrace.detect.nets.vae_tasks import VaeData, VaeLoss, joint_task, scorer_task, vae_task
 from hallutrace.detect.options import Count
 from hallutrace.errors import InputError
@@ -42,6 +42,14 @@ class GraphVae(GraphDetector):
 
     Source: Kipf and Welling 2016 (variational graph autoencoder), Hu et al. 2020 (GINE); the
     sequence over layers and its scorers are ours.
+
+    Examples:
+        >>> from hallutrace.detect import load_examples
+        >>> train = load_examples(hallutrace.open(run), "contains")
+        >>> detector = GraphVae(GraphVae.Options(epochs=1, device="cpu"))
+        >>> detector.fit(train, train)  # in earnest with traces of its own to validate on
+        >>> detector.scores(train).shape
+        (8,)
     """
 
     name = "graph-vae"
@@ -61,7 +69,7 @@ class GraphVae(GraphDetector):
         supervised: bool = Field(
             True, description="whether labels are learnt; else right answers alone are looked at"
         )
-        objective: Literal["weighted", "binary"] = Field(
+        objective: Objective = Field(
             "weighted", description="whether edges are rebuilt as their weight or as 1"
         )
         latent_dim: Count = Field(16, description="numbers of a node's z")

@@ -53,6 +53,11 @@ class LapEigvals(LinearDetector):
     Attention Maps (arXiv 2502.17598), equations 1 to 4 (not checked against its text); public code
     graphml-lab-pwr/lapeigvals, ``features/attention_weights.py``, ``features/attn_feats.py`` and
     ``probe_models/lr.py``, read.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> LapEigvals().feature(trace).shape
+        (320,)
     """
 
     name = "lapeigvals"

@@ -13,6 +13,11 @@ class Length(Scorer):
     or short ones.
 
     Source: ours, a control.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> Length().score(trace) > 0
+        True
     """
 
     name = "length"

@@ -37,6 +37,14 @@ class LinearProbe(LayerProbe, LinearDetector):
     has a small network in its place); positions after Kossen et al. 2024, Semantic Entropy Probes
     (last prompt token, last answer token), whose targets are semantic entropies and not labels.
     Not checked against their texts.
+
+    Examples:
+        >>> from hallutrace.detect import load_examples
+        >>> train = load_examples(hallutrace.open(run), "contains")
+        >>> detector = LinearProbe(LinearProbe.Options(layers=(3,), standardize=True, C=1.0))
+        >>> detector.fit(train, train)  # in earnest with traces of its own to validate on
+        >>> detector.scores(train).shape
+        (8,)
     """
 
     name = "linear-probe"

@@ -51,6 +51,11 @@ class LookbackLens(LinearDetector):
 
     Source: Chuang et al. 2024, Lookback Lens, section 2 (not checked against its text); public
     code voidism/Lookback-Lens, ``step01_extract_attns.py`` and ``step03_lookback_lens.py``, read.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> LookbackLens().feature(trace).shape
+        (32,)
     """
 
     name = "lookback-lens"

@@ -36,6 +36,14 @@ class MlpProbe(LayerProbe, NetDetector):
     state, layers compared. Departures: features are standardised on the training part, epochs and
     layer are chosen on the validation part, the optimiser is AdamW with dropout, and the last
     answer token that is not end-of-sequence is read.
+
+    Examples:
+        >>> from hallutrace.detect import load_examples
+        >>> train = load_examples(hallutrace.open(run), "contains")
+        >>> detector = MlpProbe(MlpProbe.Options(layers=(3,), epochs=1, device="cpu"))
+        >>> detector.fit(train, train)  # in earnest with traces of its own to validate on
+        >>> detector.scores(train).shape
+        (8,)
     """
 
     name = "mlp-probe"

@@ -18,6 +18,11 @@ class Perplexity(Scorer):
     Autoregressive Structured Prediction (length-normalised sequence likelihood; not checked against
     its text). Departure: the logarithm is not undone, which orders traces the same and does not
     overflow.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> Perplexity().token_scores(trace).shape == trace.answer_tokens.shape
+        True
     """
 
     name = "perplexity"

@@ -67,6 +67,11 @@ class Rauq(Scorer):
     counted among those whose attention was captured; confidence is held above 2.2e-308. Stored
     attention is float16: of heads whose means are closer than it resolves (5e-4), which sharp
     attention has, another one may be taken than before storing.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> Rauq().token_scores(trace).shape == trace.answer_tokens.shape
+        True
     """
 
     name = "rauq"
@@ -122,6 +127,11 @@ class RauqCode(Rauq):
     has A_{P+t, P+t-1}. The score is 1 larger, which changes no order.
 
     Source: IINemo/lm-polygraph, ``estimators/rauq.py`` and the attention it is given; read.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> RauqCode().token_scores(trace).shape == trace.answer_tokens.shape
+        True
     """
 
     name = "rauq-code"

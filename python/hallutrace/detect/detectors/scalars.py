@@ -16,6 +16,11 @@ class Scalars(LinearDetector):
     states has to beat this. Scaling and penalty are chosen on the validation part.
 
     Source: ours, a control.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> Scalars().feature(trace).shape
+        (4,)
     """
 
     name = "scalars"

@@ -47,6 +47,11 @@ class SinkProbe(LapEigvals):
     components, balanced classes) and that attention is that of generation is our reading. The
     norms of value vectors, which the paper uses to explain and not to detect, are in the trace as
     ``value_norm``.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> SinkProbe().feature(trace).shape
+        (320,)
     """
 
     name = "sinkprobe"
@@ -67,6 +72,11 @@ class SinkProbeLater(SinkProbe):
     """As :class:`SinkProbe`, over later rows alone: s_j = 1/(T - 1 - j) sum_{i > j} A_ij.
 
     Source: the other reading of the paper's equation among secondary sources.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> SinkProbeLater().feature(trace).shape
+        (320,)
     """
 
     name = "sinkprobe-later"

@@ -16,6 +16,11 @@ class TokenEntropy(Scorer):
 
     Source: a usual baseline; after Manakul et al. 2023, SelfCheckGPT, section 4.1 (Avg(H)); not
     checked against its text.
+
+    Examples:
+        >>> trace = hallutrace.open(run)[0]
+        >>> TokenEntropy().token_scores(trace).shape == trace.answer_tokens.shape
+        True
     """
 
     name = "token-entropy"

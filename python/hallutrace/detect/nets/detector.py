@@ -124,7 +124,12 @@ class NetDetector(Detector):
 
 
 def arrays_of(net: nn.Module, prefix: str) -> dict[str, NDArray[Any]]:
-    """Weights of a network by name."""
+    """Weights of a network by name.
+
+    Examples:
+        >>> sorted(arrays_of(nn.Linear(2, 1), "net"))
+        ['net.bias', 'net.weight']
+    """
     return {
         f"{prefix}.{name}": tensor.detach().cpu().numpy()
         for name, tensor in net.state_dict().items()
@@ -136,6 +141,12 @@ def load_arrays(net: nn.Module, arrays: Mapping[str, NDArray[Any]], prefix: str)
 
     Raises:
         ValueError: the weights are those of another network.
+
+    Examples:
+        >>> net, other = nn.Linear(2, 1), nn.Linear(2, 1)
+        >>> load_arrays(other, arrays_of(net, "net"), "net")
+        >>> bool((net.weight == other.weight).all())
+        True
     """
     begin = f"{prefix}."
     tensors = {

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as functional
@@ -30,6 +31,9 @@ from hallutrace.detect.nets.graph_batches import GraphBatch
 from hallutrace.detect.nets.message import GineLayer, answer_mean
 
 # Log variances beyond this overflow nothing and mean nothing.
+Objective = Literal["weighted", "binary"]
+"""Whether edges are rebuilt as their weight or as 1."""
+
 _LARGEST_LOG_VARIANCE = 8.0
 
 
@@ -101,7 +105,7 @@ class LayerVae(nn.Module):
         return Code(mu, log_variance, z)
 
     def reconstruction(
-        self, z: torch.Tensor, batch: GraphBatch, objective: str, draw: bool
+        self, z: torch.Tensor, batch: GraphBatch, objective: Objective, draw: bool
     ) -> torch.Tensor:
         """How badly each graph is decoded, float32 [graphs]: mean cross entropy over pairs.
 

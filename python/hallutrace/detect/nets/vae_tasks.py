@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hallutrace.detect.nets.graph_batches import READ_AT_ONCE, GraphBatch, GraphTable
 from hallutrace.detect.nets.task import Rows, Task, classification, cross_entropy, finite_auroc
-from hallutrace.detect.nets.vae import Code, LayerVae, VaeNet, divergence
+from hallutrace.detect.nets.vae import Code, LayerVae, Objective, VaeNet, divergence
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class VaeLoss:
         beta: weight of the KL divergence in the loss.
     """
 
-    objective: str
+    objective: Objective
     alpha: float
     beta: float
 
