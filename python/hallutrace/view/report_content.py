@@ -47,11 +47,13 @@ class Report:
         viewed: the run, with what was made from it.
         limits: how much of it.
         notes: sentences on what the report does not carry, complete after :meth:`payloads`.
+        missing: why a payload is not in the run, by its name, complete after :meth:`payloads`.
     """
 
     viewed: ViewedRun
     limits: Limits = field(default_factory=Limits)
     notes: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def payloads(self) -> Iterator[tuple[str, bytes]]:
         """Key and payload of everything; what the run does not have is left out."""
@@ -70,11 +72,21 @@ class Report:
         yield from self._traces(carried, listed["key"])
 
     def _packed(self, asked: Iterable[tuple[str, dict[str, str]]]) -> Iterator[tuple[str, bytes]]:
-        for name, parameters in asked:
+        """Payloads, without those that the run cannot give; the views say why."""
+        left = iter(asked)
+        while True:
+            name = ""
             try:
-                yield key_of(name, parameters), payload_of(self.viewed, name, parameters)
-            except (NotInRunError, DamagedError):
-                continue  # the view says what is missing
+                name, parameters = next(left)
+                packed = key_of(name, parameters), payload_of(self.viewed, name, parameters)
+            except StopIteration:
+                return
+            except (NotInRunError, DamagedError) as error:
+                if not name:
+                    return  # what the parts of a damaged trace are cannot be said
+                self.missing.setdefault(name, str(error))
+            else:
+                yield packed
 
     def worst(self) -> list[int]:
         """Positions of the worst traces, worst first."""

@@ -41,7 +41,9 @@ def to_html(report: Report) -> Iterator[bytes]:
     """
     title = report.viewed.store.folder.resolve().name
     settings = {"title": title, "served": False, "footer": FOOTER}
-    for piece in page(settings, report.payloads(), lambda: {"notes": report.notes}):
+    for piece in page(
+        settings, report.payloads(), lambda: {"notes": report.notes, "missing": report.missing}
+    ):
         yield piece.encode("utf-8")
 
 

@@ -17,7 +17,7 @@ const tabs = el("nav", { class: "tabs", "aria-label": "Views" });
 let shown = null;
 
 function sourceOf(run) {
-  if (!settings.served) return (sources.get("") ?? sources.set("", new EmbeddedSource()).get(""));
+  if (!settings.served) return (sources.get("") ?? sources.set("", new EmbeddedSource(document, settings.missing)).get(""));
   return sources.get(run) ?? sources.set(run, new ServedSource(run)).get(run);
 }
 
@@ -25,7 +25,7 @@ function available() {
   const source = sourceOf(state().run ?? settings.run);
   return allViews().filter((view) => (settings.served
     ? !view.ofOneRun || (state().run ?? settings.run) !== undefined
-    : !view.servedOnly && (view.needs ?? []).every((name) => source.keys(name).length)));
+    : !view.servedOnly && (view.needs ?? []).every((name) => source.keys(name).length || source.missing[name])));
 }
 
 function chosen() {

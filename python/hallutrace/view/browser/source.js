@@ -13,8 +13,9 @@ export function keyOf(name, parameters = {}) {
 
 /** Data that the page carries. */
 export class EmbeddedSource {
-  constructor(root = document) {
+  constructor(root = document, missing = {}) {
     this.served = false;
+    this.missing = missing; // why a payload is not in the run, by its name
     this.elements = new Map();
     for (const one of root.querySelectorAll("script[data-key]")) this.elements.set(one.dataset.key, one);
     this.values = new Map();
@@ -31,7 +32,7 @@ export class EmbeddedSource {
   get(name, parameters) {
     const key = keyOf(name, parameters);
     if (!this.elements.has(key)) {
-      return Promise.reject(new Missing("This page does not carry these data; `hallutrace explore` shows them."));
+      return Promise.reject(new Missing(this.missing[name] ?? "This page does not carry these data; `hallutrace explore` shows them."));
     }
     if (!this.values.has(key)) this.values.set(key, unpack(fromBase64(this.elements.get(key).textContent)));
     return this.values.get(key);
