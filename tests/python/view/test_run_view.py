@@ -218,6 +218,7 @@ def test_numbers_of_the_figures_are_those_of_the_payload(
         figure = page.locator("figure", has_text=f"{quantity['title']} ({quantity['unit']})")
         figure.locator("summary").click()
         rows = figure.locator("tbody tr")
+        rows.first.wait_for()  # they are made once the details are open
         read = [rows.nth(at).locator("td").all_inner_texts() for at in range(rows.count())]
         counts = np.array([[int(cell) for cell in row[2:]] for row in read])
         np.testing.assert_array_equal(counts.T, quantity["counts"]["contains"])
