@@ -87,7 +87,7 @@ def write_run(
     label: str = "contains",
     combine: str = "mean",
 ) -> Path:
-    """Writes a run, of one shard unless it is large, with labels; ``combine``: how heads are kept."""
+    """Writes a run with labels, of one shard unless it is large; ``combine``: of its heads."""
     layers, heads = traces[0].attention.shape[:2]
     numbers = list(range(layers))
     hidden = trace_arrays.HiddenChoice(states, numbers if states != "none" else [], "float32")

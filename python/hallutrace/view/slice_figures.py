@@ -232,7 +232,8 @@ class _RankedPart:
         won += np.einsum("ij,ij->j", risky, total[self.not_above])
         pairs = risky.sum(axis=0) * total[-1]
         found: Array = np.full(len(pairs), np.nan)
-        return np.divide(won / 2, pairs, out=found, where=pairs > 0)
+        np.divide(won / 2, pairs, out=found, where=pairs > 0)
+        return found
 
 
 class _NoScores:

@@ -196,7 +196,7 @@ def test_the_first_screen_answers_three_questions(
     assert f"{(labels == 1).sum()} of 60 labelled answers, by contains." in text
     assert f"{100 * share['low']:.1f}% to {100 * share['high']:.1f}%" in text
     verdict = run_data(viewed)["evaluation"]
-    text = shown["Does anything detect it beyond the controls?"]
+    text = shown["Does anything beat the controls?"]
     assert ("Yes" if verdict["above"] else "No evidence") in text
     best, control = verdict["best"], verdict["control"]
     assert (
@@ -218,6 +218,7 @@ def test_numbers_of_the_figures_are_those_of_the_payload(
         figure = page.locator("figure", has_text=f"{quantity['title']} ({quantity['unit']})")
         figure.locator("summary").click()
         rows = figure.locator("tbody tr")
+        rows.first.wait_for()  # they are made once the details are open
         read = [rows.nth(at).locator("td").all_inner_texts() for at in range(rows.count())]
         counts = np.array([[int(cell) for cell in row[2:]] for row in read])
         np.testing.assert_array_equal(counts.T, quantity["counts"]["contains"])

@@ -78,7 +78,7 @@ function slices(found) {
   if (!rows.length) return el("p", { class: "note" }, "No part of the run has ten labelled traces of five groups.");
   const scored = Boolean(found.detector);
   const whole = figures.all;
-  const grid = el("div", { class: scored ? "slices scored" : "slices", role: "group", "aria-label": "Parts of the run; their numbers are in a table below" }, head(scored));
+  const grid = el("div", { class: scored ? "slices scored" : "slices" }, head(scored));
   const places = new Map();
   const aurocs = scored ? rows.flatMap((row) => [figures.auroc_low[row]]).filter(Number.isFinite) : [];
   const least = Math.max(0, Math.min(0.4, ...aurocs));
@@ -91,7 +91,8 @@ function slices(found) {
     }, line(figures.name[row], 90));
     places.set(key, { row, place, button });
     const at = (name) => ({ value: figures[name][row], low: figures[`${name}_low`][row], high: figures[`${name}_high`][row], p: figures[`${name}_p`][row] });
-    grid.append(el("div", { class: "part" },
+    // Not a table to those who hear it: the numbers below the figure are one.
+    grid.append(el("div", { class: "part", role: "group", "aria-label": figures.name[row] },
       el("div", {}, button), el("div", { class: "number" }, number(figures.traces[row])),
       shareCell(at("share"), whole.share),
       scored ? [aurocCell(at("auroc"), whole.auroc, least),
@@ -117,7 +118,7 @@ function slices(found) {
     title: "Parts of the run", name: "errors-parts",
     sentence: `${counted(rows.length, "part")} with at least ten labelled traces of five groups, of ${counted(whole.traces, "labelled trace")}`
       + `${figures.left_out ? `; ${counted(figures.left_out, "smaller one")} left out` : ""}. Lines are 95% bootstrap intervals over groups; the thin rule is the whole run. `
-      + "Bold: differs from the whole run, p below .05 after Holm over all parts.",
+      + "Bold: differs from the whole run, p below 0.05 after Holm over all parts.",
     table: () => ({
       columns: ["family", "part", "traces", "groups", "hallucinated", ...named("share"), ...(scored ? [...named("auroc"), "misses", "false alarms"] : [])],
       rows: rows.map((row) => [figures.families[figures.family[row]], figures.name[row], figures.traces[row], figures.groups[row], figures.hallucinated[row],
@@ -133,7 +134,7 @@ const values = (figures, name, row) => [figures[name][row], figures[`${name}_low
 
 function head(scored) {
   const names = ["part", "traces", "share hallucinated", ...(scored ? ["AUROC within", "misses", "false alarms"] : [])];
-  return el("div", { class: "part head" }, names.map((name) => el("div", { class: ["traces", "misses", "false alarms"].includes(name) ? "number" : null }, name)));
+  return el("div", { class: "part head", "aria-hidden": "true" }, names.map((name) => el("div", { class: ["traces", "misses", "false alarms"].includes(name) ? "number" : null }, name)));
 }
 
 function shareCell({ value, low, high, p }, whole) {
