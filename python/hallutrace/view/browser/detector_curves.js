@@ -35,8 +35,8 @@ function curves(data, labels, index, { title, sentence, x, y, area, chance }) {
     picture: chart({
       x: { label: x.label, domain: [0, 1] }, y: { label: y.label, domain: [0, 1] }, height: 340, alt: `${title} of ${labels.join(", ")}`,
       series: [
-        { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [chance] }, ...lines.reverse(),
-        { kind: "points", name: "", color: "var(--accent)", shape: "circle", data: Number.isFinite(here[y.of]) ? [[here[x.of], here[y.of], told]] : [] },
+        { kind: "rule", color: "var(--muted)", dash: "1 3", data: [chance] }, ...lines.reverse(),
+        { kind: "points", color: "var(--accent)", shape: "circle", data: Number.isFinite(here[y.of]) ? [[here[x.of], here[y.of], told]] : [] },
       ],
     }),
     table: () => ({
@@ -78,8 +78,8 @@ export function scoreHistogram(data, label, index) {
       series: [
         { kind: "bars", name: "▲ hallucinated", color: "var(--hallucinated)", data: bars(hallucinated, false) },
         { kind: "bars", name: "● right", color: "var(--right)", data: bars(right, true) },
-        { kind: "rule", name: "", color: "var(--ink)", data: [[edges[0], 0, edges[edges.length - 1], 0]] },
-        { kind: "rule", name: "", color: "var(--ink)", dash: "5 3", data: [[place, -most, place, most]] },
+        { kind: "rule", color: "var(--ink)", data: [[edges[0], 0, edges[edges.length - 1], 0]] },
+        { kind: "rule", color: "var(--ink)", dash: "5 3", data: [[place, -most, place, most]] },
       ],
       alt: `Histogram of the scores of ${label} by label`,
     }),
@@ -98,10 +98,10 @@ export function reliability(data, row) {
   const picture = chart({
     x: { label: "risk that the detector gives", domain: [0, 1] }, y: { label: "share hallucinated", domain: [0, 1] },
     series: [
-      { kind: "bars", name: "", color: "var(--line)", data: Array.from(count, (one, i) => [i / bins, (i + 1) / bins, 0.25 * one / most]) },
-      { kind: "rule", name: "", color: "var(--muted)", dash: "1 3", data: [[0, 0, 1, 1]] },
-      { kind: "line", name: "", color: "var(--accent)", data: known.map((i) => [risk[i], share[i]]) },
-      { kind: "points", name: "", color: "var(--accent)", shape: "circle", data: known.map((i) => [risk[i], share[i], `${number(count[i])} traces`]) },
+      { kind: "bars", color: "var(--line)", data: Array.from(count, (one, i) => [i / bins, (i + 1) / bins, 0.25 * one / most]) },
+      { kind: "rule", color: "var(--muted)", dash: "1 3", data: [[0, 0, 1, 1]] },
+      { kind: "line", color: "var(--accent)", data: known.map((i) => [risk[i], share[i]]) },
+      { kind: "points", color: "var(--accent)", shape: "circle", data: known.map((i) => [risk[i], share[i], `${number(count[i])} traces`]) },
     ],
     alt: `Calibration of ${row.label}: expected calibration error ${decimals(row.ece)}`, legend: false, ...size,
   });

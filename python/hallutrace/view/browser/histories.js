@@ -78,7 +78,7 @@ function historyChart({ column, title, sentence, fromZero, format = plainly, lab
     kind: "line", name: isNamed ? line(name, 24) : "", color, dash, data: part.columns.epoch.map((epoch, i) => [epoch, part.columns[column][i]]),
   }));
   const best = styled.filter(({ isNamed, part, best: at }) => isNamed && Number.isFinite(part.columns[column][at])).map(({ name, color, part, best: at }) => ({
-    kind: "points", name: "", color, shape: "circle",
+    kind: "points", color, shape: "circle",
     data: [[part.columns.epoch[at], part.columns[column][at], `${name}, best epoch ${part.columns.epoch[at]}: ${number(part.columns[column][at])}`]],
   }));
   return figure({
