@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def test_a_stored_projection_is_shown(demo_run: Path, tmp_path: Path) -> None:
     assert found["stored"] is True
     assert (found["x"].min(), found["x"].max()) == (0, 65535)
     assert found["versions"] == made.versions
+
+
+def test_a_stored_pca_that_is_out_of_date_is_made_again(demo_run: Path, tmp_path: Path) -> None:
+    store = hallutrace.open(shutil.copytree(demo_run, tmp_path / "own"))
+    made = project(store)
+    older = {**made.run, "traces": 59}
+    files.write(store, replace(made, positions=made.positions[:59], run=older))
+    found = map_view.map_data(ViewedRun(store))
+    assert (len(found["x"]), found["stored"]) == (60, False)
 
 
 def test_a_report_carries_each_map_once(demo_run: Path) -> None:

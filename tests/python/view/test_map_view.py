@@ -128,6 +128,8 @@ def test_a_point_is_told_and_opened(shown: Any, viewed: ViewedRun) -> None:
     assert tip.is_visible()
     trace = viewed.store[loneliest]
     assert trace.question[:60] in tip.inner_text() and trace.answer.strip()[:40] in tip.inner_text()
+    label = viewed.label_values("contains")[loneliest]
+    assert tip.locator("p").last.inner_text() == ("hallucinated" if label else "right")
     shown.page.mouse.click(box["x"] + x + 1, box["y"] + y + 1)
     address = shown.page.evaluate(
         "() => Object.fromEntries(new URLSearchParams(location.hash.slice(1)))"

@@ -101,15 +101,13 @@ def map_data(
     store = viewed.store
     states = chosen_states(store, None if layer is None else _integer("layer", layer), token)
     wanted = Wanted(method_named(method), *states, _integer("seed", seed))
-    is_stored = wanted in files.stored(store)
-    if is_stored:
+    is_stored = True
+    try:
         found = files.read(store, wanted)
-    elif method == "pca" and _is_quick(store):
-        found = _made_now(store, wanted)
-    else:
-        raise NotInRunError(
-            f"This run has no projection {wanted.name}: `{wanted.command(store.folder)}` makes it"
-        )
+    except NotInRunError:  # or of the run as it was
+        if method != "pca" or not _is_quick(store):
+            raise
+        found, is_stored = _made_now(store, wanted), False
     x, y = found.positions.T
     return {
         "x": _quantised(x),

@@ -1,6 +1,7 @@
 // Hidden states of all traces as a map.
 
 import { colorOptions, coloringBy, legendBelow, legendList } from "../coloring.js";
+import { classOf } from "../colors.js";
 import { choice } from "../controls.js";
 import { Missing, el, fill, later, problem } from "../dom.js";
 import { figure } from "../figure.js";
@@ -220,6 +221,17 @@ class MapView {
     this.keeping = setTimeout(() => { this.kept = text; setState({ mapwindow: text }, { replace: true }); }, 200);
   }
 
+  /** Protocol of the labels that are told: that of the colour, of the address, or the first. */
+  protocol() {
+    const names = Object.keys(this.labels);
+    return [this.colorBy().startsWith("label:") && this.colorBy().slice(6), state().label, names[0]].find((name) => names.includes(name));
+  }
+
+  labelOf(i) {
+    const labels = this.labels[this.protocol()];
+    return labels && classOf(labels[i]).name;
+  }
+
   row(i) {
     return this.rows[i];
   }
@@ -231,8 +243,8 @@ class MapView {
     if (what.point === undefined) fill(this.tip, el("p", {}, counted(what.count, "trace")), el("p", {}, this.coloring.ofBin(what)));
     else {
       const row = this.row(what.point);
-      fill(this.tip, row < 0 ? el("p", {}, `trace ${number(what.point)}`) : [el("p", {}, line(traces.question[row], 100)), el("p", { class: "answer" }, line(traces.answer[row], 100) || "(no answer)")],
-        el("p", { class: "muted" }, this.coloring.of(what.point)));
+      fill(this.tip, row < 0 ? el("p", {}, `trace ${number(what.point)}`) : [el("p", {}, line(traces.question[row], 100)), el("p", { class: "mono" }, line(traces.answer[row], 100) || "(no answer)")],
+        el("p", { class: "muted" }, distinct([this.labelOf(what.point), this.coloring.of(what.point)]).filter(Boolean).join(" · ")));
     }
     const wide = this.scatter.element.clientWidth, toLeft = x > wide / 2;
     Object.assign(this.tip.style, { left: toLeft ? "auto" : `${x + 14}px`, right: toLeft ? `${wide - x + 14}px` : "auto", top: `${y + 14}px` });
@@ -250,7 +262,7 @@ class MapView {
     }
     const { traces, coloring } = this;
     const known = points.filter((i) => this.row(i) >= 0).map((i) => ({ i, row: this.row(i) }));
-    const name = this.colorBy().startsWith("label:") ? this.colorBy().slice(6) : Object.keys(this.labels)[0];
+    const name = this.protocol();
     const share = (labels) => {
       const judged = labels.filter((one) => one >= 0);
       return judged.length ? `${percent(judged.filter((one) => one === 1).length / judged.length)} of ${number(judged.length)}` : "none";
