@@ -25,7 +25,8 @@ export function raster({ tokens, label, at, pin }) {
   const canvas = el("canvas", { class: "raster", role: "img", "aria-label": label });
   const cross = el("div", { class: "cross", "aria-hidden": "true" });
   const element = el("div", { class: "raster-frame" }, canvas, cross);
-  const colors = palette(); // asked once: a question for the style in the midst of changes is dear
+  const isDark = /^#[01]/.test(themeColor("--paper")); // in the dark light ones are the heavy ones
+  const colors = palette((one) => (isDark ? 0.85 - 0.85 * one : 0.15 + 0.85 * one)); // asked once: a question for the style in the midst of changes is dear
   let width = 512; // pixels, known without asking for it in the midst of changes
   new ResizeObserver(([entry]) => { width = entry.contentRect.width || width; }).observe(element);
   const place = (event) => {
@@ -50,11 +51,10 @@ export function raster({ tokens, label, at, pin }) {
   return { element, draw, point: (token) => { cross.style.transform = `translateY(${((token + 0.5) / tokens * 100).toFixed(2)}%)`; } };
 }
 
-/** Colours of 256 steps as the bytes of a pixel; in the dark light ones are the heavy ones. */
-function palette() {
-  const isDark = /^#[01]/.test(themeColor("--paper"));
+/** Colours of 256 steps as the bytes of a pixel; `share` gives their place in the scale. */
+export function palette(share) {
   return Uint32Array.from({ length: 256 }, (_, i) => {
-    const [r, g, b] = sequential(isDark ? 0.85 - 0.85 * i / 255 : 0.15 + 0.85 * i / 255);
+    const [r, g, b] = sequential(share(i / 255));
     return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
   });
 }

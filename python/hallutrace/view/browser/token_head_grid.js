@@ -1,8 +1,9 @@
 // Layers x heads of one marginal for one token, on a canvas.
 
-import { css, sequential, themeColor } from "./colors.js";
+import { themeColor } from "./colors.js";
 import { el } from "./dom.js";
 import { number } from "./format.js";
+import { palette } from "./raster.js";
 
 /**
  * A grid with `draw({values, heads}, row, layer, head)` and `pick` called with (place of the layer, head).
@@ -14,6 +15,8 @@ export function headGrid({ layers, most, label, pick }) {
   const canvas = el("canvas", { class: "heads", role: "img", "aria-label": label, width: left + most * cell, height: top + layers.length * cell });
   const told = el("output", { class: "note" });
   const theme = { muted: themeColor("--muted"), ink: themeColor("--ink") };
+  const small = el("canvas", { width: most, height: layers.length }), picture = new ImageData(most, layers.length), pixels = new Uint32Array(picture.data.buffer);
+  const colors = palette((one) => one);
   const axes = labels(); // drawn once: text on a canvas asks for the style of the page
   let shown = null;
   const place = (event) => {
@@ -36,12 +39,13 @@ export function headGrid({ layers, most, label, pick }) {
     let low = Infinity, high = -Infinity;
     heads.forEach((count, at) => { for (let head = 0; head < count; head++) { low = Math.min(low, of(at, head)); high = Math.max(high, of(at, head)); } });
     const range = row < 0 ? "This run kept these numbers for the rows of the answer only." : `light ${number(low)}, dark ${number(high)}`;
+    pixels.fill(0);
     heads.forEach((count, at) => {
-      for (let head = 0; head < count && row >= 0; head++) {
-        context.fillStyle = css(sequential(high > low ? (of(at, head) - low) / (high - low) : 0));
-        context.fillRect(left + head * cell, top + at * cell, cell - 1, cell - 1);
-      }
+      for (let head = 0; head < count && row >= 0; head++) pixels[at * most + head] = colors[high > low ? Math.round(255 * (of(at, head) - low) / (high - low)) : 0];
     });
+    small.getContext("2d").putImageData(picture, 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(small, left, top, most * cell, layers.length * cell);
     context.drawImage(axes, 0, 0);
     context.strokeStyle = theme.ink;
     context.strokeRect(left - 0.5, top + chosen * cell - 0.5, most * cell, cell);

@@ -68,9 +68,27 @@ export function tokenStrip({ texts, prompt, spans, hover, pin, move }) {
   const observer = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
     seen[isIntersecting ? "add" : "delete"](target);
     if (isIntersecting && stale.has(target)) paintChunk(target);
+    if (isIntersecting) mark(last);
   }), { root: element, rootMargin: "50px" });
   parts.forEach((one) => observer.observe(one));
-  window.addEventListener("beforeprint", () => stale.forEach(paintChunk));
+  window.addEventListener("beforeprint", function all() {
+    if (element.isConnected) stale.forEach(paintChunk);
+    else window.removeEventListener("beforeprint", all); // the trace is gone
+  });
+
+  let last = { current: from, pins: [], links: [] };
+  function mark(next) {
+    last = next;
+    for (const token of marked) { token.classList.remove("current", "pinned"); token.style.boxShadow = ""; token.setAttribute("aria-selected", "false"); }
+    marked = [];
+    const touch = (at) => { const token = tokens[at - from]; if (token) marked.push(token); return token; };
+    for (const { token: at, weight } of next.links) {
+      if (!seen.has(tokens[at - from]?.parentNode)) continue; // each chunk that changes is painted again
+      touch(at).style.boxShadow = `0 ${(1.5 + 3 * weight).toFixed(1)}px color-mix(in srgb, var(--accent) ${Math.round(30 + 70 * weight)}%, transparent)`;
+    }
+    for (const at of next.pins) { const token = touch(at); token?.classList.add("pinned"); token?.setAttribute("aria-selected", "true"); }
+    touch(next.current)?.classList.add("current");
+  }
 
   return {
     element, from,
@@ -81,17 +99,7 @@ export function tokenStrip({ texts, prompt, spans, hover, pin, move }) {
         else stale.add(chunk);
       }
     },
-    mark({ current: now, pins, links }) {
-      for (const token of marked) { token.classList.remove("current", "pinned"); token.style.boxShadow = ""; token.setAttribute("aria-selected", "false"); }
-      marked = [];
-      const touch = (at) => { const token = tokens[at - from]; if (token) marked.push(token); return token; };
-      for (const { token: at, weight: share } of links) {
-        const token = touch(at);
-        if (token) token.style.boxShadow = `0 ${(1.5 + 3 * share).toFixed(1)}px color-mix(in srgb, var(--accent) ${Math.round(30 + 70 * share)}%, transparent)`;
-      }
-      for (const at of pins) { const token = touch(at); token?.classList.add("pinned"); token?.setAttribute("aria-selected", "true"); }
-      touch(now)?.classList.add("current");
-    },
+    mark,
     /** The token that keys start from; it is brought into sight within the strip, and the page stays. */
     focusOn(at) {
       current = Math.max(at, from);
