@@ -30,7 +30,7 @@ LEVEL = 0.95
 LEAST_GROUPS = 10
 """Groups of each class below which nothing is tested: the normal distribution would not fit."""
 
-_COLUMNS = 256  # heads at a time, which bounds the memory
+_COLUMNS = 128  # heads at a time, which bounds the memory
 _ROUNDING = 1e-7  # relative; marginals are stored with 11 bits
 
 
@@ -137,8 +137,12 @@ def head_aurocs(values: NDArray[np.float32], labels: NDArray[np.int8]) -> Array:
         >>> head_aurocs(np.float32([[0.9], [0.4], [0.4], [0.1]]), np.int8([1, 1, 0, 0]))
         array([0.875])
     """
-    risky, safe = (np.sort(values[labels == one].T, axis=1) for one in (1, 0))
-    return np.array([_above(one, other) for one, other in zip(risky, safe, strict=True)])
+    found = []
+    for begin in range(0, values.shape[1], _COLUMNS):
+        block = values[:, begin : begin + _COLUMNS]
+        risky, safe = (np.sort(block[labels == one].T, axis=1) for one in (1, 0))
+        found += [_above(one, other) for one, other in zip(risky, safe, strict=True)]
+    return np.array(found)
 
 
 def _above(risky: NDArray[np.float32], safe: NDArray[np.float32]) -> float:

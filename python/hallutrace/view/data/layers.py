@@ -26,6 +26,8 @@ BINS = 24
 EXTREMES = 6
 """Traces that are named at each end of a head."""
 
+_COLUMNS = 128  # heads at a time, which bounds the memory
+
 
 def layer_choices(viewed: ViewedRun) -> dict[str, Any]:
     """What can be chosen, without reading all traces.
@@ -166,9 +168,7 @@ def heads_data(
     flat, is_head = _flat(table, table.known)
     labels, positions = values[table.known], np.flatnonzero(table.known)
     low, high = flat.min(axis=0), flat.max(axis=0)
-    order = np.argsort(flat, axis=0, kind="stable")
-    kept = min(EXTREMES, len(flat))
-    ends = {"lowest": order[:kept].T, "highest": order[::-1][:kept].T}
+    ends = {"lowest": _smallest(flat, 1), "highest": _smallest(flat, -1)}
     named = np.unique(np.concatenate([one.ravel() for one in ends.values()]))
     found: dict[str, Any] = {
         "marginal": _described(viewed, name),
@@ -280,12 +280,22 @@ def _grid(
 
 def _deviation(flat: NDArray[np.float32]) -> NDArray[np.float64]:
     """Standard deviation over traces [heads], a part of the heads at a time."""
-    width = 256
     parts = [
-        flat[:, begin : begin + width].std(axis=0, dtype=np.float64)
-        for begin in range(0, flat.shape[1], width)
+        flat[:, begin : begin + _COLUMNS].std(axis=0, dtype=np.float64)
+        for begin in range(0, flat.shape[1], _COLUMNS)
     ]
     return np.concatenate(parts)
+
+
+def _smallest(flat: NDArray[np.float32], sign: int) -> NDArray[np.int64]:
+    """Rows of the smallest values of each head times ``sign``, the smallest first, [heads, k]."""
+    kept, found = min(EXTREMES, len(flat)), []
+    for begin in range(0, flat.shape[1], _COLUMNS):
+        block = sign * flat[:, begin : begin + _COLUMNS]
+        rows = np.argpartition(block, kept - 1, axis=0)[:kept]
+        order = np.lexsort((rows, np.take_along_axis(block, rows, axis=0)), axis=0)
+        found.append(np.take_along_axis(rows, order, axis=0).T)
+    return np.concatenate(found)
 
 
 def _counts(

@@ -89,8 +89,8 @@ def _kept(found: Preservation) -> str:
     if found.share is None or found.chance is None:
         return "."
     return (
-        f"; {100 * found.share:.0f}% of the {found.k} nearest neighbours of a trace stay among them "
-        f"({100 * found.chance:.0f}% by chance)."
+        f"; {100 * found.share:.0f}% of the {found.k} nearest neighbours of a trace stay among "
+        f"them ({100 * found.chance:.0f}% by chance)."
     )
 
 
