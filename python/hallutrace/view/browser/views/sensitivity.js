@@ -52,8 +52,8 @@ function ofLinear(found, detector) {
     + `With all of them replaced it changes by ${signed(found.all)}. This is about the detector, not about the model.`;
   const rows = found.features.map((one) => [one.feature, one.value, one.mean, ...shown(one.change, Math.abs(found.features[0].change))]);
   return [el("p", {}, sentence), found.heads ? grid(found) : null,
-    el("h3", {}, `The ${found.features.length} values that move it most`),
-    region("Values", plainTable({ columns: ["value", "here", "mean", "change of the score", ""], rows }))];
+    el("h3", {}, `The ${found.features.length} features that move it most`),
+    region("Features", plainTable({ columns: ["feature", "here", "mean", "change of the score", ""], rows }))];
 }
 
 /** Layers x heads; orange where the head, as it is here, raises the risk: without it the score falls. */
@@ -141,7 +141,7 @@ function passes(rows, whole) {
 }
 
 const signed = (value) => (value > 0 ? `+${number(value)}` : number(value).replace("-", "−"));
-const region = (label, ...children) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, children);
+const region = (label, ...children) => el("div", { class: "scroll tight", tabindex: "0", role: "region", "aria-label": label }, children);
 
 /** A change as text, and as a bar to the left or right of the middle. */
 function shown(change, reach) {
