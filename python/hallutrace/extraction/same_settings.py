@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hallutrace.errors import InputError
+from hallutrace.option_names import parameter
 
 _COMMIT = re.compile("[0-9a-f]{40}")  # of the hub; digests of folders and files look otherwise
 
@@ -31,8 +32,8 @@ def settings_of(identity: dict[str, Any], has_context: bool) -> dict[str, Any]:
     if decoding.get("responses"):
         raise InputError(
             "Expected a detector trained on answers that a model generated, got one of a run of "
-            "existing answers (--responses) - extract the question's answer with --responses, and "
-            "score that run"
+            f"existing answers ({parameter('responses')}) - extract the question's answer with "
+            f"{parameter('responses')}, and score that run"
         )
     # An adapter that is a folder goes on the base model that it was on, wherever that is now.
     adapter = model["name"] if model["base"] and Path(model["name"]).is_dir() else None

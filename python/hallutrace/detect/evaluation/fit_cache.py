@@ -118,7 +118,9 @@ class FitCache:
             "found": sorted(self._path(fit).name for fit in found),
         }
         path = self._folder / PLAN
-        with storage_errors(f"write {path}", "choose another --out"):
+        with storage_errors(
+            f"write {path}", f"choose another {parameter('folder', option='--out')}"
+        ):
             atomic_files.write(path, canonical(content))
 
     def _digest(self, fit: Fit) -> str:

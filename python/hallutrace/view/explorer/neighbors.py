@@ -130,8 +130,8 @@ def layer_of(viewed: ViewedRun, layer: int | None) -> int:
     kept = list(viewed.store.manifest.identity["hidden"]["layers"])
     if viewed.store.manifest.identity["hidden"]["states"] == "none" or not kept:
         raise NotInRunError(
-            "Expected a run with hidden states, got one without - `hallutrace extract` with "
-            "--hidden-states pooled keeps those that neighbours need"
+            "Expected a run with hidden states, got one without - `hallutrace extract "
+            "--hidden-states pooled` keeps those that neighbours need"
         )
     if layer is None:
         return int(kept[len(kept) // 2])

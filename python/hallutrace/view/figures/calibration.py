@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hallutrace.errors import NotInRunError
+from hallutrace.option_names import wording
 from hallutrace.view.evaluation_content import Row
 from hallutrace.view.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.view.figures.evaluated import chosen_rows, evaluated, whose
@@ -65,6 +66,6 @@ def _calibration(row: Row, folder: Any) -> list[list[list[float]]]:
     if row.calibration is None or not np.isfinite(row.calibration).all():
         raise NotInRunError(
             f"The evaluation in {folder} has no calibration of {row.label}: `hallutrace evaluate` "
-            "with --overwrite writes it"
+            f"{wording('in another folder', 'with --overwrite')} writes it"
         )
     return row.calibration
