@@ -19,10 +19,10 @@ from conftest import Command
 from detect_runs import Made, causal_attention, write_run
 from hallutrace import ExtractConfig, extract, labels
 from hallutrace.commands.app import main
-from hallutrace.commands.ask import settings_of
 from hallutrace.detect import load, load_examples
 from hallutrace.detect.provenance import Provenance, TrainingTraces
 from hallutrace.errors import DamagedError, InputError
+from hallutrace.extraction.same_settings import settings_of
 from hallutrace.splits import fold, holdout
 
 COUNT = 90
