@@ -38,6 +38,15 @@ def test_overwriting_begins_anew(run_extract: Extract, tmp_path: Path) -> None:
     ]
 
 
+def test_projections_go_with_the_run_that_they_are_of(run_extract: Extract, tmp_path: Path) -> None:
+    run_extract(limit=1)
+    stored = tmp_path / "run" / "projections" / "pca-layer0-last-seed0.safetensors"
+    stored.parent.mkdir()
+    stored.write_bytes(b"of the old run")
+    run_extract(limit=1, top_k=3, overwrite=True)
+    assert not stored.parent.exists()
+
+
 def test_a_file_that_is_no_part_of_the_run_stays(run_extract: Extract, tmp_path: Path) -> None:
     run_extract(limit=1)
     (tmp_path / "run" / "notes.md").write_text("years of work")
