@@ -6,7 +6,7 @@ import { number } from "./format.js";
 import { palette } from "./raster.js";
 
 /**
- * A grid with `draw({values, heads}, row, layer, head)` and `pick` called with (place of the layer, head).
+ * A grid with `draw({title, values, heads}, row, chosen)` and `pick` called with (place of the layer, head).
  *   layers, most   their numbers, and the largest number of heads
  */
 export function headGrid({ layers, most, label, pick }) {
@@ -31,14 +31,14 @@ export function headGrid({ layers, most, label, pick }) {
   canvas.addEventListener("pointerleave", () => { told.textContent = shown?.range ?? ""; });
   canvas.addEventListener("click", (event) => { const found = place(event); if (found) pick(found.at, found.head); });
 
-  function draw({ values, heads }, row, chosen) {
+  function draw({ title, values, heads }, row, chosen) {
     const [, width, rows] = values.shape;
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
     const of = (at, head) => (row < 0 ? NaN : values[(at * width + head) * rows + row]);
     let low = Infinity, high = -Infinity;
     heads.forEach((count, at) => { for (let head = 0; head < count; head++) { low = Math.min(low, of(at, head)); high = Math.max(high, of(at, head)); } });
-    const range = row < 0 ? "This run kept these numbers for the rows of the answer only." : `light ${number(low)}, dark ${number(high)}`;
+    const range = row < 0 ? "This run kept these numbers for the rows of the answer only." : `${title}: light ${number(low)}, dark ${number(high)}`;
     pixels.fill(0);
     heads.forEach((count, at) => {
       for (let head = 0; head < count && row >= 0; head++) pixels[at * most + head] = colors[high > low ? Math.round(255 * (of(at, head) - low) / (high - low)) : 0];

@@ -27,7 +27,7 @@ export function quantities(data) {
 }
 
 /**
- * From values to colours: {colorOf(token), fillLegend(element, more)}. With more than twenty values
+ * From values to colours: {colorOf(token), fillLegend(element, name)}. With more than twenty values
  * the outermost 3% on either side share a colour. Nothing is coloured where there are none.
  */
 export function coloring(values, reversed = false) {
@@ -39,5 +39,5 @@ export function coloring(values, reversed = false) {
   const colorOf = (token) => (Number.isFinite(values[token]) ? sequential(DARKEST * (reversed ? 1 - share(values[token]) : share(values[token]))) : null);
   const ramp = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map((one) => css(sequential(DARKEST * one))).join(", ")})`;
   const [light, dark] = (reversed ? [high, low] : [low, high]).map((one) => number(one));
-  return { colorOf, fillLegend: (element, more) => fill(element, `${light} `, el("span", { class: "ramp", style: { background: ramp } }), ` ${dark}${more}`) };
+  return { colorOf, fillLegend: (element, name) => fill(element, `${name}${light} `, el("span", { class: "ramp", style: { background: ramp } }), ` ${dark}`) };
 }

@@ -45,7 +45,7 @@ def attention_data(
 
     Examples:
         >>> found = attention_data(ViewedRun(hallutrace.open(run)), layer="2")
-        >>> len(found["keys"]) == found["indptr"][-1]
+        >>> len(found["keys"]) == int(found["indptr"][-1])
         True
     """
     found = viewed.trace(viewed.key_texts[0] if trace is None else trace)

@@ -51,7 +51,7 @@ function traceView(source, data, others) {
   const panel = tokenPanel(data);
   const attention = attentionPart({ data, texts, at, source, hover });
   const heads = headsPart({ data, at, source });
-  const legend = el("span", { class: "legend" });
+  const legend = el("p", { class: "legend" });
 
   const valueOf = (one, token) => one.of(token, at.layerAt(), attention.graph());
 
@@ -67,7 +67,7 @@ function traceView(source, data, others) {
     const one = all.find(({ value }) => value === at.color()) ?? all[0];
     const found = coloring(texts.map((_, token) => valueOf(one, token)), one.reversed);
     strip.paint(found.colorOf);
-    found.fillLegend(legend, one.ofLayer ? `, layer ${at.layer()}` : "");
+    found.fillLegend(legend, `${one.text}${one.ofLayer ? `, layer ${at.layer()}` : ""}: `);
   }
 
   function drawLayer() {
@@ -98,8 +98,8 @@ function traceView(source, data, others) {
   } },
   traceLinks(data, others), traceHeading(data),
   figure({ title: "Tokens", sentence: tokenSentence(data, strip.from), name: `tokens-${data.position}`, table, isSaved: false,
-    controls: [choice("trace_color", "Colour by", [...all, { value: "none", text: "nothing" }], all[0].value), legend],
-    picture: el("div", {}, strip.element, el("p", { class: "note keys" }, KEYS), panel.element) }),
+    controls: [choice("trace_color", "Colour by", [...all, { value: "none", text: "nothing" }], all[0].value)],
+    picture: el("div", {}, legend, strip.element, el("p", { class: "note keys" }, KEYS), panel.element) }),
   attention.element, el("div", { class: "figures" }, attention.edges, heads.element));
   requestAnimationFrame(() => strip.focusOn(at.token())); // now it has a place on the page
   attention.load().then((isNewest) => isNewest && drawLayer());
