@@ -166,3 +166,14 @@ def test_no_rule_of_accessibility_is_broken(file: Path, opened: Open) -> None:
         one for one in found.response["violations"] if one["impact"] in ("serious", "critical")
     ]
     assert not serious, [(one["id"], one["nodes"][0]["html"]) for one in serious]
+
+
+def test_a_change_before_the_view_is_drawn_draws_it(file: Path, opened: Open) -> None:
+    shown = opened(file)
+    done = shown.page.evaluate(
+        """() => hallutrace["registry.js"].allViews().find((one) => one.id === "layers")
+          .render({ source: { get: () => Promise.reject(new Error("gone")) } })
+          .catch(() => hallutrace["registry.js"].allViews().find((one) => one.id === "layers")
+            .update({ marginal: "square" }, {}))"""
+    )
+    assert done is False  # the page then renders anew

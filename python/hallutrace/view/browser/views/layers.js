@@ -13,6 +13,7 @@ import { setState, state } from "../state.js";
 const OURS = ["marginal", "shown", "label", "trace"];
 const OUTER = 0.025; // share of traces beyond which a head of one trace is marked
 let shown = null; // what is on the page: {source, choices, controls, grid, detail, picture}
+let renders = 0; // begun so far; only the newest one becomes what is shown
 
 register({
   id: "layers",
@@ -21,7 +22,10 @@ register({
   ofOneRun: true,
   needs: ["layer_choices"],
   async render({ source }) {
+    const number = ++renders;
+    shown = null;
     const choices = await source.get("layer_choices");
+    if (number !== renders) return el("section");
     shown = { source, choices, grid: el("div"), detail: el("div"), controls: el("div", { class: "controls" }), picture: null };
     drawControls();
     drawGrid();
@@ -29,6 +33,7 @@ register({
     return el("section", {}, shown.controls, shown.grid, shown.detail);
   },
   update(now, before) {
+    if (!shown) return false;
     if (!before) return true;
     const changed = (names) => names.some((name) => now[name] !== before[name]);
     if (changed(OURS)) {
@@ -301,7 +306,7 @@ function profile({ layers, marginal, ...data }, chosen) {
     sentence: `Mean over the heads of each layer, of ${data.mean_right ? `${data.hallucinated} hallucinated and ${data.right} right answers` : counted(data.traces, "trace")}. The upright line is layer ${chosen}.`,
     picture: chart({
       x: { label: "layer", domain: [Math.min(...layers), Math.max(...layers)], ticks: layers.filter((_, i) => i % Math.ceil(layers.length / 9) === 0) },
-      y: { label: withUnit(marginal), domain: [low - margin, high + margin] },
+      y: { label: marginal.unit || "mean", domain: [low - margin, high + margin] },
       series: [
         { kind: "rule", color: "var(--line)", data: [[chosen, low - margin, chosen, high + margin]] },
         ...lines.map(({ name, color, dash, data: points }) => ({ kind: "line", name, color, dash, data: points })),
@@ -323,7 +328,7 @@ function extremes({ marginal }, heads, at, name) {
       rows: Array.from({ length: kept }, (_, i) => {
         const place = heads[which][at * kept + i];
         const key = heads.traces.keys[place], kind = classOf(heads.traces.labels[place]);
-        return [stateLink(line(key, 40), { view: "trace", trace: key }), `${kind.mark} ${kind.name}`, ...(texts?.(key) ?? []), heads[`${which}_values`][at * kept + i]];
+        return [stateLink(line(key, 40), { view: "trace", trace: key }), el("span", { class: "nowrap" }, `${kind.mark} ${kind.name}`), ...(texts?.(key) ?? []), heads[`${which}_values`][at * kept + i]];
       }),
     })));
   };
