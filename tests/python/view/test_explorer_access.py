@@ -58,7 +58,7 @@ def test_every_view_is_reached_by_keyboard(address: str, opened: Any) -> None:
     names = shown.page.locator("nav.tabs a").all_inner_texts()
     assert {"Runs", "Ask", "Sensitivity"} <= set(names)
     for name in names:
-        shown.page.get_by_role("link", name=name, exact=True).focus()
+        shown.page.locator("nav.tabs").get_by_role("link", name=name, exact=True).focus()
         shown.page.keyboard.press("Enter")
         shown.settled()
         assert shown.page.locator("nav.tabs [aria-current]").inner_text() == name
@@ -67,6 +67,7 @@ def test_every_view_is_reached_by_keyboard(address: str, opened: Any) -> None:
 def test_a_hostile_folder_harms_nothing(tmp_path: Path, opened: Any) -> None:
     markup = "<img src=x onerror='window.harmed = 1'>"
     folder = tmp_path / "runs"
+    folder.mkdir()
     run = hostile_run(folder / f"{markup}\u202egnp", count=12)
     shutil.copytree(run, folder / "other")
     (run / "labels" / f"{markup}.jsonl").write_text("")
