@@ -46,6 +46,7 @@ def large_run(folder: Path, traces: int) -> dict[str, Any]:
     make_run(folder / "run", traces)
     with served(folder) as (address, server):
         pages = [opened(address, "main dl, main figure") for _ in range(3)]
+        settle(server)
         run = httpx.get(address).text.split('"id": "')[1].split('"')[0]
         before, times = memory(server), []
         rng = random.Random(0)
@@ -196,6 +197,12 @@ def opened(address: str, selector: str) -> float:
         page.goto(address)
         page.wait_for_selector(selector, timeout=60_000)
         return round(time.perf_counter() - began, 3)
+
+
+def settle(process: psutil.Process) -> None:
+    """Waits until the server has computed what pages asked for: figures of all traces."""
+    while process.cpu_percent(2.0) > 5:
+        pass
 
 
 def listened(address: str, seconds: float) -> list[int]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,6 +105,15 @@ def run_explore(
         finally:
             explorer.asker.close()
     OUT.print("Stopped.")
+    _end_threads()
+
+
+def _end_threads() -> None:
+    """Ends the process at once where a thread still computes what nobody waits for."""
+    own = threading.current_thread()
+    if any(one is not own and not one.daemon for one in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _quiet() -> None:
@@ -122,7 +134,6 @@ def _print_address(access: Access, runs: int, bound: socket.socket, open_browser
     )
     OUT.print("Ctrl-C stops it.")
     if open_browser:
-        import threading
         import webbrowser
 
         threading.Timer(0.5, webbrowser.open, [address]).start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hallutrace import atomic_files
 
-NAME = "expected.json"
+NAME = "expected-answers"  # JSON; without an ending, unlike the files of shards beside it
 
 
 def write(partial: Path, answers: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,37 @@ def test_a_fault_says_nothing_of_itself(run: Path, monkeypatch: Any) -> None:
     answer = client.get(f"/data/{run_id(run)}/run")
     assert answer.status_code == 500
     assert answer.json() == {"message": "the server failed; its terminal says why"}
+
+
+def test_a_payload_is_made_once_and_a_trace_does_not_wait(run: Path, monkeypatch: Any) -> None:
+    began, goes_on, made = threading.Event(), threading.Event(), []
+
+    def slow(viewed: ViewedRun) -> str:
+        made.append(viewed)
+        began.set()
+        assert goes_on.wait(20)
+        return "all"
+
+    def quick(viewed: ViewedRun, *, trace: str) -> str:
+        return trace
+
+    monkeypatch.setitem(providers.PROVIDERS, "slow", slow)
+    monkeypatch.setitem(providers.PROVIDERS, "quick", quick)
+    opened, name = open_runs.OpenRuns(Catalog([run])), run_id(run)
+    found: list[Any] = []
+    waiting = [
+        threading.Thread(target=lambda: found.append(opened.payload(name, "slow", {})))
+        for _ in range(3)
+    ]
+    for one in waiting:
+        one.start()
+    assert began.wait(20)
+    assert unpack(opened.payload(name, "quick", {"trace": "q"}).content) == "q"
+    assert not found
+    goes_on.set()
+    for one in waiting:
+        one.join(20)
+    assert len(made) == 1 and len(found) == 3 and found[0] is found[1] is found[2]
 
 
 def test_few_runs_are_open_and_few_payloads_are_kept(tmp_path: Path, demo_run: Path) -> None:

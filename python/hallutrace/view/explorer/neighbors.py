@@ -50,10 +50,10 @@ class Neighbors:
         Examples:
             >>> from hallutrace.view.viewed_run import ViewedRun
             >>> viewed = ViewedRun(hallutrace.open(run))
-            >>> Neighbors().nearest(viewed, viewed.store[0])
-            Traceback (most recent call last):
-            hallutrace.errors.NotInRunError: Expected a run with hidden states, got one without - ...
-        """  # noqa: E501
+            >>> found = Neighbors().nearest(viewed, viewed.store[0], count=3)
+            >>> len(found["nearest"]), found["traces"]
+            (3, 8)
+        """
         layer = layer_of(viewed, layer)
         vector = hidden_vector(trace, layer, TOKEN)
         cosines = self._cosines(viewed, layer, vector)

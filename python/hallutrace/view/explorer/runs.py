@@ -14,7 +14,7 @@ from hallutrace.store.folder import MANIFEST
 from hallutrace.store.reader import open_run
 from hallutrace.view.evaluation_files import EVALUATION_FILE
 from hallutrace.view.explorer.catalog import Catalog
-from hallutrace.view.providers import LIVE, payload_of
+from hallutrace.view.providers import payload_of
 from hallutrace.view.viewed_run import ViewedRun
 
 OPEN_RUNS = 4
@@ -39,9 +39,13 @@ class Payload:
 
 @dataclass
 class _Open:
+    """A run that is open. What is asked of one trace does not wait for what is asked of all."""
+
     version: Version
     viewed: ViewedRun | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    opening: threading.Lock = field(default_factory=threading.Lock)
+    of_all: threading.Lock = field(default_factory=threading.Lock)
+    of_one: threading.Lock = field(default_factory=threading.Lock)
 
 
 class OpenRuns:
@@ -100,17 +104,15 @@ class OpenRuns:
             NotInRunError: no such run.
             DamagedError: its manifest or a commit record is damaged.
         """
-        entry = self._entry(id_)
-        with entry.lock:
-            return self._opened(id_, entry)
+        return self._opened(id_, self._entry(id_))
 
     def payload(self, id_: str, name: str, parameters: Mapping[str, str]) -> Payload:
-        """What the page asks for of a run; requests of one run are answered one after the other.
+        """What the page asks for of a run; each is made once, however many ask at the same time.
 
         Args:
             id_: of the run.
             name: of the payload.
-            parameters: of the payload.
+            parameters: of the payload; with ``trace`` it is about one trace.
 
         Raises:
             NotInRunError: no such run or payload, or the run does not have what it needs.
@@ -119,17 +121,22 @@ class OpenRuns:
         """
         entry = self._entry(id_)
         key = (id_, entry.version, name, *sorted(parameters.items()))
+        if (kept := self._found(key)) is not None:
+            return kept
+        with entry.of_one if "trace" in parameters else entry.of_all:
+            if (kept := self._found(key)) is not None:
+                return kept  # made while this request waited
+            content = payload_of(self._opened(id_, entry), name, parameters)
+            made = Payload(content, hashlib.blake2b(content, digest_size=16).hexdigest())
+            self._keep(key, made)
+            return made
+
+    def _found(self, key: tuple[object, ...]) -> Payload | None:
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None:
                 self._kept.move_to_end(key)
-                return kept
-        with entry.lock:
-            content = payload_of(self._opened(id_, entry), name, parameters)
-        made = Payload(content, hashlib.blake2b(content, digest_size=16).hexdigest())
-        if name not in LIVE:
-            self._keep(key, made)
-        return made
+            return kept
 
     def _entry(self, id_: str) -> _Open:
         version = self._version(id_)
@@ -143,9 +150,10 @@ class OpenRuns:
         return entry
 
     def _opened(self, id_: str, entry: _Open) -> ViewedRun:
-        if entry.viewed is None:
-            entry.viewed = self._lent.get(id_) or self._view(self.folder(id_))
-        return entry.viewed
+        with entry.opening:
+            if entry.viewed is None:
+                entry.viewed = self._lent.get(id_) or self._view(self.folder(id_))
+            return entry.viewed
 
     def _view(self, folder: Path) -> ViewedRun:
         store = open_run(folder)

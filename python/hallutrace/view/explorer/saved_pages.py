@@ -37,7 +37,7 @@ def saved_page(
         >>> from hallutrace.view.explorer.catalog import Catalog
         >>> catalog = Catalog([run])
         >>> text = saved_page(OpenRuns(catalog), *catalog.runs, [("run", {})], {"view": "run"}, "")
-        >>> text.count("data-key")
+        >>> text.count('data-key="run"')
         1
     """
     title, size = runs.viewed(run).store.folder.resolve().name, 0

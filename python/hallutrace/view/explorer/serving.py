@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from typing import Any
 
@@ -109,6 +110,8 @@ def serve(app: Any, bound: socket.socket, closing: Any = None) -> None:
         def handle_exit(self, sig: int, frame: Any) -> None:
             if closing is not None:
                 closing()
+            # Requests that are cut off are no errors.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
