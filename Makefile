@@ -6,7 +6,7 @@ SCRIPTS := $(if $(ON_WINDOWS),Scripts,bin)
 BIN := $(VENV)/$(SCRIPTS)
 .DEFAULT_GOAL := help
 .PHONY: help install lock check check-workflows docs test test-lowest test-newest test-kernels test-dist miri bench demo-model \
-	demo-figures picture fuzz instructions clean
+	demo-figures picture screenshots fuzz instructions clean
 
 # The versions that were tested, for whatever pip installs and for what it builds with.
 TESTED := PIP_CONSTRAINT=requirements/tested.txt PIP_BUILD_CONSTRAINT=requirements/tested.txt
@@ -88,6 +88,13 @@ demo-figures: install  ## measure the small model in the package
 
 picture: install  ## draw the picture of the README, from a trace of the small model
 	$(BIN)/python tools/draw_trace.py
+
+SCREENSHOT_RUN := $(VENV)/screenshots
+screenshots: install  ## take the screenshots of the documents, from a run of the small model
+	$(BIN)/python -m hallutrace extract --out $(SCREENSHOT_RUN)/demo
+	$(BIN)/python -m hallutrace label $(SCREENSHOT_RUN)/demo --by contains
+	$(BIN)/python -m hallutrace evaluate $(SCREENSHOT_RUN)/demo --label contains --quick --out $(SCREENSHOT_RUN)/evaluation
+	$(BIN)/python tools/screenshots.py $(SCREENSHOT_RUN)/demo $(SCREENSHOT_RUN)/evaluation docs/images
 
 instructions:  ## count the instructions of the kernels, against the baseline (needs valgrind)
 	$(PYTHON) benches/instructions.py
