@@ -101,7 +101,7 @@ def test_without_or_with_a_damaged_evaluation(
     content = json.loads((folder / "evaluation.json").read_bytes())
     content["run"]["fingerprint"] = "0" * 16
     (folder / "evaluation.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="give another --evaluation"):
+    with pytest.raises(InputError, match="Expected an evaluation of the run"):
         detectors_data(ViewedRun(store, folder))
 
 
