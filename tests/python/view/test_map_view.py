@@ -186,6 +186,15 @@ def test_a_change_of_theme_draws_anew(shown: Any) -> None:
     assert shown.page.evaluate(corner)[:3] == [255, 255, 255]
 
 
+def test_paper_is_white_in_the_dark_theme(map_page: Path, opened: Any) -> None:
+    found = opened(map_page)
+    found.page.get_by_role("button", name="Dark").click()
+    found.page.emulate_media(media="print", color_scheme="dark")
+    color = found.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert color == "rgb(255, 255, 255)"
+    assert not found.page.locator(".keys").first.is_visible()
+
+
 def test_a_saved_picture_has_all_points_and_the_legend(shown: Any) -> None:
     with shown.page.expect_download() as waiting:
         shown.page.get_by_role("button", name="Save picture").click()

@@ -207,7 +207,7 @@ class MapView {
     const listed = this.traces && this.traces.position.length < this.plane.count ? ` This page knows ${number(this.traces.position.length)} of the traces by name.` : "";
     const others = this.maps.some((one) => one.method !== "pca") ? null
       : el("p", { class: "note" }, "t-SNE and UMAP are shown once they are stored: ", el("code", {}, this.about.command));
-    fill(this.note, el("p", { class: "note" }, `${METHODS[map.method]}: ${facts}.${beware}${listed}`), el("p", { class: "note" }, HELP), others);
+    fill(this.note, el("p", { class: "note" }, `${METHODS[map.method]}: ${facts}.${beware}${listed}`), el("p", { class: "note keys" }, HELP), others);
   }
 
   tellBins(are) {
