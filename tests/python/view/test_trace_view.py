@@ -350,3 +350,21 @@ def long_run(folder: Path) -> tuple[ViewedRun, Path, list[str]]:
     made = Made(np.eye(4100, dtype=np.float32)[None, None], 4000)
     viewed = ViewedRun(hallutrace.open(write_run(folder / "run", [made])))
     return viewed, folder / "page.html", ["q0"]
+
+
+def test_labelled_spans_are_underlined_and_named(
+    viewed: ViewedRun, tmp_path: Path, opened: Any
+) -> None:
+    key = viewed.key_texts[0]
+    content = trace_data(viewed, trace=key)
+    content["texts"]["spans"] = {"items": [{"tokens": [0, 1], "label": "<b>made up"}], "count": 1}
+    file = tmp_path / "page.html"
+    payloads = [(key_of("trace", {"trace": key}), pack(content))]
+    file.write_text("".join(page({"title": "t", "served": False}, payloads)), "utf-8")
+    found = opened(file)
+    found.show(view="trace", token=content["prompt_length"])
+    labelled = found.page.locator(".token.labelled")
+    assert labelled.evaluate_all("all => all.map(x => Number(x.dataset.token))") == [
+        content["prompt_length"]
+    ]
+    assert "In a span labelled <b>made up." in found.page.locator(".token-panel").inner_text()

@@ -1,7 +1,7 @@
 // What is known of one token: its numbers, and the likeliest tokens in its place.
 
 import { el, fill } from "./dom.js";
-import { NONE, number, percent } from "./format.js";
+import { NONE, line, number, percent } from "./format.js";
 import { shown } from "./token_strip.js";
 
 /** A panel of fixed height with `draw(token, layer, quantities)`; quantities are [{text, value}]. */
@@ -28,8 +28,10 @@ export function tokenPanel(data) {
   function draw(token, layer, quantities) {
     const answer = token - prompt;
     const where = answer < 0 ? `token ${token + 1} of ${prompt} of the prompt` : `token ${answer + 1} of ${ids.length - prompt} of the answer`;
+    const spans = data.texts.spans.items.filter(({ tokens: [begin, end] }) => answer >= begin && answer < end).map((one) => one.label);
     fill(element,
-      el("div", {}, el("p", { class: "token-name mono" }, shown(texts[at[token]])), el("p", { class: "note" }, `${where}, at ${token}, id ${ids[token]}`), alternatives(answer)),
+      el("div", {}, el("p", { class: "token-name mono" }, shown(texts[at[token]])), el("p", { class: "note" }, `${where}, at ${token}, id ${ids[token]}`),
+        spans.length ? el("p", {}, `In a span labelled ${line(spans.join(", "), 120)}.`) : null, alternatives(answer)),
       el("div", {}, el("p", { class: "note" }, `Attention: means over the heads of layer ${layer}.`), el("dl", { class: "numbers-of-token" },
         answer >= 0 ? [el("dt", {}, "probability"), el("dd", {}, percent(Math.exp(data.logprob[answer]), 2))] : null,
         quantities.map(({ text, value }) => [el("dt", {}, text), el("dd", {}, Number.isFinite(value) ? number(value) : NONE)]))));
