@@ -29,9 +29,9 @@ print(f"{len(examples)} labelled traces, base rate {examples.labels.mean():.3f}"
 # %% [markdown]
 # ## Where hallucinated and right answers differ
 #
-# `hallutrace figure` draws the usual figures, and this is the same from Python: entropy of attention
-# by layer and head, hallucinated less right, with the heads marked that differ. Its numbers are
-# written beside it.
+# `hallutrace figure` draws the usual figures, and this is the same from Python: entropy of
+# attention by layer and head, hallucinated less right, with the heads marked that differ. Its
+# numbers are written beside it.
 
 # %%
 figure = make_figure("layers-heads", FigureRequest(ViewedRun(run), marginal="entropy"))
@@ -41,8 +41,8 @@ figure.write(Path("entropy.svg"), "svg")
 # %% [markdown]
 # ## A probe on each layer
 #
-# Other figures are drawn from what the package gives: a detector is fitted on the training part, and
-# tested on groups of questions that it has not seen.
+# Other figures are drawn from what the package gives: a detector is fitted on the training part,
+# and tested on groups of questions that it has not seen.
 
 # %%
 split = folds(examples.labels, examples.groups, count=2, seed=0)[0]
