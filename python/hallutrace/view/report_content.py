@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.view.data.errors import report_keys as error_keys
 from hallutrace.view.data.layers import report_keys as layer_keys
 from hallutrace.view.data.map import report_keys as map_keys
-from hallutrace.view.data.trace_list import trace_list
+from hallutrace.view.data.trace_list import trace_columns, trace_list
 from hallutrace.view.data.trace_parts import trace_parts
 from hallutrace.view.data.worst import worst_traces
+from hallutrace.view.evaluation_scores import evaluation_scores
 from hallutrace.view.payload import pack
 from hallutrace.view.providers import key_of, payload_of
+from hallutrace.view.slice_figures import fold_ranks
 from hallutrace.view.verdict import best_row
 from hallutrace.view.viewed_run import ViewedRun
 
@@ -103,16 +108,30 @@ class Report:
     @cached_property
     def _worst(self) -> tuple[list[int], str]:
         viewed = self.viewed
-        label = viewed.label(None) if viewed.labels else None
-        positions, how = worst_traces(trace_list(viewed), label, self.detector(), self.limits.worst)
-        return positions.tolist(), how
+        labels = viewed.label_values(None) if viewed.labels else None
+        ranks, how = None, "of the lowest mean log-probability"
+        if labels is not None and (labels >= 0).any():
+            how = "that are hallucinated with the highest mean log-probability"
+            if detector := self._detector():
+                ranks = self._ranks(detector)
+                how = f"whose label and score by {detector} are furthest apart"
+        positions = worst_traces(trace_columns(viewed).mean_logprob, labels, ranks)
+        return positions[: self.limits.worst].tolist(), how
 
-    def detector(self) -> str | None:
+    def _detector(self) -> str | None:
         """Label of the detector of the highest AUROC that is no control."""
         if self.viewed.evaluation is None:
             return None
         best = best_row(self.viewed.evaluation_files.content)
         return None if best is None else best.label
+
+    def _ranks(self, detector: str) -> NDArray[np.float64]:
+        """Rank of each trace's score in its fold, mean over seeds; NaN where it has none."""
+        scores = evaluation_scores(self.viewed)
+        known = scores.folds >= 0
+        ranks = np.full(len(known), np.nan)
+        ranks[known] = fold_ranks(scores.series[detector][:, known], scores.folds[known])
+        return ranks
 
     def listed(self) -> dict[str, Any]:
         """The payload `traces`: all, or the worst of a large run."""
