@@ -21,6 +21,7 @@ from hallutrace import merge, subset
 from hallutrace.capture import replay
 from hallutrace.commands.app import main
 from hallutrace.errors import NotARunError, StorageError
+from hallutrace.store import expectation
 from hallutrace.store.claims import UNKNOWN_COUNT, Holder, claim, last_holder
 from hallutrace.store.folder import CommitRecord, Run
 from hallutrace.store.repair import Finding, repair
@@ -30,11 +31,11 @@ SHARDS = ["00000", "00001", "00002"]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything of a run but the times in its failures, by path."""
+    """Everything of a run but its failures (times) and the answers that are due, by path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "failures.jsonl"
+        if path.is_file() and path.name not in ("failures.jsonl", expectation.NAME)
     }
 
 
