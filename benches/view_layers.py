@@ -76,9 +76,9 @@ def main() -> None:
 
 def statistics(traces: int, layers: int, heads: int) -> dict[str, float]:
     """Seconds of the payloads of one marginal of a run that has been read, and memory for them."""
-    from hallutrace.view.data import layers as data
-    from hallutrace.view.data.head_quantities import QUANTITIES
-    from hallutrace.view.data.head_tables import HeadTable
+    from hallutrace.viewer.data import layers as data
+    from hallutrace.viewer.data.head_quantities import QUANTITIES
+    from hallutrace.viewer.data.head_tables import HeadTable
 
     rng = np.random.default_rng(0)
     values = rng.standard_normal((traces, layers, heads), np.float32)
@@ -126,10 +126,10 @@ def browser(layers: int, heads: int) -> dict[str, float]:
     import hallutrace
     from browsers import Opened, chromium
     from detect_runs import Made, causal_attention, write_run
-    from hallutrace.view.data.layers import report_keys
-    from hallutrace.view.page import page
-    from hallutrace.view.providers import key_of, payload_of
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer.data.layers import report_keys
+    from hallutrace.viewer.page import page
+    from hallutrace.viewer.providers import key_of, payload_of
+    from hallutrace.viewer.viewed_run import ViewedRun
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,9 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "python"))
 
 from browsers import Opened, chromium
-from hallutrace.view.page import page
-from hallutrace.view.payload import pack
-from hallutrace.view.providers import key_of
+from hallutrace.viewer.page import page
+from hallutrace.viewer.payload import pack
+from hallutrace.viewer.providers import key_of
 
 FIRST = """async () => {
   const { EmbeddedSource } = hallutrace["source.js"];

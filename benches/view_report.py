@@ -52,8 +52,8 @@ def main() -> None:
 def write(run: Path, page: Path) -> dict[str, Any]:
     """Writes the report in this process, and tells what it took."""
     import hallutrace
-    from hallutrace.view.report import write_report
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer.report import write_report
+    from hallutrace.viewer.viewed_run import ViewedRun
 
     viewed = ViewedRun(hallutrace.open(run), run.with_name(f"{run.name}-evaluation"))
     before, samples, ended = own_memory(), [0], threading.Event()

@@ -79,9 +79,9 @@ def make(run: Path, traces: int) -> None:
 def measure_data(run: Path, page: Path) -> dict[str, Any]:
     """Seconds and bytes of each payload; the page of all of them is written."""
     import hallutrace
-    from hallutrace.view import page as pages
-    from hallutrace.view.providers import payload_of
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer import page as pages
+    from hallutrace.viewer.providers import payload_of
+    from hallutrace.viewer.viewed_run import ViewedRun
 
     begin = time.perf_counter()
     viewed = ViewedRun(hallutrace.open(run), run.with_name(f"{run.name}-evaluation"))

@@ -115,10 +115,10 @@ def busy(session: Any) -> float:
 def write_page(run: Path, out: Path) -> None:
     """A page that carries the trace with all its edges and two marginals of all heads."""
     import hallutrace
-    from hallutrace.view.data.trace_parts import trace_parts
-    from hallutrace.view.page import page
-    from hallutrace.view.providers import key_of, payload_of
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer.data.trace_parts import trace_parts
+    from hallutrace.viewer.page import page
+    from hallutrace.viewer.providers import key_of, payload_of
+    from hallutrace.viewer.viewed_run import ViewedRun
 
     viewed = ViewedRun(hallutrace.open(run))
     key = viewed.key_texts[0]

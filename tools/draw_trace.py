@@ -12,9 +12,9 @@ import numpy as np
 
 import hallutrace
 from hallutrace.labels import label
-from hallutrace.view.figures.attention_graph import attention_graph
-from hallutrace.view.figures.drawing import FigureRequest
-from hallutrace.view.viewed_run import ViewedRun
+from hallutrace.viewer.figures.attention_graph import attention_graph
+from hallutrace.viewer.figures.drawing import FigureRequest
+from hallutrace.viewer.viewed_run import ViewedRun
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "trace.svg"
 LAYER = 2

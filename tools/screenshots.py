@@ -16,8 +16,8 @@ from typing import Any
 from PIL import Image
 
 import hallutrace
-from hallutrace.view.report import write_report
-from hallutrace.view.viewed_run import ViewedRun
+from hallutrace.viewer.report import write_report
+from hallutrace.viewer.viewed_run import ViewedRun
 
 SIZE = {"width": 1000, "height": 760}
 COLORS = 128

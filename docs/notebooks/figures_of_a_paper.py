@@ -15,9 +15,9 @@ from hallutrace.detect import load_examples, make
 from hallutrace.detect.metrics import auroc
 from hallutrace.labels import label
 from hallutrace.splits import folds
-from hallutrace.view.figures.drawing import FigureRequest
-from hallutrace.view.figures.registry import make_figure
-from hallutrace.view.viewed_run import ViewedRun
+from hallutrace.viewer.figures.drawing import FigureRequest
+from hallutrace.viewer.figures.registry import make_figure
+from hallutrace.viewer.viewed_run import ViewedRun
 
 hallutrace.extract(hallutrace.ExtractConfig(questions="demo:200", out="run"))
 label("run", by="contains")

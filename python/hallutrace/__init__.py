@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hallutrace.store.reader import open_run as open
     from hallutrace.store.subset import subset
     from hallutrace.store.trace import Trace
+    from hallutrace.viewer.notebook import view
 
 __all__ = [
     "EdgeList",
@@ -40,6 +41,7 @@ __all__ = [
     "sparsify",
     "subset",
     "trace",
+    "view",
 ]
 
 # Where each name lives; it is imported when it is first asked for.
@@ -56,6 +58,7 @@ _HOMES = {
     "open": ("hallutrace.store.reader", "open_run"),
     "trace": ("hallutrace.extraction.in_memory", "trace"),
     "sparsify": ("hallutrace.attention.sparsify", "sparsify"),
+    "view": ("hallutrace.viewer.notebook", "view"),
 }
 
 

@@ -6,7 +6,7 @@ import importlib
 
 from hallutrace.errors import HallutraceError
 
-_SHOWS = "hallutrace.view.notebook"
+_SHOWS = "hallutrace.viewer.notebook"
 
 
 class ShownInNotebooks:

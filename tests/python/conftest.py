@@ -21,6 +21,7 @@ from hallutrace.plugins import forget_plugins
 from hallutrace.progress import Silent
 from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
+pytest_plugins = ["viewer_fixtures"]
 posix_only = pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
 
 # Tiny models gain nothing from several threads, and lose much where cores are shared.

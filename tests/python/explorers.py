@@ -14,9 +14,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from hallutrace.view.explorer.catalog import Catalog
-from hallutrace.view.explorer.security import Access
-from hallutrace.view.explorer.server import Explorer, application
+from hallutrace.viewer.explorer.catalog import Catalog
+from hallutrace.viewer.explorer.security import Access
+from hallutrace.viewer.explorer.server import Explorer, application
 
 POST = {"x-hallutrace": "1", "content-type": "application/json"}
 

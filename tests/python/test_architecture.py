@@ -45,7 +45,7 @@ ORDER = (
     ("extraction",),
     ("graphs",),
     ("detect",),
-    ("view",),
+    ("viewer",),
     ("commands",),
     ("__main__",),
 )

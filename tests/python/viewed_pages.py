@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hallutrace.view.page import page
-from hallutrace.view.providers import key_of, payload_of
-from hallutrace.view.viewed_run import ViewedRun
+from hallutrace.viewer.page import page
+from hallutrace.viewer.providers import key_of, payload_of
+from hallutrace.viewer.viewed_run import ViewedRun
 
 
 def write_page(viewed: ViewedRun, file: Path, *names: str) -> Path:

@@ -20,7 +20,7 @@ from hallutrace.paths import expanded
 if TYPE_CHECKING:
     import socket
 
-    from hallutrace.view.explorer.security import Access
+    from hallutrace.viewer.explorer.security import Access
 
 
 def run_explore(
@@ -81,11 +81,11 @@ def run_explore(
     for package in ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError.of(package, "explore", "`hallutrace explore`")
-    from hallutrace.view.explorer.catalog import Catalog
-    from hallutrace.view.explorer.own_model import OwnModel
-    from hallutrace.view.explorer.security import Access
-    from hallutrace.view.explorer.server import Explorer, application
-    from hallutrace.view.explorer.serving import listening_socket, serve
+    from hallutrace.viewer.explorer.catalog import Catalog
+    from hallutrace.viewer.explorer.own_model import OwnModel
+    from hallutrace.viewer.explorer.security import Access
+    from hallutrace.viewer.explorer.server import Explorer, application
+    from hallutrace.viewer.explorer.serving import listening_socket, serve
 
     roots = folders or [Path("runs")]
     catalog = Catalog(roots)
@@ -125,7 +125,7 @@ def _quiet() -> None:
 
 
 def _print_address(access: Access, runs: int, bound: socket.socket, open_browser: bool) -> None:
-    from hallutrace.view.explorer.serving import address_of, shown_host, tunnel_hint
+    from hallutrace.viewer.explorer.serving import address_of, shown_host, tunnel_hint
 
     address = address_of(shown_host(access.host), access.port, access.token)
     shown = f"{runs} run{'' if runs == 1 else 's'}"

@@ -13,8 +13,8 @@ from hallutrace.errors import InputError, NotInRunError
 from hallutrace.paths import expanded
 
 if TYPE_CHECKING:
-    from hallutrace.view.figures.drawing import Format
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer.figures.drawing import Format
+    from hallutrace.viewer.viewed_run import ViewedRun
 
 _NAMES = ("roc", "calibration", "comparison", "layers-heads", "attention-graph", "map", "training")
 
@@ -147,9 +147,9 @@ def run_figure(
     Text stays text, of 8 points; colours are told apart by the colour-blind, and lines and classes
     also by dashes and marks. The same input gives the same bytes of SVG.
     """
-    from hallutrace.view.figures.drawing import FigureRequest
-    from hallutrace.view.figures.registry import FIGURES, make_figure
-    from hallutrace.view.figures.style import COLUMNS
+    from hallutrace.viewer.figures.drawing import FigureRequest
+    from hallutrace.viewer.figures.registry import FIGURES, make_figure
+    from hallutrace.viewer.figures.style import COLUMNS
 
     if name not in FIGURES:
         raise InputError(f"Expected one of {', '.join(FIGURES)}, got {name!r} - choose a figure")
@@ -183,7 +183,7 @@ def _file(name: str, run: Path | None, out: Path | None, form: str | None) -> tu
     Raises:
         InputError: a format that is not known, or one that the file's name contradicts.
     """
-    from hallutrace.view.figures.drawing import FORMATS
+    from hallutrace.viewer.figures.drawing import FORMATS
 
     ending = out.suffix[1:].lower() if out is not None else ""
     chosen = form or (ending if ending in FORMATS else "svg" if out is None else ending)
@@ -201,9 +201,9 @@ def _file(name: str, run: Path | None, out: Path | None, form: str | None) -> tu
 def _viewed(name: str, run: Path, evaluation: Path | None, label: str | None) -> ViewedRun:
     """The run, with the evaluation that is given, or the newest that is found if one is needed."""
     from hallutrace.store.reader import open_run
-    from hallutrace.view.discovery import find_for
-    from hallutrace.view.figures.registry import NEED_EVALUATION
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer.discovery import find_for
+    from hallutrace.viewer.figures.registry import NEED_EVALUATION
+    from hallutrace.viewer.viewed_run import ViewedRun
 
     store = open_run(run)
     if name not in NEED_EVALUATION:

@@ -21,7 +21,7 @@ from hallutrace.commands.console import (
     styled,
 )
 from hallutrace.errors import InputError
-from hallutrace.view.token_texts import TextsOf, ids_as_text, texts_of
+from hallutrace.viewer.token_texts import TextsOf, ids_as_text, texts_of
 
 if TYPE_CHECKING:
     from hallutrace.store.trace import Trace

@@ -24,8 +24,8 @@ from hallutrace.errors import DamagedError, NotInRunError
 
 if TYPE_CHECKING:
     from hallutrace.store.reader import TraceStore
-    from hallutrace.view.projections.files import Wanted
-    from hallutrace.view.projections.projection import Projection
+    from hallutrace.viewer.projections.files import Wanted
+    from hallutrace.viewer.projections.projection import Projection
 
 
 class StepDisplay:
@@ -92,9 +92,9 @@ def run_project(
     is; one that has grown since gets it anew.
     """
     from hallutrace.store.reader import open_run
-    from hallutrace.view.projections import files
-    from hallutrace.view.projections.hidden import chosen_states
-    from hallutrace.view.projections.projection import project
+    from hallutrace.viewer.projections import files
+    from hallutrace.viewer.projections.hidden import chosen_states
+    from hallutrace.viewer.projections.projection import project
 
     store, began = open_run(run), time.monotonic()
     wanted = files.Wanted(method, *chosen_states(store, layer, token), seed)
@@ -113,7 +113,7 @@ def run_project(
 
 def _stored(store: TraceStore, wanted: Wanted) -> Projection | None:
     """The projection if the run has it, of its traces as they are now."""
-    from hallutrace.view.projections import files
+    from hallutrace.viewer.projections import files
 
     with suppress(NotInRunError):
         try:

@@ -36,8 +36,8 @@ def run_report(
     format: Annotated[
         str,
         typer.Option(
-            help="html: a page; md: a summary to read; json: all data of the page; csv: a row for "
-            "each trace.",
+            help="Form of the report. html: a page; md: a summary to read; json: all data of the "
+            "page; csv: a row for each trace.",
             **choices("html", "md", "json", "csv"),
         ),
     ] = "html",
@@ -66,10 +66,10 @@ def run_report(
     errors, as far as the run has them. A report that is there is replaced.
     """
     from hallutrace.store.reader import open_run
-    from hallutrace.view.discovery import find_for
-    from hallutrace.view.pdf import find_chromium, print_to_pdf
-    from hallutrace.view.report import FORMATS, write_report
-    from hallutrace.view.viewed_run import ViewedRun
+    from hallutrace.viewer.discovery import find_for
+    from hallutrace.viewer.pdf import find_chromium, print_to_pdf
+    from hallutrace.viewer.report import FORMATS, write_report
+    from hallutrace.viewer.viewed_run import ViewedRun
 
     if format not in FORMATS:
         raise InputError(f"Expected one of {', '.join(FORMATS)}, got {format!r} - change --format")

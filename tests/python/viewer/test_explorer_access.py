@@ -1,0 +1,103 @@
+"""The explorer's own views are read and used: by axe-core's rules, when small, when hostile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hallutrace
+from explorers import served
+from hallutrace.viewer.explorer.catalog import run_id
+from hostile_runs import hostile_run
+
+VIEWS = ("runs", "ask", "sensitivity")
+
+
+@pytest.fixture(scope="module")
+def address(probed_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An explorer of two runs and two detectors."""
+    folder = shutil.copytree(probed_runs, tmp_path_factory.mktemp("explored") / "runs")
+    shutil.copytree(folder / "run", folder / "other")
+    key = hallutrace.open(folder / "run")[3].id
+    detector = run_id(folder / "lookback-lens")
+    with served(folder, "--device", "cpu") as found:
+        yield f"{found}#run={run_id(folder / 'run')}&trace={key}&asked_by={detector}"
+
+
+def forgive_absences(shown: Any) -> None:
+    """What a run does not have is answered with 404, which the console of a browser tells."""
+    shown.errors = [one for one in shown.errors if "Failed to load resource" not in one]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_violation(scheme: str, address: str, opened: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    # What axe-core runs in the page is text, which the page's own policy forbids.
+    shown = opened(address, color_scheme=scheme, bypass_csp=True)
+    found = []
+    for view in VIEWS:
+        shown.show(view=view)
+        for one in axe.run(shown.page).response["violations"]:
+            if one["impact"] in ("serious", "critical"):
+                nodes = [node["html"][:200] for node in one["nodes"][:3]]
+                found.append(f"{view}: {one['id']}: {nodes}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_view_is_wider_than_the_window(width: int, address: str, opened: Any) -> None:
+    shown = opened(address, viewport={"width": width, "height": 800})
+    for view in VIEWS:
+        shown.show(view=view)
+        beyond = shown.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert beyond <= 0, view
+
+
+def test_every_view_is_reached_by_keyboard(address: str, opened: Any) -> None:
+    shown = opened(address)
+    names = shown.page.locator("nav.tabs a").all_inner_texts()
+    assert {"Runs", "Ask", "Sensitivity"} <= set(names)
+    for name in names:
+        shown.page.locator("nav.tabs").get_by_role("link", name=name, exact=True).focus()
+        shown.page.keyboard.press("Enter")
+        shown.settled()
+        assert shown.page.locator("nav.tabs [aria-current]").inner_text() == name
+    forgive_absences(shown)
+
+
+def test_a_hostile_folder_harms_nothing(tmp_path: Path, opened: Any) -> None:
+    markup = "<img src=x onerror='window.harmed = 1'>"
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    run = hostile_run(folder / f"{markup}\u202egnp", count=12)
+    shutil.copytree(run, folder / "other")
+    (run / "labels" / f"{markup}.jsonl").write_text("")
+    fingerprint = hallutrace.open(run).manifest.fingerprint
+    about = {"fingerprint": fingerprint, "label": {"name": markup}}
+    one = {"label": markup, "status": "done", "auroc": {"value": 0.9}}
+    evaluation = folder / "evaluation" / "evaluation.json"
+    evaluation.parent.mkdir()
+    evaluation.write_text(json.dumps({"run": about, "detectors": [one]}))
+    training = folder / "detector" / "training.json"
+    training.parent.mkdir()
+    detector = {"fingerprint": fingerprint, "detector": {"name": markup}, "identity": {}}
+    training.write_text(json.dumps(detector))
+    key = hallutrace.open(run)[0].id
+    with served(folder) as found:
+        shown = opened(f"{found}#view=runs")
+        assert markup in shown.page.locator(".virtual").inner_text()
+        shown.show(run=run_id(run), view="ask")
+        shown.page.get_by_label("Question", exact=True).fill(f"{markup} who?")
+        shown.page.get_by_label("scored by").select_option("")
+        shown.page.get_by_role("button", name="Ask").click()
+        shown.page.get_by_text("of a run of existing answers").wait_for(timeout=60_000)
+        shown.show(view="sensitivity", trace=key)
+        assert shown.page.evaluate("() => window.harmed") is None
+        assert shown.page.locator("img").count() == 0
+        shown.page.close()
+    forgive_absences(shown)
