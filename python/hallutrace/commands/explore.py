@@ -100,7 +100,7 @@ def run_explore(
         _print_address(access, len(catalog.runs), bound, open_browser)
         explorer = Explorer.of(catalog, access, OwnModel(device, trust_remote_code, _quiet))
         # The first page finds what is known of the runs already.
-        threading.Thread(target=explorer.watch.changes, args=(None,), daemon=True).start()
+        threading.Thread(target=explorer.look_ahead, daemon=True).start()
         try:
             with suppress(KeyboardInterrupt):
                 serve(application(explorer), bound, explorer.close)

@@ -7,6 +7,7 @@ blocks runs in threads, at most ``THREADS`` at a time.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -82,6 +83,13 @@ class Explorer:
     def __post_init__(self) -> None:
         self._threads = anyio.CapacityLimiter(THREADS)
         self._streams = 0
+
+    def look_ahead(self) -> None:
+        """Finds out where the runs stand, and opens the run if there is one alone."""
+        self.watch.changes(None)
+        if len(self.catalog.runs) == 1:
+            with suppress(HallutraceError):  # the page tells what is wrong with it
+                self.runs.viewed(*self.catalog.runs)
 
     def close(self) -> None:
         """Ends all streams."""
