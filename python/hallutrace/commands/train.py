@@ -30,6 +30,7 @@ from hallutrace.commands.console import (
     stopping,
     styled,
 )
+from hallutrace.commands.tensorboard_log import TensorBoardLog
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded
 from hallutrace.plugins import Registered
@@ -43,10 +44,14 @@ WORK = "training"  # checkpoints and history of what is trained in epochs
 
 
 class EpochPrinter:
-    """Prints a line for each epoch, and notes."""
+    """Prints a line for each epoch, and notes.
 
-    def __init__(self) -> None:
-        self.epochs = 0
+    Args:
+        log: is written after each epoch too.
+    """
+
+    def __init__(self, log: TensorBoardLog | None = None) -> None:
+        self.epochs, self._log = 0, log
 
     def epoch(self, number: int, loss: float, validation_auroc: float, seconds: float) -> None:
         """A line for each."""
@@ -55,6 +60,8 @@ class EpochPrinter:
             f"epoch {number:3}  loss {loss:.4f}  validation AUROC {validation_auroc:.4f}  "
             f"{seconds:.1f} s"
         )
+        if self._log is not None:
+            self._log.follow()
 
     def note(self, text: str) -> None:
         """A line."""
@@ -104,6 +111,15 @@ def run_train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the detector in --out first.")
     ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the epochs for TensorBoard to this folder too, of a detector that is "
+            "trained in epochs (default: do not).",
+            metavar="PATH",
+            parser=expanded,
+        ),
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -127,11 +143,12 @@ def run_train(
     train, validation = (examples.take(part) for part in _parts(examples, seed, all_traces))
     provenance = _provenance(run, label, seed, limit, untrained, train, validation)
     _check_out(out, overwrite, Provenance.read, provenance)
+    log = None if tensorboard is None else TensorBoardLog(tensorboard, out / WORK)
     if overwrite:
         _clear(out)
     provenance.write(out)
     TrainingTraces.of(train, validation).write(out)
-    printer, began = EpochPrinter(), time.monotonic()
+    printer, began = EpochPrinter(log), time.monotonic()
     left = len(examples) - len(train) - len(validation)
     printer.note(
         f"{detector}: {len(train):,} traces to train on, {len(validation):,} for validation, "

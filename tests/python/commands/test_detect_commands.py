@@ -365,6 +365,29 @@ def test_train_goes_on_after_ctrl_c(
     assert list((tmp_path / "killed" / "training").rglob("history.csv"))
 
 
+@pytest.mark.parametrize("detector", ["mlp-probe", "graph-vae"])
+def test_epochs_are_written_for_tensorboard(
+    detector: str, command: Command, run: Path, tmp_path: Path
+) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out, log = tmp_path / "detector", tmp_path / "log"
+    asked = ["train", run, "--detector", detector, "--label", "contains", "--epochs", 2]
+    code, _, told = command(*asked, "--out", out, "--tensorboard", log)
+    assert code == 0, told
+    events = accumulators.EventAccumulator(str(log))
+    events.Reload()
+    histories = sorted((out / "training").rglob("history.json"))
+    assert histories
+    for path in histories:
+        network = path.parent.relative_to(out / "training").as_posix()
+        begin = "" if network == "." else f"{network}/"
+        epochs = json.loads(path.read_text())["epochs"]
+        for name in ("loss", "validation_auroc", "learning_rate", "gradient", "seconds"):
+            found = [(one.step, one.value) for one in events.Scalars(begin + name)]
+            expected = [(one["epoch"], pytest.approx(one[name], rel=1e-6)) for one in epochs]
+            assert found == expected, begin + name
+
+
 def test_damaged_records_of_a_training_are_told(
     command: Command, run: Path, tmp_path: Path
 ) -> None:
