@@ -182,7 +182,7 @@ def inspection_of_a_trace(patch: Patch, texts: list[str]) -> list[str]:
     edges = [(0, 1, 0.5), (1, 2, 0.5)]
     patch.setattr("hallutrace.store.reader.open_run", lambda _: Store(Path("run"), "model"))
     patch.setattr(inspect, "_find", lambda *_: trace)
-    patch.setattr(inspect, "_words_of", lambda _: lambda _: texts)
+    patch.setattr(inspect, "texts_of", lambda _: lambda _: texts)
     patch.setattr("hallutrace.store.inspect.strongest_edges", lambda *_: edges)
     inspect.run_inspect(Path("run"), trace="0")
     return list(map(one_line, texts))

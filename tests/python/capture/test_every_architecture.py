@@ -58,7 +58,7 @@ def test_refused_with_the_reason(kind: str) -> None:
 def test_states_that_are_several_vectors_a_token_can_be_left_out() -> None:
     verdict = examine("hy_v4")
     assert verdict.verdict == "exact"
-    assert "`hidden_states='none'`" in verdict.reason
+    assert "with --hidden-states none: " in verdict.reason
 
 
 def test_the_record_knows_no_third() -> None:
