@@ -613,7 +613,7 @@ def test_settings_of_a_run_ask_for_the_same_run(run: Path) -> None:
     # These are what `auto` and the small model's own template come to.
     assert changed == {"dtype", "prompt", "chat", "hidden_layers"}
     assert (asked.hidden_layers, asked.chat, asked.dtype) == ("0,1,2,3", "off", "float32")
-    with pytest.raises(InputError, match=r"got one of a run of existing answers \(--responses\)"):
+    with pytest.raises(InputError, match=r"got one of a run of existing answers \(`responses`\)"):
         settings_of({**identity, "decoding": {"responses": True}}, has_context=False)
 
 
