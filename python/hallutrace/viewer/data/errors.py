@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.option_names import parameter
 from hallutrace.viewer.data.trace_list import UNREADABLE, trace_columns, trace_list
-from hallutrace.viewer.evaluation_scores import EvaluationScores, evaluation_scores
-from hallutrace.viewer.slice_families import Family, families
-from hallutrace.viewer.slice_figures import Judged, fold_ranks, slice_figures
-from hallutrace.viewer.suggestions import Findings, suggestions
-from hallutrace.viewer.verdict import auroc_of, best_row
+from hallutrace.viewer.evaluations.scores import EvaluationScores, evaluation_scores
+from hallutrace.viewer.evaluations.verdict import auroc_of, best_row
+from hallutrace.viewer.slices.families import Family, families
+from hallutrace.viewer.slices.figures import Judged, fold_ranks, slice_figures
+from hallutrace.viewer.slices.suggestions import Findings, suggestions
 from hallutrace.viewer.viewed_run import ViewedRun
 
 ALARM_SHARE = 0.10
@@ -41,16 +41,16 @@ def errors_data(
           evaluation) and ``detectors`` to choose among; ``trained_on``, the evaluation's protocol.
         - ``alarm_share``; ``counts``: ``traces``, ``judged``, ``hallucinated``, ``right``,
           ``misses``, ``false_alarms``.
-        - ``slices``: of :func:`hallutrace.viewer.slice_figures.slice_figures`, with ``misses`` and
+        - ``slices``: of :func:`hallutrace.viewer.slices.figures.slice_figures`, with ``misses`` and
           ``false_alarms`` int32 of each part and ``examples``, rows of ``listed``: the worst five
           hallucinated answers of each part, then the worst five right ones.
         - ``listed``: columns of the traces that are named, as in the payload ``traces``, and
           ``rank`` float32 of the score in its fold (NaN none); ``misses`` and ``false_alarms``
           int32, rows of ``listed``, the worst first; without an evaluation ``confident``, the
           hallucinated answers of the highest mean log-probability.
-        - ``suggestions``: see :func:`hallutrace.viewer.suggestions.suggestions`; ``controls``:
-          ``label``, ``value``, ``low``, ``high`` of those that read text alone; ``missing``:
-          sentences.
+        - ``suggestions``: see :func:`hallutrace.viewer.slices.suggestions.suggestions`;
+          ``controls``: ``label``, ``value``, ``low``, ``high`` of those that read text alone;
+          ``missing``: sentences.
 
     Raises:
         NotInRunError: no labels, no such label or detector, or no labelled trace.
@@ -198,7 +198,7 @@ def alarms(ranks: NDArray[np.float64], judged: Judged) -> NDArray[np.bool_]:
     higher, as for the TPR at 10% FPR of an evaluation.
 
     Args:
-        ranks: float64 [judged], see :func:`hallutrace.viewer.slice_figures.fold_ranks`.
+        ranks: float64 [judged], see :func:`hallutrace.viewer.slices.figures.fold_ranks`.
         judged: labels and folds.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import Any
 from hallutrace.detect.metrics import METRICS
 from hallutrace.errors import InputError
 from hallutrace.option_names import parameter
-from hallutrace.viewer.evaluation_content import Row
+from hallutrace.viewer.evaluations.content import Row
 from hallutrace.viewer.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.viewer.figures.evaluated import evaluated, whose
 from hallutrace.viewer.figures.style import INK, LINE, OTHER, RIGHT, wrapped

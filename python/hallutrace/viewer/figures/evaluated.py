@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hallutrace.errors import InputError
-from hallutrace.viewer.evaluation_content import Row
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.content import Row
+from hallutrace.viewer.evaluations.files import EvaluationFiles
 from hallutrace.viewer.figures.drawing import FigureRequest
 
 MOST = 8

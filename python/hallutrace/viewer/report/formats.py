@@ -13,7 +13,7 @@ import numpy as np
 from hallutrace.escaping import csv_cell
 from hallutrace.viewer.page import page
 from hallutrace.viewer.payload import unpack
-from hallutrace.viewer.report_content import Report
+from hallutrace.viewer.report.content import Report
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TEXTS = ("key", "question", "answer")

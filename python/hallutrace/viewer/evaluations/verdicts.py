@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hallutrace.viewer.evaluation_content import EvaluationContent, Interval, PairTest, Row
+from hallutrace.viewer.evaluations.content import EvaluationContent, Interval, PairTest, Row
 
 
 def verdicts(content: EvaluationContent) -> list[str]:

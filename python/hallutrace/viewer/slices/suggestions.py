@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.option_names import parameter
-from hallutrace.viewer.verdict import LEVEL
+from hallutrace.viewer.evaluations.verdict import LEVEL
 
 MOST = 12
 _LEAST_ERRORS = 5
@@ -32,7 +32,7 @@ class Findings:
 
     Attributes:
         labels: int8 [judged], 1 hallucinated, 0 right.
-        figures: of :func:`hallutrace.viewer.slice_figures.slice_figures`.
+        figures: of :func:`hallutrace.viewer.slices.figures.slice_figures`.
         members: bool [parts, judged], the traces of each row of the figures.
         ended_by_length: bool [judged].
         detector: its label; None without an evaluation.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hallutrace.viewer.evaluation_content import EvaluationContent, Row
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.content import EvaluationContent, Row
+from hallutrace.viewer.evaluations.files import EvaluationFiles
 
 LEVEL = 0.05
 """Of a test, after Holm's correction."""
