@@ -19,7 +19,7 @@ from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.viewer.data.detectors import detectors_data
 from hallutrace.viewer.evaluations.content import EvaluationContent
 from hallutrace.viewer.evaluations.files import EvaluationFiles
-from hallutrace.viewer.evaluations.verdicts import verdicts
+from hallutrace.viewer.evaluations.verdict import verdicts
 from hallutrace.viewer.page import page
 from hallutrace.viewer.providers import payload_of
 from hallutrace.viewer.viewed_run import ViewedRun

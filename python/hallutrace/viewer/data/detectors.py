@@ -15,7 +15,7 @@ from hallutrace.viewer.evaluations.content import EvaluationContent, PairTest, R
 from hallutrace.viewer.evaluations.curves import calibration, cuts, histogram, risks
 from hallutrace.viewer.evaluations.files import ScoreTable
 from hallutrace.viewer.evaluations.scores import EvaluationScores, evaluation_scores
-from hallutrace.viewer.evaluations.verdicts import verdicts
+from hallutrace.viewer.evaluations.verdict import verdicts
 from hallutrace.viewer.viewed_run import NO_LABEL, ViewedRun
 
 _FIGURES = ("auroc", "auprc", "tpr5", "tpr10")

@@ -13,7 +13,7 @@ from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.option_names import parameter
 from hallutrace.viewer.data.trace_list import UNREADABLE, trace_columns, trace_list
 from hallutrace.viewer.evaluations.scores import EvaluationScores, evaluation_scores
-from hallutrace.viewer.evaluations.verdict import auroc_of, best_row
+from hallutrace.viewer.evaluations.verdict import auroc_of, compared
 from hallutrace.viewer.slices.families import Family, families
 from hallutrace.viewer.slices.figures import Judged, fold_ranks, slice_figures
 from hallutrace.viewer.slices.suggestions import Findings, suggestions
@@ -148,7 +148,7 @@ def _scored(viewed: ViewedRun, detector: str | None) -> _Scored | None:
         return None
     content = viewed.evaluation_files.content
     scores = evaluation_scores(viewed)
-    best = best_row(content) or next(iter(content.done), None)
+    best = compared(content).best or next(iter(content.done), None)
     if detector is None and best is None:
         raise NotInRunError("This evaluation scored no detector: `hallutrace evaluate` does")
     row = content.row(detector) if detector else best
