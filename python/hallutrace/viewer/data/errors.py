@@ -80,15 +80,6 @@ def errors_data(
         ALARM_SHARE,
         [] if scored is None else scored.controls,
     )
-    errors = findings.errors
-    counts = {
-        "traces": len(viewed.store),
-        "judged": len(judged.at),
-        "hallucinated": int((judged.labels == 1).sum()),
-        "right": int((judged.labels == 0).sum()),
-        "misses": int(errors["misses"].sum()) if errors else None,
-        "false_alarms": int(errors["false alarms"].sum()) if errors else None,
-    }
     return {
         "label": protocol,
         "labels": viewed.labels,
@@ -96,11 +87,22 @@ def errors_data(
         "detectors": [] if scored is None else scored.choices,
         "trained_on": None if scored is None else scored.trained_on,
         "alarm_share": ALARM_SHARE,
-        "counts": counts,
+        "counts": {"traces": len(viewed.store), **_counts(findings)},
         "suggestions": suggestions(findings),
         "controls": list(findings.controls),
         "missing": [*missing, *(_without_scores(viewed) if scored is None else scored.remarks)],
         **_with_examples(viewed, judged, findings),
+    }
+
+
+def _counts(findings: Findings) -> dict[str, int | None]:
+    labels, errors = findings.labels, findings.errors
+    return {
+        "judged": len(labels),
+        "hallucinated": int((labels == 1).sum()),
+        "right": int((labels == 0).sum()),
+        "misses": int(errors["misses"].sum()) if errors else None,
+        "false_alarms": int(errors["false alarms"].sum()) if errors else None,
     }
 
 

@@ -43,7 +43,7 @@ def compared(content: EvaluationContent) -> Compared:
         content: of the evaluation.
     """
     ours = [row for row in content.done if not row.is_control and row.edges_control_of is None]
-    best = max(ours, key=_reached, default=None)
+    best = max(ours, key=lambda row: row.reached, default=None)
     control = next((row for row in content.done if row.label == content.best_control), None)
     labels = {row.label for row in ours}
     tests = [test for test in content.against_control if test.one in labels]
@@ -85,10 +85,6 @@ def verdict_of(files: EvaluationFiles) -> dict[str, Any]:
 def auroc_of(row: Row) -> dict[str, Any]:
     """Label and AUROC of a row: ``label``, ``value``, ``low``, ``high``."""
     return {"label": row.label, **(row.auroc.model_dump() if row.auroc else {})}
-
-
-def _reached(row: Row) -> float:
-    return row.auroc.value if row.auroc else 0.0
 
 
 def probe_layers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
