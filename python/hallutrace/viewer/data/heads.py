@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.errors import NotInRunError
+from hallutrace.viewer.data.head_statistics import COLUMNS
 from hallutrace.viewer.data.head_tables import grid
 from hallutrace.viewer.data.layers import DEFAULT, described
 from hallutrace.viewer.viewed_run import ViewedRun
@@ -15,8 +16,6 @@ from hallutrace.viewer.viewed_run import ViewedRun
 BINS = 24
 EXTREMES = 6
 """Traces that are named at each end of a head."""
-
-_COLUMNS = 128  # heads at a time, which bounds the memory
 
 
 def heads_data(
@@ -107,8 +106,8 @@ def trace_heads(viewed: ViewedRun, *, trace: str, marginal: str | None = None) -
 def _smallest(flat: NDArray[np.float32], sign: int) -> NDArray[np.int64]:
     """Rows of the smallest values of each head times ``sign``, the smallest first, [heads, k]."""
     kept, found = min(EXTREMES, len(flat)), []
-    for begin in range(0, flat.shape[1], _COLUMNS):
-        block = sign * flat[:, begin : begin + _COLUMNS]
+    for begin in range(0, flat.shape[1], COLUMNS):
+        block = sign * flat[:, begin : begin + COLUMNS]
         rows = np.argpartition(block, kept - 1, axis=0)[:kept]
         order = np.lexsort((rows, np.take_along_axis(block, rows, axis=0)), axis=0)
         found.append(np.take_along_axis(rows, order, axis=0).T)

@@ -12,6 +12,7 @@ from hallutrace.errors import NotInRunError
 from hallutrace.splits import numbered
 from hallutrace.viewer.data.head_quantities import QUANTITIES
 from hallutrace.viewer.data.head_statistics import (
+    COLUMNS,
     LEAST_GROUPS,
     LEVEL,
     head_aurocs,
@@ -22,8 +23,6 @@ from hallutrace.viewer.data.trace_list import trace_columns
 from hallutrace.viewer.viewed_run import ViewedRun
 
 DEFAULT = "entropy"
-
-_COLUMNS = 128  # heads at a time, which bounds the memory
 
 
 def layer_choices(viewed: ViewedRun) -> dict[str, Any]:
@@ -179,7 +178,7 @@ def _groups(viewed: ViewedRun) -> NDArray[np.int64]:
 def _deviation(flat: NDArray[np.float32]) -> NDArray[np.float64]:
     """Standard deviation over traces [heads], a part of the heads at a time."""
     parts = [
-        flat[:, begin : begin + _COLUMNS].std(axis=0, dtype=np.float64)
-        for begin in range(0, flat.shape[1], _COLUMNS)
+        flat[:, begin : begin + COLUMNS].std(axis=0, dtype=np.float64)
+        for begin in range(0, flat.shape[1], COLUMNS)
     ]
     return np.concatenate(parts)
