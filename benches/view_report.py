@@ -52,7 +52,7 @@ def main() -> None:
 def write(run: Path, page: Path) -> dict[str, Any]:
     """Writes the report in this process, and tells what it took."""
     import hallutrace
-    from hallutrace.viewer.report import write_report
+    from hallutrace.viewer.report.report import write_report
     from hallutrace.viewer.viewed_run import ViewedRun
 
     viewed = ViewedRun(hallutrace.open(run), run.with_name(f"{run.name}-evaluation"))

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 import hallutrace
-from hallutrace.viewer.report import write_report
+from hallutrace.viewer.report.report import write_report
 from hallutrace.viewer.viewed_run import ViewedRun
 
 SIZE = {"width": 1000, "height": 760}

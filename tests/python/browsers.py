@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,3 +97,16 @@ class Opened:
         assert not self.errors, self.errors
         outside = [one for one in self.requests if not one.startswith(self._allowed)]
         assert not outside, f"requests left the page: {outside}"
+
+
+def serious_violations(shown: Opened, views: Iterable[str]) -> list[str]:
+    """Serious and critical violations of axe-core's rules in views, each with where it is."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = []
+    for view in views:
+        shown.show(view=view)
+        for one in axe.run(shown.page).response["violations"]:
+            if one["impact"] in ("serious", "critical"):
+                nodes = [node["html"][:200] for node in one["nodes"][:3]]
+                found.append(f"{view}: {one['id']}: {nodes}")
+    return found

@@ -12,7 +12,7 @@ import hallutrace
 from browsers import Opened, chromium
 from evaluations import make_evaluation
 from hallutrace import ExtractConfig, extract, labels
-from hallutrace.viewer.report import write_report
+from hallutrace.viewer.report.report import write_report
 from hallutrace.viewer.viewed_run import ViewedRun
 
 

@@ -201,7 +201,7 @@ def _file(name: str, run: Path | None, out: Path | None, form: str | None) -> tu
 def _viewed(name: str, run: Path, evaluation: Path | None, label: str | None) -> ViewedRun:
     """The run, with the evaluation that is given, or the newest that is found if one is needed."""
     from hallutrace.store.reader import open_run
-    from hallutrace.viewer.discovery import find_for
+    from hallutrace.viewer.evaluations.discovery import find_for
     from hallutrace.viewer.figures.registry import NEED_EVALUATION
     from hallutrace.viewer.viewed_run import ViewedRun
 

@@ -66,9 +66,9 @@ def run_report(
     errors, as far as the run has them. A report that is there is replaced.
     """
     from hallutrace.store.reader import open_run
-    from hallutrace.viewer.discovery import find_for
-    from hallutrace.viewer.pdf import find_chromium, print_to_pdf
-    from hallutrace.viewer.report import FORMATS, write_report
+    from hallutrace.viewer.evaluations.discovery import find_for
+    from hallutrace.viewer.report.pdf import find_chromium, print_to_pdf
+    from hallutrace.viewer.report.report import FORMATS, write_report
     from hallutrace.viewer.viewed_run import ViewedRun
 
     if format not in FORMATS:

@@ -19,8 +19,8 @@ from hallutrace.viewer.data.trace_parts import trace_parts
 from hallutrace.viewer.edges_picture import edges_picture
 from hallutrace.viewer.page import page
 from hallutrace.viewer.providers import key_of, payload_of
-from hallutrace.viewer.report_content import Limits, Report
-from hallutrace.viewer.report_formats import FOOTER, to_html
+from hallutrace.viewer.report.content import Limits, Report
+from hallutrace.viewer.report.formats import FOOTER, to_html
 from hallutrace.viewer.viewed_run import ViewedRun, key_text
 
 HEIGHT = 720  # pixels

@@ -22,6 +22,11 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|const|class) (\w+))"
 _COMMENT = re.compile(r"^[ \t]*/\*(?:(?!\*/).)*\*/[ \t]*$", re.MULTILINE | re.DOTALL)
 _START = "main.js"
 
+FOOTER = (
+    "Attention says where a model looked, not why it answered: read no weight here as an "
+    "explanation."
+)
+
 
 def page(
     settings: Mapping[str, Any],

@@ -17,7 +17,7 @@ from hallutrace.store import label_files
 from hallutrace.store.reader import TraceStore
 from hallutrace.store.trace import Trace
 from hallutrace.viewer.data.head_tables import HeadTables
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.files import EvaluationFiles
 from hallutrace.viewer.token_texts import TextsOf, texts_of
 
 NO_LABEL = -1

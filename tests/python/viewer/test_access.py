@@ -7,21 +7,16 @@ from typing import Any
 
 import pytest
 
+from browsers import serious_violations
+
 VIEWS = ["run", "layers", "trace", "map", "detectors", "errors"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_violation(scheme: str, demo_report: Path, opened: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     # What axe-core runs in the page is text, which the page's own policy forbids.
     shown = opened(demo_report, color_scheme=scheme, bypass_csp=True)
-    found = []
-    for view in VIEWS:
-        shown.show(view=view)
-        for one in axe.run(shown.page).response["violations"]:
-            if one["impact"] in ("serious", "critical"):
-                nodes = [node["html"][:200] for node in one["nodes"][:3]]
-                found.append(f"{view}: {one['id']}: {nodes}")
+    found = serious_violations(shown, VIEWS)
     assert not found, "\n".join(found)
 
 

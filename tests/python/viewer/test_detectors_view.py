@@ -17,11 +17,11 @@ from browsers import Opened
 from evaluations import FAILED, MISSING, REASON
 from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.viewer.data.detectors import detectors_data
-from hallutrace.viewer.evaluation_content import EvaluationContent
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.content import EvaluationContent
+from hallutrace.viewer.evaluations.files import EvaluationFiles
+from hallutrace.viewer.evaluations.verdict import verdicts
 from hallutrace.viewer.page import page
 from hallutrace.viewer.providers import payload_of
-from hallutrace.viewer.verdicts import verdicts
 from hallutrace.viewer.viewed_run import ViewedRun
 
 GNN = "attention-gnn epochs=1 hidden_dim=8"

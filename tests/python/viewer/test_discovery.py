@@ -13,8 +13,8 @@ import pytest
 import hallutrace
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.store.reader import TraceStore
-from hallutrace.viewer import discovery
-from hallutrace.viewer.discovery import find_for
+from hallutrace.viewer.evaluations import discovery
+from hallutrace.viewer.evaluations.discovery import find_for
 
 
 @pytest.fixture

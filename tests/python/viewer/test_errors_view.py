@@ -16,11 +16,11 @@ from detect_runs import Made, causal_attention, plain_auroc, write_run
 from evaluations import write_made_up
 from hallutrace.errors import NotInRunError
 from hallutrace.viewer.data.errors import ALARM_SHARE, LISTED, errors_data, report_keys
-from hallutrace.viewer.evaluation_scores import evaluation_scores
-from hallutrace.viewer.hidden_clusters import hidden_clusters
+from hallutrace.viewer.evaluations.scores import evaluation_scores
 from hallutrace.viewer.payload import pack, unpack
-from hallutrace.viewer.slice_families import families
-from hallutrace.viewer.suggestions import Findings, suggestions
+from hallutrace.viewer.slices.families import families
+from hallutrace.viewer.slices.hidden_clusters import hidden_clusters
+from hallutrace.viewer.slices.suggestions import Findings, suggestions
 from hallutrace.viewer.viewed_run import ViewedRun
 from viewed_pages import write_page
 

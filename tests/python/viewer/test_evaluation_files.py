@@ -15,7 +15,7 @@ import pytest
 import hallutrace
 from evaluations import FAILED, MISSING, REASON
 from hallutrace.errors import DamagedError, NotInRunError
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.files import EvaluationFiles
 from hallutrace.viewer.viewed_run import ViewedRun
 
 

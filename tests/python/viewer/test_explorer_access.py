@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import hallutrace
+from browsers import serious_violations
 from explorers import served
 from hallutrace.viewer.explorer.catalog import run_id
 from hostile_runs import hostile_run
@@ -36,16 +37,9 @@ def forgive_absences(shown: Any) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_violation(scheme: str, address: str, opened: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     # What axe-core runs in the page is text, which the page's own policy forbids.
     shown = opened(address, color_scheme=scheme, bypass_csp=True)
-    found = []
-    for view in VIEWS:
-        shown.show(view=view)
-        for one in axe.run(shown.page).response["violations"]:
-            if one["impact"] in ("serious", "critical"):
-                nodes = [node["html"][:200] for node in one["nodes"][:3]]
-                found.append(f"{view}: {one['id']}: {nodes}")
+    found = serious_violations(shown, VIEWS)
     assert not found, "\n".join(found)
 
 

@@ -22,7 +22,7 @@ from hallutrace.detect.nets.history import Epoch
 from hallutrace.detect.nets.history import write as write_history
 from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.viewer.data.layers import layers_data
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.files import EvaluationFiles
 from hallutrace.viewer.figures.attention_graph import strongest_edges
 from hallutrace.viewer.figures.drawing import FORMATS, FigureRequest, PaperFigure
 from hallutrace.viewer.figures.registry import FIGURES, make_figure

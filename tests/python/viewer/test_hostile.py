@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import hallutrace
-from hallutrace.viewer.report import write_report
+from hallutrace.viewer.report.report import write_report
 from hallutrace.viewer.viewed_run import ViewedRun
 from hostile_runs import hostile_run, megabyte_run
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import hallutrace
 from hallutrace import ExtractConfig, extract
-from hallutrace.viewer.report import write_report
+from hallutrace.viewer.report.report import write_report
 from hallutrace.viewer.viewed_run import ViewedRun
 
 

@@ -15,7 +15,7 @@ from detect_runs import Made, causal_attention, plain_auroc, write_run
 from hallutrace.detect.evaluation.bootstrap import Resampling
 from hallutrace.detect.metrics import auroc, holm
 from hallutrace.errors import NotInRunError
-from hallutrace.viewer.data import layers
+from hallutrace.viewer.data import heads, layers
 from hallutrace.viewer.data.head_quantities import QUANTITIES
 from hallutrace.viewer.data.head_statistics import head_aurocs, head_differences
 from hallutrace.viewer.data.head_tables import HeadTables
@@ -117,8 +117,8 @@ def test_heads_that_a_layer_does_not_have_are_blank(viewed: ViewedRun) -> None:
     assert found["marginal"]["heads"] == [3, 2]
     for name in ("mean", "difference", "auroc", "corrected", "low"):
         np.testing.assert_array_equal(np.isnan(found[name]), [[0, 0, 0], [0, 0, 1]])
-    assert layers.heads_data(blank)["counts"].sum((2, 3)).tolist() == [[60] * 3, [60, 60, 0]]
-    values = layers.trace_heads(blank, trace="q3")
+    assert heads.heads_data(blank)["counts"].sum((2, 3)).tolist() == [[60] * 3, [60, 60, 0]]
+    values = heads.trace_heads(blank, trace="q3")
     assert np.isnan(values["value"][1, 2]) and np.isnan(values["below"][1, 2])
     # What is blank is not counted among the tests that p is corrected for.
     flat = layers.layers_data(blank, label="contains")["corrected"]
@@ -145,7 +145,7 @@ class FewerHeads:
 
 
 def test_a_trace_lies_among_all_others(viewed: ViewedRun) -> None:
-    found = layers.trace_heads(viewed, trace="q5", marginal="previous")
+    found = heads.trace_heads(viewed, trace="q5", marginal="previous")
     values = viewed.head_tables.table("previous").values
     np.testing.assert_array_equal(found["value"], values[5])
     below = (values < values[5]).mean(0) + (values == values[5]).mean(0) / 2
@@ -153,16 +153,16 @@ def test_a_trace_lies_among_all_others(viewed: ViewedRun) -> None:
 
 
 def test_the_histogram_and_the_ends_of_a_head(made: list[Made], viewed: ViewedRun) -> None:
-    found = layers.heads_data(viewed, marginal="square", label="contains")
+    found = heads.heads_data(viewed, marginal="square", label="contains")
     values = viewed.head_tables.table("square").values[:, 1, 2].astype(np.float64)
     labels = np.array([-1 if one.label is None else one.label for one in made])
     edges = found["edges"][1, 2].astype(np.float64)
     for row, label in enumerate((1, 0, -1)):
-        expected, _ = np.histogram(values[labels == label], layers.BINS, tuple(edges))
+        expected, _ = np.histogram(values[labels == label], heads.BINS, tuple(edges))
         np.testing.assert_array_equal(found["counts"][1, 2, row], expected)
     keys = found["traces"]["keys"]
     lowest = [keys[at] for at in found["lowest"][1, 2]]
-    assert lowest == [f"q{at}" for at in np.argsort(values, kind="stable")[: layers.EXTREMES]]
+    assert lowest == [f"q{at}" for at in np.argsort(values, kind="stable")[: heads.EXTREMES]]
     highest = [keys[at] for at in found["highest"][1, 2]]
     assert highest[0] == f"q{values.argmax()}"
     assert found["highest_values"][1, 2, 0] == np.float32(values.max())
@@ -260,7 +260,7 @@ def test_what_a_run_does_not_have_is_told(viewed: ViewedRun, tmp_path: Path) -> 
     with pytest.raises(
         NotInRunError, match="This trace does not have it: attention mass on the context"
     ):
-        layers.trace_heads(viewed, trace="q0", marginal="mass-context")
+        heads.trace_heads(viewed, trace="q0", marginal="mass-context")
 
 
 def test_only_so_many_tables_are_kept(viewed: ViewedRun, monkeypatch: pytest.MonkeyPatch) -> None:

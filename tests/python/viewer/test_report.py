@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import hallutrace
-from hallutrace.viewer.report import write_report
+from hallutrace.viewer.report.report import write_report
 from hallutrace.viewer.viewed_run import ViewedRun
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 import hallutrace
 from evaluations import write_made_up
-from hallutrace.viewer.report_content import Limits, Report
-from hallutrace.viewer.report_formats import to_csv, to_json
+from hallutrace.viewer.report.content import Limits, Report
+from hallutrace.viewer.report.formats import to_csv, to_json
 from hallutrace.viewer.viewed_run import ViewedRun
 from hostile_runs import hostile_run
 

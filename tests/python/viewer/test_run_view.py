@@ -19,8 +19,8 @@ from hallutrace.store.failures import Failure, FailureLog
 from hallutrace.viewer.data.distributions import bin_edges, distributions_data
 from hallutrace.viewer.data.run import run_data
 from hallutrace.viewer.data.trace_list import traces_data
+from hallutrace.viewer.evaluations.verdict import probe_layers
 from hallutrace.viewer.payload import pack, unpack
-from hallutrace.viewer.verdict import probe_layers
 from hallutrace.viewer.viewed_run import ViewedRun
 from viewed_pages import write_page
 

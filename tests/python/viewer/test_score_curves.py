@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from hallutrace.detect.metrics import calibration_error
-from hallutrace.viewer.score_curves import MOST_CUTS, calibration, cuts, histogram, risks
+from hallutrace.viewer.evaluations.curves import MOST_CUTS, calibration, cuts, histogram, risks
 
 
 @st.composite

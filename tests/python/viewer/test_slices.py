@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from detect_runs import plain_auroc
 from hallutrace.detect.evaluation.bootstrap import Resampling
 from hallutrace.detect.metrics import holm
-from hallutrace.viewer.intervals import share_by_group, wilson
-from hallutrace.viewer.slice_families import (
+from hallutrace.viewer.slices.families import (
     NOWHERE,
     Family,
     agreement,
@@ -19,14 +18,15 @@ from hallutrace.viewer.slice_families import (
     quantiles,
     whole_numbers,
 )
-from hallutrace.viewer.slice_figures import (
+from hallutrace.viewer.slices.figures import (
     LEAST_CLASS,
     Judged,
     fold_ranks,
     slice_figures,
     two_sided,
 )
-from hallutrace.viewer.text_kinds import answer_type, first_word, question_type
+from hallutrace.viewer.slices.intervals import share_by_group, wilson
+from hallutrace.viewer.slices.text_kinds import answer_type, first_word, question_type
 
 COUNT, DRAWS = 240, 60
 

@@ -20,7 +20,7 @@ from hallutrace.viewer.data.trace_list import (
     trace_list,
     traces_data,
 )
-from hallutrace.viewer.evaluation_scores import evaluation_scores
+from hallutrace.viewer.evaluations.scores import evaluation_scores
 from hallutrace.viewer.payload import pack, unpack
 from hallutrace.viewer.viewed_run import ViewedRun
 

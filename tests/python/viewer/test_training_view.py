@@ -23,7 +23,7 @@ from hallutrace.detect.nets.history_log import ALL, append_to_log
 from hallutrace.detect.nets.training import TrainingState
 from hallutrace.errors import NotInRunError
 from hallutrace.viewer.data.training import training_data
-from hallutrace.viewer.fit_progress import fit_progress
+from hallutrace.viewer.evaluations.progress import fit_progress
 from hallutrace.viewer.page import page
 from hallutrace.viewer.payload import pack
 from hallutrace.viewer.viewed_run import ViewedRun

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from hallutrace.detect.metrics import METRICS, Ranked
-from hallutrace.viewer.evaluation_content import EvaluationContent, PairTest, Row
-from hallutrace.viewer.evaluation_files import ScoreTable
-from hallutrace.viewer.evaluation_scores import EvaluationScores, evaluation_scores
-from hallutrace.viewer.score_curves import calibration, cuts, histogram, risks
-from hallutrace.viewer.verdicts import verdicts
+from hallutrace.viewer.evaluations.content import EvaluationContent, PairTest, Row
+from hallutrace.viewer.evaluations.curves import calibration, cuts, histogram, risks
+from hallutrace.viewer.evaluations.files import ScoreTable
+from hallutrace.viewer.evaluations.scores import EvaluationScores, evaluation_scores
+from hallutrace.viewer.evaluations.verdict import verdicts
 from hallutrace.viewer.viewed_run import NO_LABEL, ViewedRun
 
 _FIGURES = ("auroc", "auprc", "tpr5", "tpr10")
@@ -38,7 +38,7 @@ def detectors_data(viewed: ViewedRun) -> dict[str, Any]:
         - ``pairs``, ``edges``: tests; ``one`` and ``other`` (numbers of rows), ``value``, ``low``,
           ``high``, ``p`` (corrected), float64 [tests].
         - ``curves``: by label of a row; ``thresholds``, ``hits``, ``alarms``, ``presets`` (see
-          :class:`hallutrace.viewer.score_curves.Cuts`), ``auroc`` and ``auprc`` of all traces
+          :class:`hallutrace.viewer.evaluations.curves.Cuts`), ``auroc`` and ``auprc`` of all traces
           together, ``histogram``, and ``calibration`` (None in evaluations that did not write
           their curves).
 

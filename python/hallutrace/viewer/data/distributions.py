@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.viewer.data.trace_list import UNREADABLE, trace_columns
-from hallutrace.viewer.intervals import share_by_group
+from hallutrace.viewer.slices.intervals import share_by_group
 from hallutrace.viewer.viewed_run import ViewedRun
 
 MOST_BINS = 40

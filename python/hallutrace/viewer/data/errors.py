@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.option_names import parameter
 from hallutrace.viewer.data.trace_list import UNREADABLE, trace_columns, trace_list
-from hallutrace.viewer.evaluation_scores import EvaluationScores, evaluation_scores
-from hallutrace.viewer.slice_families import Family, families
-from hallutrace.viewer.slice_figures import Judged, fold_ranks, slice_figures
-from hallutrace.viewer.suggestions import Findings, suggestions
-from hallutrace.viewer.verdict import auroc_of, best_row
+from hallutrace.viewer.evaluations.scores import EvaluationScores, evaluation_scores
+from hallutrace.viewer.evaluations.verdict import auroc_of, compared
+from hallutrace.viewer.slices.families import Family, families
+from hallutrace.viewer.slices.figures import Judged, fold_ranks, slice_figures
+from hallutrace.viewer.slices.suggestions import Findings, suggestions
 from hallutrace.viewer.viewed_run import ViewedRun
 
 ALARM_SHARE = 0.10
@@ -41,16 +41,16 @@ def errors_data(
           evaluation) and ``detectors`` to choose among; ``trained_on``, the evaluation's protocol.
         - ``alarm_share``; ``counts``: ``traces``, ``judged``, ``hallucinated``, ``right``,
           ``misses``, ``false_alarms``.
-        - ``slices``: of :func:`hallutrace.viewer.slice_figures.slice_figures`, with ``misses`` and
+        - ``slices``: of :func:`hallutrace.viewer.slices.figures.slice_figures`, with ``misses`` and
           ``false_alarms`` int32 of each part and ``examples``, rows of ``listed``: the worst five
           hallucinated answers of each part, then the worst five right ones.
         - ``listed``: columns of the traces that are named, as in the payload ``traces``, and
           ``rank`` float32 of the score in its fold (NaN none); ``misses`` and ``false_alarms``
           int32, rows of ``listed``, the worst first; without an evaluation ``confident``, the
           hallucinated answers of the highest mean log-probability.
-        - ``suggestions``: see :func:`hallutrace.viewer.suggestions.suggestions`; ``controls``:
-          ``label``, ``value``, ``low``, ``high`` of those that read text alone; ``missing``:
-          sentences.
+        - ``suggestions``: see :func:`hallutrace.viewer.slices.suggestions.suggestions`;
+          ``controls``: ``label``, ``value``, ``low``, ``high`` of those that read text alone;
+          ``missing``: sentences.
 
     Raises:
         NotInRunError: no labels, no such label or detector, or no labelled trace.
@@ -80,15 +80,6 @@ def errors_data(
         ALARM_SHARE,
         [] if scored is None else scored.controls,
     )
-    errors = findings.errors
-    counts = {
-        "traces": len(viewed.store),
-        "judged": len(judged.at),
-        "hallucinated": int((judged.labels == 1).sum()),
-        "right": int((judged.labels == 0).sum()),
-        "misses": int(errors["misses"].sum()) if errors else None,
-        "false_alarms": int(errors["false alarms"].sum()) if errors else None,
-    }
     return {
         "label": protocol,
         "labels": viewed.labels,
@@ -96,11 +87,22 @@ def errors_data(
         "detectors": [] if scored is None else scored.choices,
         "trained_on": None if scored is None else scored.trained_on,
         "alarm_share": ALARM_SHARE,
-        "counts": counts,
+        "counts": {"traces": len(viewed.store), **_counts(findings)},
         "suggestions": suggestions(findings),
         "controls": list(findings.controls),
         "missing": [*missing, *(_without_scores(viewed) if scored is None else scored.remarks)],
         **_with_examples(viewed, judged, findings),
+    }
+
+
+def _counts(findings: Findings) -> dict[str, int | None]:
+    labels, errors = findings.labels, findings.errors
+    return {
+        "judged": len(labels),
+        "hallucinated": int((labels == 1).sum()),
+        "right": int((labels == 0).sum()),
+        "misses": int(errors["misses"].sum()) if errors else None,
+        "false_alarms": int(errors["false alarms"].sum()) if errors else None,
     }
 
 
@@ -148,7 +150,7 @@ def _scored(viewed: ViewedRun, detector: str | None) -> _Scored | None:
         return None
     content = viewed.evaluation_files.content
     scores = evaluation_scores(viewed)
-    best = best_row(content) or next(iter(content.done), None)
+    best = compared(content).best or next(iter(content.done), None)
     if detector is None and best is None:
         raise NotInRunError("This evaluation scored no detector: `hallutrace evaluate` does")
     row = content.row(detector) if detector else best
@@ -198,7 +200,7 @@ def alarms(ranks: NDArray[np.float64], judged: Judged) -> NDArray[np.bool_]:
     higher, as for the TPR at 10% FPR of an evaluation.
 
     Args:
-        ranks: float64 [judged], see :func:`hallutrace.viewer.slice_figures.fold_ranks`.
+        ranks: float64 [judged], see :func:`hallutrace.viewer.slices.figures.fold_ranks`.
         judged: labels and folds.
 
     Returns:

@@ -30,7 +30,9 @@ LEVEL = 0.95
 LEAST_GROUPS = 10
 """Groups of each class below which nothing is tested: the normal distribution would not fit."""
 
-_COLUMNS = 128  # heads at a time, which bounds the memory
+COLUMNS = 128
+"""Heads at a time, which bounds the memory."""
+
 _ROUNDING = 1e-7  # relative; marginals are stored with 11 bits
 
 
@@ -78,8 +80,8 @@ def head_differences(
         ([4.0], True)
     """
     parts = [
-        _sums(values[:, begin : begin + _COLUMNS].astype(np.float64), labels, groups)
-        for begin in range(0, values.shape[1], _COLUMNS)
+        _sums(values[:, begin : begin + COLUMNS].astype(np.float64), labels, groups)
+        for begin in range(0, values.shape[1], COLUMNS)
     ]
     hallucinated, right, error = (np.concatenate(one) for one in zip(*parts, strict=True))
     difference = hallucinated - right
@@ -138,8 +140,8 @@ def head_aurocs(values: NDArray[np.float32], labels: NDArray[np.int8]) -> Array:
         array([0.875])
     """
     found = []
-    for begin in range(0, values.shape[1], _COLUMNS):
-        block = values[:, begin : begin + _COLUMNS]
+    for begin in range(0, values.shape[1], COLUMNS):
+        block = values[:, begin : begin + COLUMNS]
         risky, safe = (np.sort(block[labels == one].T, axis=1) for one in (1, 0))
         found += [_above(one, other) for one, other in zip(risky, safe, strict=True)]
     return np.array(found)

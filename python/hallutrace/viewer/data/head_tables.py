@@ -7,6 +7,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,41 @@ class HeadTable:
     values: NDArray[np.float32]
     known: NDArray[np.bool_]
     damaged: int = 0
+
+    def flat(self, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values of some traces, all of them known, without the holes of the table.
+
+        Args:
+            chosen: bool [traces].
+
+        Returns:
+            Float32 [chosen traces, heads of all layers], and which cells [layers, heads] they are.
+        """
+        is_head = ~np.isnan(self.values[np.flatnonzero(self.known)[0]])
+        if chosen.all() and is_head.all():
+            return self.values.reshape(len(chosen), -1), is_head
+        return self.values[chosen][:, is_head], is_head
+
+
+def grid(
+    values: NDArray[Any], is_head: NDArray[np.bool_], dtype: type[np.generic] = np.float32
+) -> NDArray[Any]:
+    """Values [heads of all layers, ...] as [layers, heads, ...]; NaN or 0 where is none.
+
+    Args:
+        values: of :meth:`HeadTable.flat`, or as many.
+        is_head: bool [layers, heads].
+        dtype: of what is returned.
+
+    Examples:
+        >>> grid(np.array([1, 2, 3]), np.array([[True, True], [True, False]]), np.uint32)
+        array([[1, 2],
+               [3, 0]], dtype=uint32)
+    """
+    empty = np.nan if np.issubdtype(dtype, np.floating) else 0
+    made = np.full((*is_head.shape, *values.shape[1:]), empty, dtype)
+    made[is_head] = values
+    return made
 
 
 class HeadTables:

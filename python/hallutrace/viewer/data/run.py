@@ -9,7 +9,7 @@ from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.store import label_files
 from hallutrace.store.failures import RETRIED_STAGES, Failure
 from hallutrace.store.folder import Run
-from hallutrace.viewer.verdict import verdict_of
+from hallutrace.viewer.evaluations.verdict import verdict_of
 from hallutrace.viewer.viewed_run import ViewedRun
 
 MESSAGE_CHARACTERS = 600
@@ -26,7 +26,8 @@ def run_data(viewed: ViewedRun) -> dict[str, Any]:
         or ``problem``; ``failures``: see :func:`failures_of`; ``environments``: ``shards``,
         ``traces`` and ``values`` (versions, device, threads) of each environment; ``halved``,
         batches that were halved because memory ran out; ``evaluation``: see
-        :func:`hallutrace.viewer.verdict.verdict_of`, or ``{"problem": message}``, or None.
+        :func:`hallutrace.viewer.evaluations.verdict.verdict_of`, or ``{"problem": message}``, or
+        None.
 
     Examples:
         >>> found = run_data(ViewedRun(hallutrace.open(run)))

@@ -13,7 +13,7 @@ from hallutrace.escaping import visible
 from hallutrace.store.trace import Trace
 from hallutrace.viewer.data.trace_marginals import layer_means, marginal_titles
 from hallutrace.viewer.data.trace_risk import trace_risk
-from hallutrace.viewer.evaluation_scores import evaluation_scores
+from hallutrace.viewer.evaluations.scores import evaluation_scores
 from hallutrace.viewer.token_texts import ids_as_text
 from hallutrace.viewer.viewed_run import ViewedRun
 

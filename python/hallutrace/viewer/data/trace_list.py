@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hallutrace.errors import DamagedError
 from hallutrace.splits import numbered
 from hallutrace.store.trace import Trace
-from hallutrace.viewer.evaluation_scores import evaluation_scores
-from hallutrace.viewer.text_kinds import answer_type, first_word, question_type
+from hallutrace.viewer.evaluations.scores import evaluation_scores
+from hallutrace.viewer.slices.text_kinds import answer_type, first_word, question_type
 from hallutrace.viewer.viewed_run import ViewedRun
 
 QUESTION_CHARACTERS, ANSWER_CHARACTERS = 160, 240
@@ -36,7 +36,7 @@ class TraceColumns:
         min_logprob: float32 [traces], the smallest of an answer's tokens, nats.
         mean_entropy: float32 [traces], of the next-token distributions, nats.
         finish_reasons: texts.
-        first_words: of the questions, see :mod:`hallutrace.viewer.text_kinds`.
+        first_words: of the questions, see :mod:`hallutrace.viewer.slices.text_kinds`.
         question_types: as there.
         answer_types: as there, of the first right answer, or of the answer where none is known.
         damaged: key and message of each trace that could not be read; its texts are empty, its

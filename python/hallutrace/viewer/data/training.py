@@ -15,8 +15,8 @@ import numpy as np
 from hallutrace.detect.nets.history import WHOLE, Epoch
 from hallutrace.detect.nets.history_log import LOG, News, read_since
 from hallutrace.errors import DamagedError, NotInRunError
-from hallutrace.viewer.discovery import FoundDetector, candidates, find_for
-from hallutrace.viewer.fit_progress import FitProgress, fit_progress
+from hallutrace.viewer.evaluations.discovery import FoundDetector, candidates, find_for
+from hallutrace.viewer.evaluations.progress import FitProgress, fit_progress
 from hallutrace.viewer.viewed_run import ViewedRun
 
 WORK = "training"

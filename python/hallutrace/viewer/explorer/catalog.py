@@ -20,7 +20,7 @@ from hallutrace.detect.provenance import TRAINING
 from hallutrace.detect.saving import FACTS
 from hallutrace.errors import InputError
 from hallutrace.store.folder import MANIFEST
-from hallutrace.viewer.evaluation_files import EVALUATION_FILE
+from hallutrace.viewer.evaluations.files import EVALUATION_FILE
 from hallutrace.viewer.explorer.file_cache import FileCache
 
 Found = TypeVar("Found", bound="Made")

@@ -12,7 +12,7 @@ from pathlib import Path
 from hallutrace.errors import NotInRunError
 from hallutrace.store.folder import MANIFEST
 from hallutrace.store.reader import open_run
-from hallutrace.viewer.evaluation_files import EVALUATION_FILE
+from hallutrace.viewer.evaluations.files import EVALUATION_FILE
 from hallutrace.viewer.explorer.catalog import Catalog
 from hallutrace.viewer.providers import payload_of
 from hallutrace.viewer.viewed_run import ViewedRun

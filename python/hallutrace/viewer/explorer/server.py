@@ -35,7 +35,7 @@ from hallutrace.viewer.explorer.saved_pages import saved_page
 from hallutrace.viewer.explorer.security import Access, Guard
 from hallutrace.viewer.explorer.streams import event, followed, stream
 from hallutrace.viewer.explorer.told_errors import known_folders, message_of, status_of
-from hallutrace.viewer.page import page
+from hallutrace.viewer.page import FOOTER, page
 from hallutrace.viewer.payload import pack
 from hallutrace.viewer.sensitivity import score_sensitivity
 
@@ -45,10 +45,6 @@ HEARTBEAT = 15.0  # seconds after which a stream says that there is nothing new
 CLOSING = 0.25  # seconds after which a stream sees that the server stops
 LONGEST_QUESTION = 8_000  # characters
 LONGEST_CONTEXT = 200_000  # characters
-FOOTER = (
-    "Attention says where a model looked, not why it answered: read no weight here as an "
-    "explanation."
-)
 _PAYLOAD = "application/octet-stream"
 
 Result = TypeVar("Result")

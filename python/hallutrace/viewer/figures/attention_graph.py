@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +57,7 @@ def attention_graph(request: FigureRequest) -> PaperFigure:
         )
     labels = viewed.label_values(request.label) if request.label or viewed.labels else None
     position = _position(viewed, request.trace, labels)
-    trace = viewed.store[position]
-    count = len(trace.tokens)
-    if count > MOST_TOKENS:
-        raise InputError(
-            f"Expected a trace of at most {MOST_TOKENS} tokens, got one of {count:,} - "
-            "`hallutrace report` shows longer ones"
-        )
+    trace = _short(viewed.store[position])
     layer = trace.layers[len(trace.layers) // 2] if request.layer is None else request.layer
     edges = strongest_edges(trace, layer, request.top_k)
     label = NO_LABEL if labels is None else int(labels[position])
@@ -71,22 +66,10 @@ def attention_graph(request: FigureRequest) -> PaperFigure:
     begin, chances = trace.prompt_length, np.exp(trace.logprob.astype(np.float64))
 
     def draw(figure: Any) -> None:
-        _draw(
-            figure,
-            tokens,
-            edges,
-            chances,
-            begin,
-            CLASS_COLORS[label] if labels is not None else INK,
-        )
+        color = CLASS_COLORS[label] if labels is not None else INK
+        _draw(figure, tokens, edges, chances, begin, color)
 
-    rows = [
-        (query, key, tokens[query], tokens[key], weight,
-         float(chances[query - begin]) if query >= begin else None)
-        for query, key, weight in zip(
-            edges.queries.tolist(), edges.keys.tolist(), edges.weights, strict=True
-        )
-    ]  # fmt: skip
+    rows = list(_rows(tokens, edges, chances, begin))
     columns = ("query", "key", "query_token", "key_token", "weight", "query_probability")
     caption = (
         f"Layer {layer}: the {request.top_k} largest attention weights of each token, from key to "
@@ -95,6 +78,26 @@ def attention_graph(request: FigureRequest) -> PaperFigure:
         f"{plain(trace.question)}"
     )
     return PaperFigure(caption, columns, rows, draw, 2.7, "double")
+
+
+def _short(trace: Trace) -> Trace:
+    if len(trace.tokens) > MOST_TOKENS:
+        raise InputError(
+            f"Expected a trace of at most {MOST_TOKENS} tokens, got one of "
+            f"{len(trace.tokens):,} - `hallutrace report` shows longer ones"
+        )
+    return trace
+
+
+def _rows(
+    tokens: list[str], edges: TokenEdges, chances: NDArray[np.float64], begin: int
+) -> Iterator[tuple[Any, ...]]:
+    """A row for each edge; tokens of the prompt have no probability."""
+    for query, key, weight in zip(
+        edges.queries.tolist(), edges.keys.tolist(), edges.weights, strict=True
+    ):
+        chance = float(chances[query - begin]) if query >= begin else None
+        yield query, key, tokens[query], tokens[key], weight, chance
 
 
 def _position(viewed: ViewedRun, key: str | None, labels: NDArray[np.int8] | None) -> int:

@@ -8,12 +8,12 @@ import numpy as np
 
 from hallutrace.errors import NotInRunError
 from hallutrace.option_names import wording
-from hallutrace.viewer.evaluation_content import Row
+from hallutrace.viewer.evaluations.content import Row
+from hallutrace.viewer.evaluations.curves import calibration as reliability
+from hallutrace.viewer.evaluations.curves import risks
 from hallutrace.viewer.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.viewer.figures.evaluated import chosen_rows, evaluated, whose
 from hallutrace.viewer.figures.style import LINE, line_style, wrapped
-from hallutrace.viewer.score_curves import calibration as reliability
-from hallutrace.viewer.score_curves import risks
 
 
 def calibration(request: FigureRequest) -> PaperFigure:

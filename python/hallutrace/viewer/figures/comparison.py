@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from hallutrace.detect.metrics import METRICS
 from hallutrace.errors import InputError
 from hallutrace.option_names import parameter
-from hallutrace.viewer.evaluation_content import Row
+from hallutrace.viewer.evaluations.content import Row
+from hallutrace.viewer.evaluations.verdict import compared
 from hallutrace.viewer.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.viewer.figures.evaluated import evaluated, whose
 from hallutrace.viewer.figures.style import INK, LINE, OTHER, RIGHT, wrapped
@@ -41,32 +43,13 @@ def comparison(request: FigureRequest) -> PaperFigure:
         raise InputError(f"Expected a detector with figures, got none in {files.folder}")
     rows = sorted(rows, key=lambda row: getattr(row, metric).value)
     tests = {test.one: test.p_corrected for test in content.against_control}
-    figures = [getattr(row, metric) for row in rows]
-    control = next((row for row in content.done if row.label == content.best_control), None)
+    control = compared(content).control
     chance = 0.5 if metric == "auroc" else content.run.base_rate if metric == "auprc" else None
-    names = [wrapped(row.label, 24) for row in rows]
-    lines = [1.2 + name.count("\n") for name in names]
-    places = [sum(lines[:number]) + height / 2 for number, height in enumerate(lines)]
-
-    def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        if chance is not None:
-            axes.axvline(chance, color=LINE, linewidth=0.8, zorder=0)
-        if control is not None:
-            value = getattr(control, metric).value
-            axes.axvline(value, color=OTHER, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
-        for place, row, one in zip(places, rows, figures, strict=True):
-            mark, color, face = _mark(row)
-            axes.plot([one.low, one.high], [place, place], color=color, linewidth=1.1)
-            axes.plot([one.value], [place], mark, color=color, markerfacecolor=face)
-        axes.set_yticks(places, names)
-        axes.set(ylim=(-0.1, sum(lines) + 0.1), xlabel=_NAMES[metric])
-        axes.tick_params(axis="y", length=0)
-        _legend(figure, control is not None)
-
+    forest = _Forest(rows, metric, control, chance)
     table = [
         (row.label, _kind(row), one.value, one.low, one.high, tests.get(row.label))
-        for row, one in zip(reversed(rows), reversed(figures), strict=True)
+        for row in reversed(rows)
+        for one in [getattr(row, metric)]
     ]
     caption = (
         f"{_NAMES[metric]} with {100 * content.protocol.bootstrap.level:g}% intervals from "
@@ -74,7 +57,43 @@ def comparison(request: FigureRequest) -> PaperFigure:
         + (f" Broken line: the best control, {content.best_control}." if control else "")
     )
     columns = ("detector", "kind", metric, "low", "high", "p_against_best_control")
-    return PaperFigure(caption, columns, table, draw, 1 + 0.16 * sum(lines))
+    return PaperFigure(caption, columns, table, forest.draw, 1 + 0.16 * sum(forest.heights))
+
+
+@dataclass(frozen=True)
+class _Forest:
+    """Rows from the bottom, with the value of the best control and that of chance as lines."""
+
+    rows: list[Row]
+    metric: str
+    control: Row | None
+    chance: float | None
+
+    @property
+    def names(self) -> list[str]:
+        return [wrapped(row.label, 24) for row in self.rows]
+
+    @property
+    def heights(self) -> list[float]:
+        """Of each row, in lines of text."""
+        return [1.2 + name.count("\n") for name in self.names]
+
+    def draw(self, figure: Any) -> None:
+        axes, heights = figure.subplots(), self.heights
+        places = [sum(heights[:number]) + height / 2 for number, height in enumerate(heights)]
+        if self.chance is not None:
+            axes.axvline(self.chance, color=LINE, linewidth=0.8, zorder=0)
+        if self.control is not None:
+            value = getattr(self.control, self.metric).value
+            axes.axvline(value, color=OTHER, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
+        for place, row in zip(places, self.rows, strict=True):
+            (mark, color, face), one = _mark(row), getattr(row, self.metric)
+            axes.plot([one.low, one.high], [place, place], color=color, linewidth=1.1)
+            axes.plot([one.value], [place], mark, color=color, markerfacecolor=face)
+        axes.set_yticks(places, self.names)
+        axes.set(ylim=(-0.1, sum(heights) + 0.1), xlabel=_NAMES[self.metric])
+        axes.tick_params(axis="y", length=0)
+        _legend(figure, self.control is not None)
 
 
 def _kind(row: Row) -> str:

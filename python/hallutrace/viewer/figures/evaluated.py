@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hallutrace.errors import InputError
-from hallutrace.viewer.evaluation_content import Row
-from hallutrace.viewer.evaluation_files import EvaluationFiles
+from hallutrace.viewer.evaluations.content import Row
+from hallutrace.viewer.evaluations.files import EvaluationFiles
 from hallutrace.viewer.figures.drawing import FigureRequest
 
 MOST = 8
@@ -45,16 +45,12 @@ def chosen_rows(request: FigureRequest, files: EvaluationFiles) -> list[Row]:
                 "not be told apart"
             )
         return [content.row(label) for label in request.detectors]
-    ranked = sorted(content.done, key=lambda row: -_value(row))
+    ranked = sorted(content.done, key=lambda row: -row.reached)
     if not ranked:
         raise InputError(f"Expected a detector with figures, got none in {files.folder}")
     chosen = {row.label for row in ranked[:_BEST]} | {content.best_control}
     chosen |= {row.label for row in ranked if row.edges_control_of in chosen}
     return [row for row in ranked if row.label in chosen][:MOST]
-
-
-def _value(row: Row) -> float:
-    return row.auroc.value if row.auroc else 0.0
 
 
 def whose(files: EvaluationFiles) -> str:

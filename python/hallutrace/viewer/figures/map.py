@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hallutrace.viewer.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.viewer.figures.style import CLASS_COLORS, CLASS_MARKS, CLASS_NAMES
@@ -49,25 +50,7 @@ def hidden_map(request: FigureRequest) -> PaperFigure:
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for label in (NO_LABEL, 0, 1):
-            points = found.positions[labels == label]
-            if len(points):
-                name = f"{CLASS_NAMES[label]} ({len(points):,})"
-                face = CLASS_COLORS[label] if label == 1 else "none"
-                axes.scatter(
-                    *points.T,
-                    s=9,
-                    marker=CLASS_MARKS[label],
-                    facecolor=face,
-                    edgecolor=CLASS_COLORS[label],
-                    linewidth=0.6,
-                    alpha=0.75,
-                    label=name,
-                    rasterized=len(found.positions) > _VECTOR,
-                )
-        axes.set(xlabel=_axis(found, 0), ylabel=_axis(found, 1))
-        if found.method != "pca":  # their axes have no meaning
-            axes.set(xticks=[], yticks=[])
+        _scatter(axes, found, labels)
         if has_labels:
             figure.legend(loc="outside lower center", ncols=2, handletextpad=0.1)
 
@@ -83,6 +66,27 @@ def hidden_map(request: FigureRequest) -> PaperFigure:
         + _kept(found.preservation)
     )
     return PaperFigure(caption, ("trace", "x", "y", "label"), rows, draw, 3.3)
+
+
+def _scatter(axes: Any, found: Projection, labels: NDArray[np.int8]) -> None:
+    """The points, hallucinated ones on top."""
+    for label in (NO_LABEL, 0, 1):
+        points = found.positions[labels == label]
+        if len(points):
+            axes.scatter(
+                *points.T,
+                s=9,
+                marker=CLASS_MARKS[label],
+                facecolor=CLASS_COLORS[label] if label == 1 else "none",
+                edgecolor=CLASS_COLORS[label],
+                linewidth=0.6,
+                alpha=0.75,
+                label=f"{CLASS_NAMES[label]} ({len(points):,})",
+                rasterized=len(found.positions) > _VECTOR,
+            )
+    axes.set(xlabel=_axis(found, 0), ylabel=_axis(found, 1))
+    if found.method != "pca":  # their axes have no meaning
+        axes.set(xticks=[], yticks=[])
 
 
 def _kept(found: Preservation) -> str:

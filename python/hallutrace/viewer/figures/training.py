@@ -9,7 +9,7 @@ from typing import Any
 
 from hallutrace.errors import DamagedError, InputError, NotInRunError
 from hallutrace.option_names import parameter
-from hallutrace.viewer.discovery import find_for
+from hallutrace.viewer.evaluations.discovery import find_for
 from hallutrace.viewer.figures.drawing import FigureRequest, PaperFigure
 from hallutrace.viewer.figures.evaluated import MOST
 from hallutrace.viewer.figures.style import line_style, wrapped

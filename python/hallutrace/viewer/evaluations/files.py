@@ -25,7 +25,7 @@ from hallutrace.canonical_json import to_utf8
 from hallutrace.errors import DamagedError, NotInRunError
 from hallutrace.escaping import cell, csv_cell
 from hallutrace.option_names import wording
-from hallutrace.viewer.evaluation_content import EvaluationContent, check_rows
+from hallutrace.viewer.evaluations.content import EvaluationContent, check_rows
 
 EVALUATION_FILE, SCORES_FILE = "evaluation.json", "scores.csv"
 _FIRST_COLUMNS = ["id", "sample", "label", "fold"]

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hallutrace.option_names import parameter
-from hallutrace.viewer.verdict import LEVEL
 
 MOST = 12
 _LEAST_ERRORS = 5
 _EXCESS = 2.0  # standard deviations
 _PARTS_EACH = 3  # parts of a run that one kind of suggestion names
 _FEW = 100  # answers of a class, below which intervals of AUROC are about .1 wide
+_LEVEL = 0.05  # of a test, after Holm's correction
 _SHARES_OF_PRIORITY = (1 / 3, 1 / 8)
 
 
@@ -32,7 +32,7 @@ class Findings:
 
     Attributes:
         labels: int8 [judged], 1 hallucinated, 0 right.
-        figures: of :func:`hallutrace.viewer.slice_figures.slice_figures`.
+        figures: of :func:`hallutrace.viewer.slices.figures.slice_figures`.
         members: bool [parts, judged], the traces of each row of the figures.
         ended_by_length: bool [judged].
         detector: its label; None without an evaluation.
@@ -177,7 +177,7 @@ def _weak_parts(found: Findings) -> Iterator[Suggestion]:
     """Parts within which the detector separates less than on all traces, corrected by Holm."""
     figures, whole = found.figures, found.figures["all"]
     p = np.nan_to_num(figures["auroc_p"], nan=1.0)
-    below = np.where(p < LEVEL, whole["auroc"] - np.nan_to_num(figures["auroc"], nan=1.0), -1.0)
+    below = np.where(p < _LEVEL, whole["auroc"] - np.nan_to_num(figures["auroc"], nan=1.0), -1.0)
     for part in _best_of_families(found, below.tolist(), 1e-9):
         yield Suggestion(
             f"Within the {figures['traces'][part]:,} traces {figures['clause'][part]}, "
@@ -193,7 +193,7 @@ def _hallucinated_parts(found: Findings) -> Iterator[Suggestion]:
     figures, whole = found.figures, found.figures["all"]
     p = np.nan_to_num(figures["share_p"], nan=1.0)
     more = figures["hallucinated"] - figures["traces"] * whole["share"]
-    wrong = np.where((p < LEVEL) & (figures["share"] > whole["share"]), more, -1.0)
+    wrong = np.where((p < _LEVEL) & (figures["share"] > whole["share"]), more, -1.0)
     for part in _best_of_families(found, wrong.tolist(), 1e-9):
         count, traces = int(figures["hallucinated"][part]), int(figures["traces"][part])
         yield Suggestion(

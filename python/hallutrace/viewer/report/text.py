@@ -10,7 +10,7 @@ from hallutrace.escaping import visible
 from hallutrace.viewer.data.detectors import detectors_data
 from hallutrace.viewer.data.errors import errors_data
 from hallutrace.viewer.data.run import run_data
-from hallutrace.viewer.report_content import Report
+from hallutrace.viewer.report.content import Report
 
 WORST = 20  # traces that are told
 TEXT = 120  # characters of a text in a table

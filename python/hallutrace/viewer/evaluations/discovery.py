@@ -20,7 +20,7 @@ from hallutrace.detect.saving import FACTS as DETECTOR_FILE
 from hallutrace.errors import HallutraceError, NotInRunError
 from hallutrace.option_names import parameter
 from hallutrace.store.reader import TraceStore
-from hallutrace.viewer.evaluation_files import EVALUATION_FILE, SCORES_FILE, EvaluationFiles
+from hallutrace.viewer.evaluations.files import EVALUATION_FILE, SCORES_FILE, EvaluationFiles
 
 MOST_FOLDERS = 500
 """Folders that are looked into, in each place."""

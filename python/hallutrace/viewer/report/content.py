@@ -17,11 +17,11 @@ from hallutrace.viewer.data.map import report_keys as map_keys
 from hallutrace.viewer.data.trace_list import trace_columns, trace_list
 from hallutrace.viewer.data.trace_parts import trace_parts
 from hallutrace.viewer.data.worst import worst_traces
-from hallutrace.viewer.evaluation_scores import evaluation_scores
+from hallutrace.viewer.evaluations.scores import evaluation_scores
+from hallutrace.viewer.evaluations.verdict import compared
 from hallutrace.viewer.payload import pack
 from hallutrace.viewer.providers import key_of, payload_of
-from hallutrace.viewer.slice_figures import fold_ranks
-from hallutrace.viewer.verdict import best_row
+from hallutrace.viewer.slices.figures import fold_ranks
 from hallutrace.viewer.viewed_run import ViewedRun
 
 
@@ -122,7 +122,7 @@ class Report:
         """Label of the detector of the highest AUROC that is no control."""
         if self.viewed.evaluation is None:
             return None
-        best = best_row(self.viewed.evaluation_files.content)
+        best = compared(self.viewed.evaluation_files.content).best
         return None if best is None else best.label
 
     def _ranks(self, detector: str) -> NDArray[np.float64]:

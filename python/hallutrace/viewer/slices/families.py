@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hallutrace.errors import HallutraceError
 from hallutrace.viewer.data.trace_list import UNREADABLE, TraceColumns, trace_columns
-from hallutrace.viewer.hidden_clusters import hidden_clusters
+from hallutrace.viewer.slices.hidden_clusters import hidden_clusters
 from hallutrace.viewer.viewed_run import ViewedRun
 
 FIRST_WORDS = 10  # the most frequent ones have a part each

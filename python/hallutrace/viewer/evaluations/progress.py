@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hallutrace.detect.evaluation.fit_cache import PLAN
-from hallutrace.viewer.evaluation_files import EVALUATION_FILE
+from hallutrace.viewer.evaluations.files import EVALUATION_FILE
 
 FITS = "fits"
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hallutrace.viewer.intervals import DRAWS, LEVEL, wilson
-from hallutrace.viewer.slice_families import Family
+from hallutrace.viewer.slices.families import Family
+from hallutrace.viewer.slices.intervals import DRAWS, LEVEL, wilson
 
 LEAST_TRACES, LEAST_GROUPS, LEAST_CLASS = 10, 5, 5
 """A part with fewer labelled traces or groups is left out; AUROC takes as many of either class."""

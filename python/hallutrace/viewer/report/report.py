@@ -9,9 +9,9 @@ from hallutrace import atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.choices import ReportFormat
 from hallutrace.option_names import parameter
-from hallutrace.viewer.report_content import Limits, Report
-from hallutrace.viewer.report_formats import to_csv, to_html, to_json
-from hallutrace.viewer.report_text import to_markdown
+from hallutrace.viewer.report.content import Limits, Report
+from hallutrace.viewer.report.formats import to_csv, to_html, to_json
+from hallutrace.viewer.report.text import to_markdown
 from hallutrace.viewer.viewed_run import ViewedRun
 
 FORMATS: dict[ReportFormat, Callable[[Report], Iterator[bytes]]] = {

@@ -70,6 +70,11 @@ class Row(_Part):
     calibration: list[list[SlopeAndIntercept]] | None = None
 
     @property
+    def reached(self) -> float:
+        """AUROC; 0 without figures."""
+        return 0.0 if self.auroc is None else self.auroc.value
+
+    @property
     def columns(self) -> list[str]:
         """Names of its columns in ``scores.csv``, one for each series.
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from hallutrace.escaping import csv_cell
-from hallutrace.viewer.page import page
+from hallutrace.viewer import page as pages
 from hallutrace.viewer.payload import unpack
-from hallutrace.viewer.report_content import Report
+from hallutrace.viewer.report.content import Report
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TEXTS = ("key", "question", "answer")
@@ -22,9 +22,8 @@ _FLOATS = ("mean_logprob", "min_logprob", "mean_entropy")
 
 
 FOOTER = (
-    "Attention says where a model looked, not why it answered: read no weight here as an "
-    "explanation. Whether attention tells anything about hallucination is what the controls with "
-    "shuffled and without edges show."
+    f"{pages.FOOTER} Whether attention tells anything about hallucination is what the controls "
+    "with shuffled and without edges show."
 )
 
 
@@ -41,7 +40,7 @@ def to_html(report: Report) -> Iterator[bytes]:
     """
     title = report.viewed.store.folder.resolve().name
     settings = {"title": title, "served": False, "footer": FOOTER}
-    for piece in page(
+    for piece in pages.page(
         settings, report.payloads(), lambda: {"notes": report.notes, "missing": report.missing}
     ):
         yield piece.encode("utf-8")

@@ -1,0 +1,1 @@
+"""Parts of a run: which are compared, how, and where to look next."""
