@@ -77,9 +77,7 @@ def run_project(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(
-            help="Seed of t-SNE and UMAP (default: 0).", metavar="N", min=0, max=2**32 - 1
-        ),
+        typer.Option(help="Seed of t-SNE and UMAP.", metavar="N", min=0, max=2**32 - 1),
     ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make it again where the run has it already.")

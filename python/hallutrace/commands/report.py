@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hallutrace.commands.common_options import Plugins, RunFolder, choices
-from hallutrace.commands.console import ERR, OUT, plain
+from hallutrace.commands.console import ERR, OUT, bytes_text, plain
 from hallutrace.errors import InputError
 from hallutrace.paths import expanded
 
@@ -82,15 +82,19 @@ def run_report(
     found = find_for(store, evaluations=given[0], detectors=given[1])
     chosen = next((one.folder for one in found.evaluations if evaluation or not one.is_check), None)
     saved = next((one.folder for one in found.detectors if one.is_done), None)
-    for name, folder in (("Evaluation", chosen), ("Detector", saved)):
-        ERR.print(plain(f"{name}: {folder or 'none found'}"), highlight=False)
+    for name, folder, command in (
+        ("Evaluation", chosen, "evaluate"),
+        ("Detector", saved, "train"),
+    ):
+        hint = f"none found; `hallutrace {command} ...` makes one"
+        ERR.print(plain(f"{name}: {folder or hint}"), highlight=False)
     file = out or Path(f"{run.resolve().name}.{format}")
     with ERR.status("Reading the run ..."):
         notes = write_report(ViewedRun(store, chosen, saved), file, format)
     for line in (*found.skipped, *notes):
         ERR.print(plain(line), highlight=False)
-    OUT.print(plain(f"{file} ({file.stat().st_size / 1e6:.1f} MB)"), highlight=False)
+    OUT.print(plain(f"{file} ({bytes_text(file.stat().st_size)})"), highlight=False)
     if pdf is not None:
         with ERR.status("Printing ..."):
             print_to_pdf(file, pdf)
-        OUT.print(plain(f"{pdf} ({pdf.stat().st_size / 1e6:.1f} MB)"), highlight=False)
+        OUT.print(plain(f"{pdf} ({bytes_text(pdf.stat().st_size)})"), highlight=False)

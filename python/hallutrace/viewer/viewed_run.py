@@ -119,7 +119,8 @@ class ViewedRun:
             NotInRunError: no such trace.
         """
         if key not in self._positions:
-            raise NotInRunError(f"Expected the key of a trace of this run, got {key[:80]!r}")
+            first = f", such as {self.key_texts[0][:80]!r}" if self.key_texts else ""
+            raise NotInRunError(f"Expected the key of a trace of this run{first}, got {key[:80]!r}")
         return self._positions[key]
 
     def trace(self, key: str) -> Trace:

@@ -267,5 +267,5 @@ def test_risk_is_that_of_the_saved_detector(tmp_path: Path) -> None:
 
 def test_a_run_without_such_a_trace(demo_run: Path) -> None:
     viewed = ViewedRun(hallutrace.open(demo_run))
-    with pytest.raises(NotInRunError, match="Expected the key of a trace of this run, got 'x'"):
+    with pytest.raises(NotInRunError, match=r"of this run, such as '.+', got 'x'"):
         trace_data(viewed, trace="x")

@@ -13,6 +13,7 @@ from hallutrace.viewer.data.run import run_data
 from hallutrace.viewer.report.content import Report
 
 WORST = 20  # traces that are told
+PRIORITIES = {1: "high", 2: "medium", 3: "low"}
 TEXT = 120  # characters of a text in a table
 _MARKS = frozenset("\\`*_[]<>|&$~")  # that mean something within a line of Markdown
 
@@ -95,7 +96,10 @@ def _detector_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _errors(report: Report) -> list[str]:
     found = errors_data(report.viewed)
-    told = [f"{one['priority']}. {_cell(one['text'], 600)}" for one in found["suggestions"]]
+    told = [
+        f"- {PRIORITIES[one['priority']]}: {_cell(one['text'], 600)}"
+        for one in found["suggestions"]
+    ]
     return told or ["Nothing stands out in any part of the run."]
 
 
