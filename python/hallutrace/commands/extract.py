@@ -97,6 +97,9 @@ def _summary_text(summary: Summary) -> Text:
     folder = summary.folder
     # A program in single quotes, and the path within it in double quotes, can be read.
     code = f"import hallutrace; print(hallutrace.open({python_literal(str(folder))})[0].layer(0))"
+    label = [("label", folder, "--by", "contains")] if right else []
+    proposed = [("inspect", folder, "--trace", "0"), *label, ("report", folder)]
+    following = "\n  ".join(command("hallutrace", *words) for words in proposed)
     return styled(
         (f"{summary.traces:,} traces", "bold"),
         " in ",
@@ -104,7 +107,6 @@ def _summary_text(summary: Summary) -> Text:
         f" ({bytes_text(summary.bytes)}), {summary.new_traces:,} of them new\n"
         f"  {', '.join(part for part in parts if part)}\n"
         "Next:\n"
-        f"  {command('hallutrace', 'inspect', folder)}\n"
-        f"  {command('hallutrace', 'inspect', folder, '--trace', '0')}\n"
+        f"  {following}\n"
         f"  {command('python', '-c', code)}",
     )

@@ -19,6 +19,9 @@ verify runs/demo-60
 repair runs/demo-60
 plan --measure
 evaluate runs/demo-60 --label contains --quick --folds 2 --jobs 1
+report runs/demo-60
+project runs/demo-60 --method pca
+figure layers-heads runs/demo-60
 train runs/demo-60 --label contains --detector graph-vae --out detectors/vae --epochs 1
 score runs/demo-60 --detector detectors/vae --out scores.csv
 subset runs/demo-60 --indices 0:10 --out runs/ten
