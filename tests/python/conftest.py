@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hallutrace import ExtractConfig, extract
@@ -23,6 +24,10 @@ from tiny_models import save_tiny, tiny_config, tiny_model, tiny_tokenizer
 
 pytest_plugins = ["viewer_fixtures"]
 posix_only = pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
+
+# No test is timed: machines are shared.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Tiny models gain nothing from several threads, and lose much where cores are shared.
 torch.set_num_threads(1)
