@@ -21,7 +21,7 @@ def texts_of(model: str) -> TextsOf | None:
 
     Examples:
         >>> texts_of("demo")([0]), texts_of("no/such-model")
-        (['<|endoftext|>'], None)
+        (['<pad>'], None)
     """
     from hallutrace.demo import MODEL_FOLDER
 

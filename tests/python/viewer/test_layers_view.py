@@ -131,7 +131,7 @@ def test_one_trace_is_shown_among_the_others(file: Path, viewed: ViewedRun, open
 
 def test_a_control_keeps_the_focus(file: Path, opened: Open) -> None:
     shown = opened(file)
-    select = shown.page.locator("[data-name='marginal'] select")
+    select = shown.page.locator("select[data-state='marginal']")
     select.focus()
     select.select_option("square")
     shown.settled()

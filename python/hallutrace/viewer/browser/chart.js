@@ -2,6 +2,7 @@
 
 import { svg } from "./dom.js";
 import { number } from "./format.js";
+import { outline } from "./shapes.js";
 
 /** Round steps that cover [low, high]. */
 export function ticks(low, high, count = 5) {
@@ -18,7 +19,6 @@ export function scale([low, high], [from, to]) {
   const factor = high === low ? 0 : (to - from) / (high - low);
   const place = (value) => from + (value - low) * factor;
   place.domain = [low, high];
-  place.inverse = (position) => (factor ? low + (position - from) / factor : low);
   return place;
 }
 
@@ -67,10 +67,7 @@ function legendEntry(one, i, { left, right }) {
 
 /** A point in the shape of its class. */
 export function mark(shape, x, y, size, color, title = null) {
-  const about = title ? svg("title", {}, title) : null;
-  if (shape === "triangle") return svg("path", { d: `M${x},${y - size}L${x + size},${y + size}H${x - size}Z`, fill: color }, about);
-  if (shape === "square") return svg("rect", { x: x - size, y: y - size, width: 2 * size, height: 2 * size, fill: color }, about);
-  return svg("circle", { cx: x, cy: y, r: size, fill: color }, about);
+  return svg("path", { d: outline(shape, x, y, size), fill: color }, title ? svg("title", {}, title) : null);
 }
 
 const path = (points) => points.filter(([, y]) => Number.isFinite(y)).map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(2)},${y.toFixed(2)}`).join("");

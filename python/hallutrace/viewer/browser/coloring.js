@@ -1,9 +1,9 @@
 // Colours of traces by what is known of them: a label, a number, a category. Classes differ in shape too.
 
-import { CLASSES, rgbOf, sequential, themeColor } from "./colors.js";
+import { mark } from "./chart.js";
+import { CLASSES, css, rgbOf, sequential, themeColor } from "./colors.js";
 import { el, svg } from "./dom.js";
 import { decimals, number, percent } from "./format.js";
-import { outline } from "./shapes.js";
 
 const LEVELS = 24; // of the colours of a number
 const SETS = [["circle", "#0072b2"], ["triangle", "#d55e00"], ["square", "#009e73"], ["diamond", "#cc79a7"], ["plus", "#b58900"], ["cross", "#56b4e9"]];
@@ -128,7 +128,7 @@ function between(low, middle, high, share) {
 /** The legend in the page. */
 export function legendList(coloring) {
   return el("ul", { class: "map-legend", "aria-label": `Colours: ${coloring.name}` }, coloring.legend.map(({ rgb, shape, text }) => el("li", {},
-    svg("svg", { viewBox: "0 0 14 14", width: 14, height: 14, "aria-hidden": "true" }, svg("path", { d: outline(shape, 7, 7, 5), fill: `rgb(${rgb})` })), text)));
+    svg("svg", { viewBox: "0 0 14 14", width: 14, height: 14, "aria-hidden": "true" }, mark(shape, 7, 7, 5, css(rgb))), text)));
 }
 
 /** The legend below a picture, as rows of SVG elements from a height on. */
@@ -137,7 +137,7 @@ export function legendBelow(coloring, top, width) {
   const rows = [];
   coloring.legend.forEach(({ rgb, shape, text }, i) => {
     const row = Math.floor(i / across), x = 8 + 190 * (i % across), y = top + 18 * row;
-    (rows[row] ??= svg("g", {})).append(svg("path", { d: outline(shape, x, y - 4, 5), fill: `rgb(${rgb})` }), svg("text", { x: x + 12, y }, text));
+    (rows[row] ??= svg("g", {})).append(mark(shape, x, y - 4, 5, css(rgb)), svg("text", { x: x + 12, y }, text));
   });
   return rows;
 }

@@ -10,6 +10,9 @@ export const CLASSES = {
 
 export const classOf = (label) => CLASSES[label === 1 ? 1 : label === 0 ? 0 : null];
 
+/** A label as text: its sign and its name. */
+export const labelText = (label) => `${classOf(label).mark} ${classOf(label).name}`;
+
 /** The value of a colour of the style, for canvases: `--right` as the theme has it now. */
 export function themeColor(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -1,6 +1,7 @@
 // Controls above a figure. Each keeps its value in the address.
 
 import { el } from "./dom.js";
+import { line } from "./format.js";
 import { setState, state } from "./state.js";
 
 /** A choice among [{value, text}] or texts; its value is the state's `name`. */
@@ -40,6 +41,13 @@ export function followState(root) {
     one.value = value;
     one.dispatchEvent(new Event("follow"));
   }
+}
+
+/** A choice among saved detectors, kept as `asked_by`; `more` are options after them. */
+export function savedDetectors(detectors, chosen, more = null) {
+  const select = el("select", { onchange: () => setState({ asked_by: select.value }, { replace: true }) },
+    detectors.map((one) => el("option", { value: one.id, selected: one.id === chosen }, line(one.folder === one.name ? one.name : `${one.name} (${one.folder})`, 60))), more);
+  return { element: el("label", { class: "control" }, "scored by", select), select };
 }
 
 /** A link that changes the state. */

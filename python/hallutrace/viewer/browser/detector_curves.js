@@ -1,5 +1,6 @@
 // Curves of detectors: ROC, precision-recall, scores by label, calibration.
 
+import { labelText } from "./colors.js";
 import { svg } from "./dom.js";
 import { chart, scale } from "./chart.js";
 import { decimals, line, number, percent } from "./format.js";
@@ -76,8 +77,8 @@ export function scoreHistogram(data, label, index) {
       x: { label: `score of ${line(label, 40)}`, domain: [edges[0], edges[edges.length - 1]] },
       y: { label: "traces", domain: [-most, most], format: (value) => number(Math.abs(value)) },
       series: [
-        { kind: "bars", name: "▲ hallucinated", color: "var(--hallucinated)", data: bars(hallucinated, false) },
-        { kind: "bars", name: "● right", color: "var(--right)", data: bars(right, true) },
+        { kind: "bars", name: labelText(1), color: "var(--hallucinated)", data: bars(hallucinated, false) },
+        { kind: "bars", name: labelText(0), color: "var(--right)", data: bars(right, true) },
         { kind: "rule", color: "var(--ink)", data: [[edges[0], 0, edges[edges.length - 1], 0]] },
         { kind: "rule", color: "var(--ink)", dash: "5 3", data: [[place, -most, place, most]] },
       ],

@@ -1,17 +1,10 @@
 // The table of an evaluation: every detector with the controls beside it, sorted by a click.
 
 import { el } from "./dom.js";
-import { decimals, duration, interval, line, number } from "./format.js";
+import { decimals, differenceText, duration, interval, line, number, pText } from "./format.js";
 import { forest } from "./forest.js";
-import { figure } from "./figure.js";
+import { figure, region } from "./figure.js";
 import { setState, state } from "./state.js";
-
-/** `<0.0001`, `0.031`, `1`: as the sentences of the verdict have it. */
-export const pText = (p) => (p === null || p === undefined ? "–" : p < 1e-4 ? "<0.0001" : String(Number(p.toPrecision(2))));
-
-export const signed = (value, count = 3) => `${value >= 0 ? "+" : ""}${value.toFixed(count)}`;
-
-export const differenceText = ({ value, low, high }) => `${signed(value)} [${signed(low)}, ${signed(high)}]`;
 
 const figureText = (one) => interval({ mean: one.value, low: one.low, high: one.high });
 
@@ -26,7 +19,7 @@ const COLUMNS = [
 ];
 
 /** Rows as they are shown: a graph model and its controls stay together; rows without figures come last. */
-export function sorted(rows, by) {
+function sorted(rows, by) {
   const column = COLUMNS.find((one) => one.id === by?.replace("-", "")) ?? COLUMNS[0];
   const rising = Boolean(column.rising) !== Boolean(by?.startsWith("-"));
   const models = rows.filter((row) => !rows.some((one) => one.label === row.control_of));
@@ -55,10 +48,9 @@ export function detectorTable(data, chosen, compared) {
         onclick: () => setState({ detectors_by: isBy && !by.startsWith("-") ? `-${column.id}` : column.id }),
       }, name, isBy ? (rising ? " ▲" : " ▼") : ""));
   });
-  return el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Table of detectors" },
-    el("table", { class: "plain detectors" },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "detector"), heads)),
-      el("tbody", {}, sorted(data.rows, by).map((row) => tableRow(row, chosen, compared)))));
+  return region("Table of detectors", el("table", { class: "plain detectors" },
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "detector"), heads)),
+    el("tbody", {}, sorted(data.rows, by).map((row) => tableRow(row, chosen, compared)))), "tall");
 }
 
 const kindOf = (row) => (row.control_of !== null ? `control of ${row.control_of}` : row.is_control ? "control" : "");
@@ -77,7 +69,7 @@ function tableRow(row, chosen, compared) {
   const cells = isDone
     ? COLUMNS.map((column) => el("td", { class: "number" }, column.text(row)))
     : [el("td", { colspan: COLUMNS.length, class: "muted" }, `${row.status === "missing" ? "not applicable" : "failed"}: ${line(row.reason ?? "no reason was written", 1000)}`)];
-  return el("tr", { "data-label": row.label, class: [kind && "control-row", row.control_of !== null && "under", row.label === chosen && "chosen"].filter(Boolean).join(" ") || null },
+  return el("tr", { "data-label": row.label, class: [row.control_of !== null && "under", row.label === chosen && "chosen"].filter(Boolean).join(" ") || null },
     el("th", { scope: "row" }, el("span", { class: "pick" }, box || null), name, kind ? el("span", { class: "muted kind" }, ` ${row.control_of !== null ? "control" : kind}`) : null), cells);
 }
 

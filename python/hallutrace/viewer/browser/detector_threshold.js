@@ -2,7 +2,7 @@
 
 import { el, fill, later } from "./dom.js";
 import { countsAt } from "./detector_curves.js";
-import { classOf } from "./colors.js";
+import { labelText } from "./colors.js";
 import { choice } from "./controls.js";
 import { counted, decimals, line, number, percent } from "./format.js";
 import { plainTable } from "./figure.js";
@@ -20,7 +20,7 @@ export function cutOf(curve) {
 }
 
 /** The other detector's cut that goes with it: the same preset, else at most as many false alarms. */
-export function cutBeside(curve, other) {
+function cutBeside(curve, other) {
   const named = state().detectors_at ?? "fpr5";
   if (named in other.presets) return other.presets[named];
   const most = curve.alarms[cutOf(curve)];
@@ -44,7 +44,7 @@ export function thresholdControls(curve) {
     for (const one of buttons) one.setAttribute("aria-pressed", String(one.dataset.preset === (state().detectors_at ?? "fpr5")));
     fill(counts, countsText(at), plainTable({
       columns: ["label", "flagged", "not flagged"],
-      rows: [["▲ hallucinated", at.hits, at.misses], ["● right", at.alarms, at.passed]],
+      rows: [[labelText(1), at.hits, at.misses], [labelText(0), at.alarms, at.passed]],
     }));
   };
   show();
@@ -84,7 +84,7 @@ function compared(traces, data, chosen, other) {
   const columns = [
     { name: "question", value: ({ i }) => line(traces.question[i], 160) },
     { name: "answer", value: ({ i }) => line(traces.answer[i], 160) },
-    { name: "label", value: ({ label }) => label, cell: ({ label }) => `${classOf(label).mark} ${classOf(label).name}`, width: "8.5em" },
+    { name: "label", value: ({ label }) => label, cell: ({ label }) => labelText(label), width: "8.5em" },
     { name: "flagged by", value: ({ by }) => by, text: ({ by }) => line(by, 40), width: "minmax(9em, .6fr)" },
     { name: "score", number: true, value: ({ i }) => scores[0][i], text: ({ i }) => number(scores[0][i]), width: "5em" },
     { name: "of other", number: true, value: ({ i }) => scores[1][i], text: ({ i }) => number(scores[1][i]), width: "5em" },
@@ -94,7 +94,7 @@ function compared(traces, data, chosen, other) {
     el("p", {}, `At thresholds with false-alarm rates of ${rate(cuts[0])} and ${rate(cuts[1])} they disagree on ${number(rows.length)} of ${counted(total, "trace")}${traces.key.length < (traces.total ?? 0) ? ` that this page carries (the run has ${number(traces.total)})` : ""}.`),
     el("div", { class: "scroll crossed" }, plainTable({
       columns: ["label", "flagged by both", `only ${line(chosen, 30)}`, `only ${line(other, 30)}`, "by neither"],
-      rows: [["▲ hallucinated", ...counts[1]], ["● right", ...counts[0]]],
+      rows: [[labelText(1), ...counts[1]], [labelText(0), ...counts[0]]],
     })),
     rows.length ? virtualTable({ columns, rows, open: ({ i }) => setState({ view: "trace", trace: traces.key[i] }), label: `Traces on which ${chosen} and ${other} disagree`, height: 320 }) : null);
 }

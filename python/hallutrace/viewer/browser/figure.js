@@ -31,11 +31,14 @@ export function figure({ title, sentence, picture, table, name, controls = [], i
 const given = (table) => (typeof table === "function" ? table() : table);
 
 function numbers(table) {
-  const place = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the figure" });
+  const place = region("Numbers of the figure");
   const details = el("details", { class: "numbers", ontoggle: () => details.open && fill(place, plainTable(given(table))) },
     el("summary", {}, "Numbers"), place);
   return details;
 }
+
+/** A part that scrolls, by keys too; `kind` is a class of the style. */
+export const region = (label, content = null, kind = "") => el("div", { class: `scroll ${kind}`, tabindex: "0", role: "region", "aria-label": label }, content);
 
 /** A small table; numbers are aligned right. At most `limit` rows, and a word on the others. */
 export function plainTable({ columns, rows }, limit = 500) {
@@ -51,7 +54,7 @@ export function plainTable({ columns, rows }, limit = 500) {
 }
 
 /** A table as CSV; text that a spreadsheet would run as a formula gets an apostrophe before it. */
-export function toCsv({ columns, rows }) {
+function toCsv({ columns, rows }) {
   const text = (value) => {
     let written = value === null || value === undefined ? "" : String(value instanceof Node ? value.textContent : value);
     if (typeof value !== "number" && /^[=+\-@\t\r]/.test(written)) written = `'${written}`;
@@ -68,7 +71,7 @@ function savePicture(element, name) {
 }
 
 /** An SVG that stands alone: sizes, fonts and colours of the page in it. */
-export function standalone(element) {
+function standalone(element) {
   const copy = element.cloneNode(true);
   const style = getComputedStyle(document.documentElement);
   const variables = CANVAS_STYLE.map((one) => `${one}:${style.getPropertyValue(one).trim()}`).join(";");

@@ -24,6 +24,14 @@ export function interval({ mean, low, high }, count = 3) {
   return known(low) ? `${decimals(mean, count)} [${decimals(low, count)}, ${decimals(high, count)}]` : decimals(mean, count);
 }
 
+const signed = (value) => `${value >= 0 ? "+" : ""}${value.toFixed(3)}`;
+
+/** A difference with its interval: `+0.012 [-0.010, +0.034]`. */
+export const differenceText = ({ value, low, high }) => `${signed(value)} [${signed(low)}, ${signed(high)}]`;
+
+/** A p value: `<0.0001`, `0.031`, `1`. */
+export const pText = (p) => (known(p) ? (p < 1e-4 ? "<0.0001" : String(Number(p.toPrecision(2)))) : NONE);
+
 export function bytes(count) {
   if (!known(count)) return NONE;
   const units = ["B", "kB", "MB", "GB", "TB"];

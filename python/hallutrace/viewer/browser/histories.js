@@ -40,7 +40,7 @@ function mergedPart(before, news) {
 }
 
 /** Place of the best epoch of a part; -1 before the first. */
-export function bestEpoch({ columns: { monitored } }) {
+function bestEpoch({ columns: { monitored } }) {
   let best = -1;
   for (let i = 0; i < monitored.length; i++) if (best < 0 || monitored[i] > monitored[best] + LEAST) best = i;
   return best;

@@ -12,7 +12,7 @@ export async function unpack(bytes) {
 }
 
 /** The value in a payload. */
-export function parse(buffer) {
+function parse(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const start = Math.ceil((4 + length) / 8) * 8;
   const text = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
@@ -53,7 +53,7 @@ function array(buffer, start, [type, shape, offset]) {
 let halves = null;
 
 /** Float16 as float32, by a table: browsers differ in whether they know Float16Array. */
-export function fromHalf(bits) {
+function fromHalf(bits) {
   halves ??= Float32Array.from({ length: 65536 }, (_, half) => halfValue(half));
   const values = new Float32Array(bits.length);
   for (let i = 0; i < bits.length; i++) values[i] = halves[bits[i]];

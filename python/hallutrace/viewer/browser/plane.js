@@ -78,7 +78,7 @@ export class Plane {
   }
 }
 
-export function isInside(line, x, y) {
+function isInside(line, x, y) {
   let inside = false;
   for (let i = 0, j = line.length - 1; i < line.length; j = i++) {
     const [ax, ay] = line[i], [bx, by] = line[j];

@@ -4,7 +4,7 @@ import { sequential, themeColor } from "./colors.js";
 import { el } from "./dom.js";
 import { isCarried } from "./edges.js";
 
-export const MOST_CELLS = 1024;
+const MOST_CELLS = 1024;
 
 /** Largest weight of the edges in each cell, float32 [side * side], of those that carry the share. */
 export function cells(graph, side, share) {

@@ -8,7 +8,6 @@ const PLUS = [[-w, -1], [w, -1], [w, -w], [1, -w], [1, w], [w, w], [w, 1], [-w, 
 const SHAPES = {
   circle: (x, y, r) => `M${round(x - r)},${round(y)}a${round(r)},${round(r)} 0 1 0 ${round(2 * r)},0a${round(r)},${round(r)} 0 1 0 ${round(-2 * r)},0Z`,
   triangle: corners([0, -1.1], [1.1, 0.85], [-1.1, 0.85]),
-  down: corners([0, 1.1], [1.1, -0.85], [-1.1, -0.85]),
   square: corners([-0.88, -0.88], [0.88, -0.88], [0.88, 0.88], [-0.88, 0.88]),
   diamond: corners([0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]),
   plus: corners(...PLUS),

@@ -3,8 +3,10 @@
 import { Missing } from "./dom.js";
 import { fromBase64, unpack } from "./payload.js";
 
+const MOST_KEPT = 64; // answers of a server
+
 /** The key of a payload: name, and parameters in the order of their names. */
-export function keyOf(name, parameters = {}) {
+function keyOf(name, parameters = {}) {
   const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
   const text = given.sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([key, value]) => `${encodeURIComponent(key)}=${encodeURIComponent(value)}`).join("&");
@@ -41,10 +43,9 @@ export class EmbeddedSource {
 
 /** Data that a server gives: `data/RUN/NAME?parameters`. The newest few answers are kept. */
 export class ServedSource {
-  constructor(run, limit = 64) {
+  constructor(run) {
     this.served = true;
     this.run = run;
-    this.limit = limit;
     this.values = new Map();
     this.used = new Map(); // what the view that is shown has asked for
   }
@@ -65,17 +66,13 @@ export class ServedSource {
     const value = fetched(`data/${encodeURIComponent(this.run)}/${key}`);
     this.values.set(key, value);
     value.catch(() => this.values.delete(key));
-    if (this.values.size > this.limit) this.values.delete(this.values.keys().next().value);
+    if (this.values.size > MOST_KEPT) this.values.delete(this.values.keys().next().value);
     return value;
   }
 
   /** As `get`, of what changes while it is looked at: never an answer that was kept. */
   fresh(name, parameters) {
     return fetched(`data/${encodeURIComponent(this.run)}/${keyOf(name, parameters)}`);
-  }
-
-  forget() {
-    this.values.clear();
   }
 }
 

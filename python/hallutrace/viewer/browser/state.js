@@ -28,10 +28,15 @@ export function setState(changes, { replace = false } = {}) {
   tell(before);
 }
 
-/** Calls `listener(state, before)` whenever it changes; returns what ends that. */
+/** Calls `listener(state, before)` whenever it changes. */
 export function onState(listener) {
   listeners.add(listener);
-  return () => listeners.delete(listener);
+}
+
+/** Whether something changed from one state to the next, and nothing but these names. */
+export function onlyChanged(now, before, names) {
+  const changed = Object.keys({ ...now, ...before }).filter((name) => now[name] !== before?.[name]);
+  return Boolean(before && changed.length && changed.every((name) => names.includes(name)));
 }
 
 function read() {

@@ -1,5 +1,7 @@
 // Work that a server does for the page and tells of as it goes on.
 
+import { fill, problem } from "./dom.js";
+
 /** Posts a body as JSON; what the server refuses is an error. */
 export async function posted(address, body, signal = undefined) {
   const headers = { "content-type": "application/json", "x-hallutrace": "1" };
@@ -13,7 +15,7 @@ export async function posted(address, body, signal = undefined) {
  * Posts a body, and calls `told(name, content)` for each server-sent event of the answer.
  * Ends with the last of them; `signal` of an AbortController stops the work.
  */
-export async function streamed(address, body, told, signal) {
+async function streamed(address, body, told, signal) {
   const answer = await posted(address, body, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let waiting = "";
@@ -23,6 +25,20 @@ export async function streamed(address, body, told, signal) {
     const events = (waiting + value).split("\n\n");
     waiting = events.pop();
     for (const one of events) tell(one, told);
+  }
+}
+
+/** The same, with how it stands and what went wrong in a line of status; `told` has a function for each other event. */
+export async function toldIn(status, address, body, told, signal, stopped) {
+  const each = {
+    state: ({ text }) => fill(status, text),
+    failed: ({ message, stopped: isStopped }) => fill(status, isStopped ? message : problem(new Error(message))),
+    ...told,
+  };
+  try {
+    await streamed(address, body, (name, content) => each[name]?.(content), signal);
+  } catch (error) {
+    fill(status, error.name === "AbortError" ? stopped() : problem(error));
   }
 }
 

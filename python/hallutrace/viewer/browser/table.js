@@ -58,7 +58,7 @@ export function virtualTable({ columns, rows, open, label, height = 420, sortBy 
     const cells = columns.map((column) => el("div", { role: "gridcell", class: column.number ? "number" : null },
       column.cell ? column.cell(row) : column.text ? column.text(row) : column.value(row)));
     return el("div", {
-      role: "row", class: open ? "openable" : null, tabindex: open ? "0" : null, "aria-rowindex": place + 2,
+      role: "row", class: open ? "openable" : null, tabindex: open ? "0" : null, "aria-rowindex": place + 2, "data-key": `row ${place}`,
       style: { gridTemplateColumns: grid, top: `${place * ROW}px` },
       onclick: open ? () => open(row) : null,
       onkeydown: open ? (event) => event.key === "Enter" && open(row) : null,

@@ -9,7 +9,7 @@ import { plainTable } from "./figure.js";
 const ENDS = { eos: "the model ended it", stop: "a stop text came", length: "the limit of tokens was reached", given: "the answer was given" };
 
 /** A text of {text, length}; the beginning of a long one, with a word on what is left out. */
-export function cutText({ text, length }, most = 600) {
+function cutText({ text, length }, most = 600) {
   const start = line(text, most);
   return length > most ? [`${start} `, el("span", { class: "muted" }, `(the beginning of ${counted(length, "character")})`)] : start;
 }

@@ -7,7 +7,7 @@ import { setState } from "./state.js";
 import { virtualTable } from "./table.js";
 
 /** The sign and the name of a label. */
-export function labelSign(label) {
+function labelSign(label) {
   const kind = classOf(label);
   return el("span", {}, el("span", { "aria-hidden": "true", style: { color: kind.color } }, `${kind.mark} `), kind.name);
 }

@@ -24,13 +24,20 @@ from hallutrace.detect.provenance import TrainingTraces
 from hallutrace.errors import HallutraceError, InputError
 from hallutrace.store.folder import Run
 from hallutrace.viewer.explorer.ablating import Ablater
+from hallutrace.viewer.explorer.answers import (
+    fault,
+    html_page,
+    kept_payload,
+    nothing_there,
+    payload,
+)
 from hallutrace.viewer.explorer.asking import Asker
 from hallutrace.viewer.explorer.bodies import bounded, json_body, payloads_of, state_of
 from hallutrace.viewer.explorer.catalog import Catalog
 from hallutrace.viewer.explorer.comparison import manifest_differences
 from hallutrace.viewer.explorer.live import INTERVAL, Watch
 from hallutrace.viewer.explorer.own_model import OwnModel, Question, Tell
-from hallutrace.viewer.explorer.runs import OpenRuns, Payload
+from hallutrace.viewer.explorer.runs import OpenRuns
 from hallutrace.viewer.explorer.saved_pages import saved_page
 from hallutrace.viewer.explorer.security import Access, Guard
 from hallutrace.viewer.explorer.streams import event, followed, stream
@@ -45,7 +52,6 @@ HEARTBEAT = 15.0  # seconds after which a stream says that there is nothing new
 CLOSING = 0.25  # seconds after which a stream sees that the server stops
 LONGEST_QUESTION = 8_000  # characters
 LONGEST_CONTEXT = 200_000  # characters
-_PAYLOAD = "application/octet-stream"
 
 Result = TypeVar("Result")
 
@@ -104,8 +110,7 @@ class Explorer:
 
     async def show_page(self, _: Request) -> Response:
         """The page itself."""
-        text = "".join(page(self.settings()))
-        return Response(text, media_type="text/html; charset=utf-8")
+        return html_page("".join(page(self.settings())))
 
     async def show_data(self, request: Request) -> Response:
         """A payload of a run."""
@@ -114,13 +119,12 @@ class Explorer:
         if len(dict(given)) != len(given):
             raise InputError("Expected each parameter once, got one that comes twice")
         made = await self.in_thread(self.runs.payload, run, name, dict(given))
-        return payload_response(request, made)
+        return kept_payload(request, made)
 
     async def show_runs(self, _: Request) -> Response:
         """Where all runs stand, and a cursor for what follows."""
         changes = await self.in_thread(self.watch.changes, None)
-        content = await self.in_thread(pack, changes)
-        return Response(content, media_type=_PAYLOAD)
+        return payload(await self.in_thread(pack, changes))
 
     async def show_changes(self, request: Request) -> Response:
         """What changes from now on, as server-sent events; each has a cursor as its id."""
@@ -154,12 +158,12 @@ class Explorer:
         names = (request.path_params["one"], request.path_params["other"])
         one, other = (Run(self.runs.folder(name)) for name in names)
         found = await self.in_thread(manifest_differences, one, other)
-        return Response(pack(found), media_type=_PAYLOAD)
+        return payload(pack(found))
 
     async def show_asking(self, request: Request) -> Response:
         """What can be asked of a run."""
         about = await self.in_thread(self.asker.about, request.path_params["run"])
-        return Response(pack(about), media_type=_PAYLOAD)
+        return payload(pack(about))
 
     async def ask(self, request: Request) -> Response:
         """Asks the model of a run; what happens comes as server-sent events."""
@@ -180,8 +184,7 @@ class Explorer:
         """What the score of a trace reads."""
         run, detector = request.path_params["run"], request.path_params["detector"]
         key = request.query_params.get("trace", "")
-        content = await self.in_thread(self._sensitivity, run, detector, key)
-        return Response(content, media_type=_PAYLOAD)
+        return payload(await self.in_thread(self._sensitivity, run, detector, key))
 
     def _sensitivity(self, run: str, detector: str, key: str) -> bytes:
         folder = self.asker.detector_folder(run, detector)
@@ -211,8 +214,7 @@ class Explorer:
         run = bounded(given, "run", 200) or ""
         wanted, kept = payloads_of(given.get("payloads")), state_of(given.get("state"))
         text = await self.in_thread(saved_page, self.runs, run, wanted, kept, FOOTER)
-        headers = {"content-disposition": 'attachment; filename="hallutrace.html"'}
-        return Response(text, media_type="text/html; charset=utf-8", headers=headers)
+        return html_page(text, "hallutrace.html")
 
     def told(self, error: HallutraceError) -> str:
         """An error in words, without the places of files."""
@@ -243,30 +245,14 @@ def application(explorer: Explorer) -> Guard:
     told = partial(_told, explorer)
     handlers: dict[Any, Any] = {
         HallutraceError: told,
-        404: _nothing_there,
-        405: _nothing_there,
-        Exception: _fault,  # uvicorn writes its traceback to the terminal
+        404: nothing_there,
+        405: nothing_there,
+        Exception: fault,  # uvicorn writes its traceback to the terminal
     }
     app = Starlette(routes=explorer.routes(), exception_handlers=handlers)
     return Guard(app, explorer.access)
 
 
-def payload_response(request: Request, made: Payload) -> Response:
-    """A payload, or 304 if the browser has it; compressed in itself, so never again."""
-    headers = {"etag": f'"{made.tag}"', "cache-control": "private, no-cache"}
-    if request.headers.get("if-none-match") == headers["etag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(made.content, media_type=_PAYLOAD, headers=headers)
-
-
 async def _told(explorer: Explorer, _: Request, error: Exception) -> Response:
     assert isinstance(error, HallutraceError)
     return JSONResponse({"message": explorer.told(error)}, status_of(error))
-
-
-async def _nothing_there(_: Request, error: Any) -> Response:
-    return JSONResponse({"message": "Expected an address of the page, got another"}, 404)
-
-
-async def _fault(_: Request, error: Exception) -> Response:
-    return JSONResponse({"message": "the server failed; its terminal says why"}, 500)

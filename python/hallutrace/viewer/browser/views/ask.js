@@ -1,14 +1,14 @@
 // A question to the run's own model: the answer as it comes, its risk, its trace, its neighbours.
 
 import { classOf, css, ink, sequential } from "../colors.js";
-import { stateLink } from "../controls.js";
+import { savedDetectors, stateLink } from "../controls.js";
 import { el, fill, problem } from "../dom.js";
-import { plainTable } from "../figure.js";
+import { plainTable, region } from "../figure.js";
 import { counted, decimals, duration, line, number, percent } from "../format.js";
 import { register } from "../registry.js";
 import { fetched } from "../source.js";
-import { setState, state } from "../state.js";
-import { streamed } from "../stream.js";
+import { state } from "../state.js";
+import { toldIn } from "../stream.js";
 
 const kept = new Map(); // by run: what was asked last, so that it is there when one comes back
 
@@ -32,9 +32,7 @@ register({
 function form(about, asked) {
   const question = el("textarea", { rows: 2, maxlength: 8000, required: true, "aria-label": "Question", placeholder: "A question" }, asked.question);
   const context = el("textarea", { rows: 4, maxlength: 200000, "aria-label": "Context" }, asked.context);
-  const detector = el("select", { onchange: () => setState({ asked_by: detector.value }, { replace: true }) },
-    about.detectors.map((one) => el("option", { value: one.id, selected: one.id === state().asked_by }, line(one.folder === one.name ? one.name : `${one.name} (${one.folder})`, 60))),
-    el("option", { value: "", selected: state().asked_by === "none" }, "no detector"));
+  const detector = savedDetectors(about.detectors, state().asked_by, el("option", { value: "", selected: state().asked_by === "none" }, "no detector"));
   const ask = el("button", { type: "submit" }, "Ask");
   const stop = el("button", { type: "button", hidden: true, onclick: () => asked.abort?.abort() }, "Stop");
   const busy = (is) => { ask.disabled = is; stop.hidden = !is; };
@@ -44,14 +42,14 @@ function form(about, asked) {
     if (!question.value.trim() || asked.abort) return;
     Object.assign(asked, { question: question.value, context: context.value, abort: new AbortController() });
     busy(true);
-    await answer(asked, { run: about.run, question: question.value, context: context.value, detector: detector.value });
+    await answer(asked, { run: about.run, question: question.value, context: context.value, detector: detector.select.value });
     asked.abort = null;
     busy(false);
   };
   question.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.shiftKey) send(event); });
   return el("form", { class: "ask", onsubmit: send }, question,
     el("details", { open: Boolean(asked.context) }, el("summary", {}, "A text that the question is about"), context),
-    el("div", { class: "controls" }, ask, stop, el("label", { class: "control" }, "scored by", detector)),
+    el("div", { class: "controls" }, ask, stop, detector.element),
     about.detectors.length ? null : el("p", { class: "note" }, "No detector of this run was found: `hallutrace train RUN --detector linear-probe --label NAME --out DIR` makes one; name DIR when you start the explorer."));
 }
 
@@ -61,7 +59,6 @@ async function answer(asked, body) {
   const after = el("div", {}), beside = el("div", {});
   fill(asked.place, status, text, after, beside);
   const draw = {
-    state: ({ text: told }) => fill(status, told),
     token: (token) => { tokens.push(token); fill(text, coloured(tokens)); },
     done: (found) => {
       const exact = found.tokens.map((one, i) => ({ text: one, logprob: found.logprob[i], entropy: found.entropy[i], risk: found.risk_by_token?.[i] }));
@@ -71,14 +68,8 @@ async function answer(asked, body) {
       fill(beside, el("p", { class: "note" }, "Looking for its neighbours …"));
     },
     neighbors: (found) => fill(beside, neighbours(found, body.run)),
-    failed: ({ message, stopped }) => { if (stopped) fill(status, message); else fill(status, problem(new Error(message))); },
-    end: () => {},
   };
-  try {
-    await streamed("ask", body, (name, content) => draw[name]?.(content), asked.abort.signal);
-  } catch (error) {
-    fill(status, error.name === "AbortError" ? "Stopped; no trace was made." : problem(error));
-  }
+  await toldIn(status, "ask", body, draw, asked.abort.signal, () => "Stopped; no trace was made.");
 }
 
 /** Tokens on a ground that is darker where the risk is greater, within this answer. */
@@ -107,8 +98,7 @@ function traced(found, tokens) {
     el("p", {}, stateLink("Open its trace", { view: "trace", run: found.run, trace: found.trace }), ": attention, alternatives and marginals of every token. ",
       stateLink("What its score reads, and what the model does without a layer", { view: "sensitivity", run: found.run, trace: found.trace }), "."),
     el("details", { class: "numbers" }, el("summary", {}, "Numbers"),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Numbers of the tokens" },
-        plainTable({ columns: ["#", "token", "log-probability", "entropy", "risk"], rows }))),
+      region("Numbers of the tokens", plainTable({ columns: ["#", "token", "log-probability", "entropy", "risk"], rows }))),
   ];
 }
 
@@ -124,6 +114,5 @@ function neighbours(found, run) {
       stateLink(line(one.question, 160), { view: "trace", run, trace: one.key }), line(one.answer, 160)];
   });
   return [el("h2", {}, "Neighbours in the run"), el("p", { class: "note" }, sentence),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Neighbours" },
-      plainTable({ columns: ["cosine", "label", "question", "answer"], rows }))];
+    region("Neighbours", plainTable({ columns: ["cosine", "label", "question", "answer"], rows }))];
 }

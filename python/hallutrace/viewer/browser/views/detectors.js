@@ -8,7 +8,7 @@ import { counted, number, percent } from "../format.js";
 import { precisionRecall, reliability, roc, scoreHistogram } from "../detector_curves.js";
 import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
-import { state } from "../state.js";
+import { onlyChanged, state } from "../state.js";
 
 const MOST_CURVES = 6;
 const OWN = ["detector", "detectors_by", "detectors_with", "detectors_at", "detectors_other", "trace", "label"];
@@ -30,8 +30,7 @@ register({
       el("h2", {}, "Where two detectors disagree"), places.disagree);
   },
   update(now, before) {
-    const names = [...new Set([...Object.keys(now), ...Object.keys(before ?? {})])].filter((name) => now[name] !== before?.[name]);
-    if (!redraw || !before || !names.length || !names.every((name) => OWN.includes(name))) return false;
+    if (!redraw || !onlyChanged(now, before, OWN)) return false;
     redraw(before);
     return true;
   },
@@ -77,7 +76,6 @@ function draw(source, data, places, before) {
   const { row, done, compared } = chosen, curve = data.curves[row.label];
   if (changed("detector")) {
     const select = choice("detector", "Detector", done.map((one) => one.label), row.label);
-    select.querySelector("select").dataset.key = "detector";
     keepingFocus(places.chosen, () => fill(places.chosen, el("h2", {}, "One detector"), el("div", { class: "controls" }, select)));
     const controls = thresholdControls(curve);
     places.threshold.show = controls.show;

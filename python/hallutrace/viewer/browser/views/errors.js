@@ -7,7 +7,7 @@ import { el, fill, svg } from "../dom.js";
 import { figure } from "../figure.js";
 import { counted, decimals, interval, line, number, percent } from "../format.js";
 import { register } from "../registry.js";
-import { setState, state } from "../state.js";
+import { onlyChanged, setState, state } from "../state.js";
 import { traceTable } from "../trace_table.js";
 
 const PRIORITIES = { 1: "high", 2: "medium", 3: "low" };
@@ -38,8 +38,7 @@ register({
       found.missing.length ? el("div", {}, el("h2", {}, "What is not here"), found.missing.map((one) => el("p", { class: "problem" }, one))) : null);
   },
   update(now, before) {
-    const changed = [...new Set([...Object.keys(now), ...Object.keys(before)])].filter((name) => now[name] !== before[name]);
-    if (!openPart || changed.some((name) => name !== "slice")) return false;
+    if (!openPart || !onlyChanged(now, before, ["slice"])) return false;
     openPart(now.slice, true);
     return true;
   },

@@ -1,12 +1,13 @@
 // Layers and heads: where in the model hallucinated and right answers differ.
 
-import { chart } from "../chart.js";
-import { CLASSES, classOf, diverging, sequential } from "../colors.js";
+import { CLASSES, diverging, sequential } from "../colors.js";
 import { choice, stateLink } from "../controls.js";
 import { el, fill, later, Missing, problem } from "../dom.js";
-import { figure, plainTable } from "../figure.js";
-import { counted, decimals, line, number } from "../format.js";
+import { figure } from "../figure.js";
+import { counted, decimals, line, number, pText } from "../format.js";
 import { headGrid } from "../head_grid.js";
+import { headFigures, withUnit } from "../layer_head.js";
+import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
 import { setState, state } from "../state.js";
 
@@ -58,16 +59,13 @@ function asked() {
 function drawControls() {
   const { source, choices, controls } = shown;
   const { label, what } = asked();
-  const focused = controls.contains(document.activeElement) ? document.activeElement.closest("[data-name]")?.dataset.name : null;
-  const named = (name, element) => { element.dataset.name = name; return element; };
   const options = [{ value: "mean", text: "mean of the run" }, { value: "trace", text: "one trace" }];
   if (label) options.unshift({ value: "difference", text: "hallucinated less right" }, { value: "auroc", text: "AUROC of each head" });
-  fill(controls,
-    named("marginal", choice("marginal", "Marginal", choices.marginals.map((one) => ({ value: one.name, text: one.title })))),
-    named("shown", choice("shown", "Shown", options, what)),
-    source.served && choices.labels.length > 1 ? named("label", choice("label", "Labels", choices.labels, label)) : null,
-    what === "trace" ? named("trace", traceChoice()) : null);
-  if (focused) controls.querySelector(`[data-name="${focused}"] select, [data-name="${focused}"] input`)?.focus();
+  keepingFocus(controls, () => fill(controls,
+    choice("marginal", "Marginal", choices.marginals.map((one) => ({ value: one.name, text: one.title }))),
+    choice("shown", "Shown", options, what),
+    source.served && choices.labels.length > 1 ? choice("label", "Labels", choices.labels, label) : null,
+    what === "trace" ? traceChoice() : null));
 }
 
 function traceChoice() {
@@ -76,7 +74,7 @@ function traceChoice() {
     const keys = source.keys("trace_heads").map((key) => new URLSearchParams(key.split("?")[1]).get("trace"));
     return choice("trace", "Trace", [...new Set(keys)], carriedTrace());
   }
-  const input = el("input", { type: "text", value: state().trace ?? "", size: 24, onchange: () => setState({ trace: input.value.trim() }) });
+  const input = el("input", { type: "text", "data-key": "trace", value: state().trace ?? "", size: 24, onchange: () => setState({ trace: input.value.trim() }) });
   return el("label", { class: "control" }, "Key of the trace", input);
 }
 
@@ -135,7 +133,6 @@ function chosenCell(layers, columns) {
   return row < 0 || state().head === undefined ? -1 : row * columns + Number(state().head);
 }
 
-const withUnit = (marginal) => (marginal.unit ? `${marginal.title} (${marginal.unit})` : marginal.title);
 const finite = (values) => [...values].filter(Number.isFinite);
 
 function meanGrid(data) {
@@ -164,7 +161,7 @@ function differenceGrid(data) {
       + `${order.length} of ${count} ${marginal.by_value_head ? "value heads" : "heads"} differ: ${CLASSES[1].mark} higher when hallucinated, ${CLASSES[0].mark} lower. Pale ones may differ by chance. `
       + `Intervals (${Math.round(100 * data.level)}%) and p are by group, and corrected for ${count} heads by Holm.`,
     values: difference,
-    scale: { low: -most, high: most, middle: 0, color: (value) => diverging(value / most), label: `lower when hallucinated  ·  higher when hallucinated`, format: signed },
+    scale: { low: -most, high: most, middle: 0, color: (value) => diverging(value / most), label: "hallucinated answers: lower  ·  higher", format: signed },
     pale: true,
     sign: (at) => (marked(at) ? (difference[at] > 0 ? CLASSES[1] : CLASSES[0]).shape : null),
     text: (at) => `${signed(difference[at])} ${marginal.unit} [${signed(low[at])}, ${signed(high[at])}], p ${pText(corrected[at])}`
@@ -213,8 +210,6 @@ function signs(most) {
   return (value) => `${value > 0 ? "+" : ""}${decimals(value, places)}`;
 }
 
-const pText = (p) => (p < 1e-4 ? "<.0001" : number(p, 2));
-
 function strongest({ layers, marginal }, cells, text) {
   const columns = Math.max(...marginal.heads);
   return el("p", {}, "Clearest: ", cells.map((at, i) => {
@@ -242,105 +237,5 @@ function drawHead() {
   const { picture } = shown;
   if (picture) picture.picture.choose(chosenCell(picture.layers, picture.columns));
   if (state().layer === undefined || state().head === undefined) fill(shown.detail);
-  else fill(shown.detail, later(headFigures(Number(state().layer), Number(state().head))));
-}
-
-async function headFigures(layer, head) {
-  const { source } = shown;
-  const { marginal, label } = asked();
-  const [data, heads] = await Promise.all([source.get("layers", { marginal, label }), source.get("heads", { marginal, label })]);
-  const row = data.layers.indexOf(layer);
-  if (row < 0 || !(head >= 0 && head < data.marginal.heads[row])) {
-    throw new Missing(`${data.marginal.title} has no layer ${layer} with a head ${head} in this run.`);
-  }
-  const at = row * Math.max(...data.marginal.heads) + head;
-  const name = `${data.marginal.by_value_head ? "value head" : "head"} ${head} of layer ${layer}`;
-  return el("section", { "aria-label": name },
-    el("h2", {}, name[0].toUpperCase() + name.slice(1)),
-    el("div", { class: "figures" }, distribution(data, heads, at, name), profile(data, layer)),
-    extremes(data, heads, at, name));
-}
-
-function distribution({ marginal }, heads, at, name) {
-  const bins = heads.counts.shape[3];
-  const [low, high] = [heads.edges[2 * at], heads.edges[2 * at + 1]];
-  const width = (high > low ? high - low : 1) / bins;
-  const kinds = [CLASSES[1], CLASSES[0], CLASSES[null]].map((kind, i) => {
-    const begin = (3 * at + i) * bins;
-    const counts = [...heads.counts.subarray(begin, begin + bins)];
-    return { kind, counts, total: counts.reduce((sum, one) => sum + one, 0) };
-  }).filter(({ total }) => total);
-  const shares = kinds.flatMap(({ counts, total }) => counts.map((one) => one / total));
-  const series = kinds.map(({ kind, counts, total }, i) => ({
-    kind: "bars", name: kinds.length > 1 ? `${kind.name} (${total})` : null, color: kind.color, dash: i ? "3 2" : null,
-    data: counts.map((one, bin) => [low + bin * width, low + (bin + 1) * width, one / total]),
-  }));
-  const told = kinds.map(({ kind, total }) => `${number(total)} ${kind === CLASSES[null] ? "without a label" : kind.name}`).join(", ");
-  return figure({
-    title: `${withUnit(marginal)} by label`,
-    sentence: `Distribution in ${name}: ${told}. Each class adds up to 1.`,
-    picture: chart({
-      x: { label: withUnit(marginal), domain: [low, low + bins * width] }, y: { label: "share of the class", domain: [0, Math.max(...shares)] }, series,
-      alt: `Histogram of ${marginal.title} in ${name}: ${told}.`,
-    }),
-    table: { columns: ["from", "to", ...kinds.map(({ kind }) => kind.name)], rows: Array.from({ length: bins }, (_, bin) => [low + bin * width, low + (bin + 1) * width, ...kinds.map(({ counts }) => counts[bin])]) },
-    name: `head-${marginal.name}-${name.replaceAll(" ", "-")}`,
-  });
-}
-
-/** The mean over the heads of each layer. */
-function profile({ layers, marginal, ...data }, chosen) {
-  const columns = Math.max(...marginal.heads);
-  const byLayer = (values) => layers.map((layer, row) => {
-    const own = [...values.subarray(row * columns, row * columns + marginal.heads[row])];
-    return [layer, own.reduce((sum, one) => sum + one, 0) / own.length];
-  });
-  const lines = data.mean_right
-    ? [{ ...CLASSES[1], data: byLayer(data.mean_hallucinated) }, { ...CLASSES[0], data: byLayer(data.mean_right), dash: "5 3" }]
-    : [{ name: "all traces", color: "var(--ink)", data: byLayer(data.mean) }];
-  const values = lines.flatMap((one) => one.data.map(([, value]) => value));
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const margin = 0.06 * (high - low || 1);
-  return figure({
-    title: `${withUnit(marginal)} by layer`,
-    sentence: `Mean over the heads of each layer, of ${data.mean_right ? `${data.hallucinated} hallucinated and ${data.right} right answers` : counted(data.traces, "trace")}. The upright line is layer ${chosen}.`,
-    picture: chart({
-      x: { label: "layer", domain: [Math.min(...layers), Math.max(...layers)], ticks: layers.filter((_, i) => i % Math.ceil(layers.length / 9) === 0) },
-      y: { label: marginal.unit || "mean", domain: [low - margin, high + margin] },
-      series: [
-        { kind: "rule", color: "var(--line)", data: [[chosen, low - margin, chosen, high + margin]] },
-        ...lines.map(({ name, color, dash, data: points }) => ({ kind: "line", name, color, dash, data: points })),
-        ...lines.map(({ color, shape = "circle", data: points }) => ({ kind: "points", color, shape, data: points })),
-      ],
-      alt: `${marginal.title} by layer.`,
-    }),
-    table: { columns: ["layer", ...lines.map((one) => one.name)], rows: layers.map((layer, i) => [layer, ...lines.map((one) => one.data[i][1])]) },
-    name: `by-layer-${marginal.name}`,
-  });
-}
-
-function extremes({ marginal }, heads, at, name) {
-  const about = textsByKey();
-  const end = (which) => {
-    const kept = heads[which].shape[2];
-    return about.then((texts) => el("div", { class: "scroll" }, plainTable({
-      columns: ["trace", "label", ...(texts ? ["question", "answer"] : []), marginal.unit || "value"],
-      rows: Array.from({ length: kept }, (_, i) => {
-        const place = heads[which][at * kept + i];
-        const key = heads.traces.keys[place], kind = classOf(heads.traces.labels[place]);
-        return [stateLink(line(key, 40), { view: "trace", trace: key }), el("span", { class: "nowrap" }, `${kind.mark} ${kind.name}`), ...(texts?.(key) ?? []), heads[`${which}_values`][at * kept + i]];
-      }),
-    })));
-  };
-  return el("div", { class: "figures" }, ["highest", "lowest"].map((which) => el("figure", { class: "figure" },
-    el("figcaption", {}, el("h3", {}, `Where it is ${which}`), el("p", {}, `Traces with the ${which} ${marginal.title.toLowerCase()} in ${name}.`)), later(end(which)))));
-}
-
-/** What gives question and answer of a key; null where the page has none. */
-async function textsByKey() {
-  const { source } = shown;
-  const list = source.has("traces") ? await source.get("traces").catch(() => null) : null;
-  if (!list) return null;
-  shown.places ??= new Map(list.key.map((key, i) => [key, i]));
-  return (key) => [list.question, list.answer].map((texts) => (shown.places.has(key) ? line(texts[shown.places.get(key)], 80) : null));
+  else fill(shown.detail, later(headFigures(shown.source, asked(), Number(state().layer), Number(state().head))));
 }

@@ -5,15 +5,15 @@ import { classOf } from "../colors.js";
 import { choice } from "../controls.js";
 import { Missing, el, fill, later, problem } from "../dom.js";
 import { figure } from "../figure.js";
-import { counted, decimals, line, number, percent } from "../format.js";
+import { counted, line, number, percent } from "../format.js";
+import { METHODS, TOKENS, availableMaps, chosenMap, distinct, methodOf, parameters } from "../maps.js";
 import { Plane } from "../plane.js";
+import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
 import { MOST_POINTS, scatter } from "../scatter.js";
 import { setState, state } from "../state.js";
 import { virtualTable } from "../table.js";
 
-const METHODS = { pca: "PCA", tsne: "t-SNE", umap: "UMAP" };
-const TOKENS = { last_prompt: "last prompt token", last_answer: "last answer token", last: "last token", mean_answer: "answer (mean)", first_answer: "first answer token" };
 const HELP = "Drag moves, the wheel or + and − zoom, arrows move, 0 shows all. Shift and drag selects, S selects what is seen, Escape ends that. A click opens the trace.";
 const PATIENCE = 100; // milliseconds
 let shown = null;
@@ -27,7 +27,7 @@ register({
   async render({ source }) {
     const about = await source.get("projections");
     if (about.missing) throw new Missing(about.missing);
-    const maps = available(about, source);
+    const maps = availableMaps(about, source);
     if (!maps.length) throw new Missing(`No map is stored and this run is large: \`${about.command}\` makes one.`);
     const loading = source.has("traces") ? source.get("traces").catch(() => null) : Promise.resolve(null);
     // Of a large run the points are drawn first, and coloured when the traces are there.
@@ -46,25 +46,6 @@ register({
     return Boolean(before && shown?.element.isConnected && shown.update(now, before));
   },
 });
-
-/** The maps that can be shown: stored ones, and PCAs where the source has them. */
-function available(about, source) {
-  const found = [...about.stored];
-  if (about.pca) {
-    for (const layer of about.layers) for (const token of about.tokens) found.push({ method: "pca", layer, token, seed: 0 });
-  }
-  const seen = new Set();
-  return found.filter((one) => {
-    const key = JSON.stringify(parameters(one));
-    const isNew = !seen.has(key);
-    seen.add(key);
-    return isNew && source.has("map", parameters(one));
-  });
-}
-
-const parameters = ({ method, layer, token, seed }) => ({ method, layer: String(layer), token, seed: String(seed) });
-const methodOf = (one) => `${one.method} ${one.seed}`;
-const distinct = (values) => [...new Set(values)];
 
 class MapView {
   constructor(source, about, maps, traces) {
@@ -106,20 +87,6 @@ class MapView {
     return row < 0 ? -1 : this.traces.position[row];
   }
 
-  /** The map that the address names, as far as there is one. */
-  chosen() {
-    const now = state();
-    let left = this.maps;
-    const narrow = (keep, fallback) => {
-      const kept = left.filter(keep);
-      left = kept.length ? kept : left.filter(fallback);
-    };
-    narrow((one) => String(one.layer) === (now.layer ?? String(this.about.layer)), (one) => one.layer === (left.some((other) => other.layer === this.about.layer) ? this.about.layer : left[0].layer));
-    narrow((one) => one.token === (now.token ?? this.about.token), (one) => one.token === left[0].token);
-    narrow((one) => methodOf(one) === now.mapmethod, (one) => one === (left.find((other) => other.method === "pca") ?? left[0]));
-    return left[0];
-  }
-
   colorBy() {
     const options = colorOptions(this.labels, this.traces).map((one) => one.value);
     const now = state(), ofLabel = `label:${now.label}`;
@@ -127,7 +94,7 @@ class MapView {
   }
 
   drawControls() {
-    const one = this.chosen(), { maps } = this;
+    const one = chosenMap(this.maps, this.about), { maps } = this;
     const ofLayer = maps.filter((other) => other.layer === one.layer), ofToken = ofLayer.filter((other) => other.token === one.token);
     const seeds = distinct(ofToken.map((other) => other.method)).length < ofToken.length;
     const picker = (name, label, options, value) => {
@@ -135,19 +102,16 @@ class MapView {
       control.querySelector("select").value = value;
       return control;
     };
-    const focused = this.controls.contains(document.activeElement) ? document.activeElement.dataset.name : null;
-    fill(this.controls,
+    keepingFocus(this.controls, () => fill(this.controls,
       picker("layer", "Hidden state after layer", distinct(maps.map((other) => String(other.layer))).sort((a, b) => a - b), String(one.layer)),
       picker("token", "of the", distinct(ofLayer.map((other) => other.token)).map((value) => ({ value, text: TOKENS[value] ?? value })), one.token),
       picker("mapmethod", "by", ofToken.map((other) => ({ value: methodOf(other), text: METHODS[other.method] + (seeds && other.method !== "pca" ? `, seed ${other.seed}` : "") })), methodOf(one)),
-      picker("mapcolor", "Colour", colorOptions(this.labels, this.traces), this.colorBy()));
-    this.controls.querySelectorAll("select").forEach((select, i) => { select.dataset.name = `select${i}`; });
-    if (focused) this.controls.querySelector(`[data-name="${focused}"]`)?.focus();
+      picker("mapcolor", "Colour", colorOptions(this.labels, this.traces), this.colorBy())));
   }
 
   show() {
     this.drawControls();
-    const one = this.chosen();
+    const one = chosenMap(this.maps, this.about);
     this.key = JSON.stringify(one);
     fill(this.list);
     fill(this.place, later(this.source.get("map", parameters(one)).then((map) => (map.x.length === this.about.traces ? this.draw(map) : problem(new Error("the run has grown since; load the page again"))))));
@@ -170,7 +134,7 @@ class MapView {
       onSelect: (points) => this.select(points),
       onBins: (are) => this.tellBins(are),
     });
-    const picture = el("div", { class: "mapped" }, this.legend, this.bins, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
+    const picture = el("div", {}, this.legend, this.bins, el("div", { class: "map-over" }, this.scatter.element, this.tip), this.note);
     this.tellFacts();
     return figure({
       title: `${METHODS[map.method]} of the hidden states after layer ${map.layer}`, sentence: this.sentence(), picture, name: `map-${map.method}-layer${map.layer}-${map.token}`,
@@ -314,7 +278,7 @@ class MapView {
   update(now, before) {
     const changed = (...names) => names.some((name) => now[name] !== before[name]);
     if (changed("trace", "print")) return false;
-    if (JSON.stringify(this.chosen()) !== this.key) { this.show(); return true; }
+    if (JSON.stringify(chosenMap(this.maps, this.about)) !== this.key) { this.show(); return true; }
     if (changed("mapcolor", "label", "layer", "token", "mapmethod")) { this.drawControls(); this.recolor(); }
     if (changed("mapwindow") && (now.mapwindow ?? null) !== (this.kept ?? null)) this.scatter?.setWindow(windowOf(now.mapwindow) ?? { x: 0.5, y: 0.5, zoom: 1 }, { silent: true });
     this.kept = now.mapwindow ?? null;

@@ -5,9 +5,9 @@ import { chart } from "../chart.js";
 import { choice, stateLink } from "../controls.js";
 import { el, fill, later, svg } from "../dom.js";
 import { figure, plainTable } from "../figure.js";
-import { bytes, counted, decimals, interval, line, number, percent } from "../format.js";
+import { bytes, counted, decimals, differenceText, interval, line, number, pText, percent } from "../format.js";
 import { allViews, register } from "../registry.js";
-import { setState, state } from "../state.js";
+import { onlyChanged, setState, state } from "../state.js";
 import { traceTable } from "../trace_table.js";
 
 const ROWS = [1, 0, null]; // labels, in the order of the rows of counts
@@ -38,8 +38,7 @@ register({
       run.traces ? later(source.get("traces").then((traces) => list(traces, run, protocol)), "Reading all traces …") : null);
   },
   update(now, before) {
-    const changed = [...new Set([...Object.keys(now), ...Object.keys(before)])].filter((name) => now[name] !== before[name]);
-    if (!filterRows || !changed.every((name) => name === "show" || name === "find")) return false;
+    if (!filterRows || !onlyChanged(now, before, ["show", "find"])) return false;
     filterRows();
     return true;
   },
@@ -97,14 +96,11 @@ function detected(run) {
   if (!best || !control || !difference) return card(question, "Not known", best ? `The best, ${auroc(best)}; no control was scored.` : "No detector was scored but controls.", link);
   return card(question, above.length ? "Yes" : "No evidence",
     `Of ${counted(tested, "detector")}, ${above.length ? `${above.length} ${above.length === 1 ? "is" : "are"}` : "none is"} above the best control, corrected for their number.`,
-    `The best, ${auroc(best)}; the best control, ${auroc(control)}. Difference ${signed(difference)}, p ${pText(difference.p_corrected)} after Holm.`,
-    verdict.edges.length ? `${verdict.edges.map((one) => `${one.one} less itself with ${one.other.slice(one.one.length).trim()}: ${signed(one)}`).join("; ")}.` : null,
+    `The best, ${auroc(best)}; the best control, ${auroc(control)}. Difference ${differenceText(difference)}, p ${pText(difference.p_corrected)} after Holm.`,
+    verdict.edges.length ? `${verdict.edges.map((one) => `${one.one} less itself with ${one.other.slice(one.one.length).trim()}: ${differenceText(one)}`).join("; ")}.` : null,
     link);
 }
 
-const plus = (value) => `${value < 0 ? "−" : "+"}${decimals(Math.abs(value))}`;
-const signed = ({ value, low, high }) => `${plus(value)} [${plus(low)}, ${plus(high)}]`;
-const pText = (p) => (p < 1e-4 ? "below 0.0001" : number(p, 2));
 const linkTo = (view, text) => (allViews().some((one) => one.id === view) ? stateLink(text, { view }) : null);
 
 function located(run) {

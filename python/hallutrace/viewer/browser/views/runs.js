@@ -1,8 +1,9 @@
 // All runs of the folders that are explored: where each stands, live, and what differs between two.
 
 import { el, fill, later } from "../dom.js";
-import { plainTable } from "../figure.js";
+import { plainTable, region } from "../figure.js";
 import { bytes, counted, decimals, duration, line, NONE, number, percent } from "../format.js";
+import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
 import { fetched } from "../source.js";
 import { setState, state } from "../state.js";
@@ -93,12 +94,6 @@ function follow(section, cursor, status, changed) {
   events.onerror = () => fill(status, "The server does not answer: what is shown may be old.");
 }
 
-function keepingFocus(table, change) {
-  const row = table.contains(document.activeElement) ? document.activeElement.getAttribute("aria-rowindex") : null;
-  change();
-  if (row) table.querySelector(`[aria-rowindex="${row}"]`)?.focus();
-}
-
 /** Two runs to choose, and what differs between their manifests. */
 function comparison(rows) {
   const all = [...rows.values()].filter((row) => row.state !== "damaged").sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -123,6 +118,5 @@ async function differing(one, other, rows) {
   if (!found.length) return el("p", {}, "Nothing: both runs have the same settings, model and source.");
   const [first, second] = [rows.get(one), rows.get(other)].map((row) => line(row.name, 40));
   return el("div", {}, el("p", {}, `${counted(found.length, "setting")} ${found.length === 1 ? "differs" : "differ"}.`),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings that differ" },
-      plainTable({ columns: ["setting", first, second], rows: found.map((row) => row.map((value) => line(value, 300))) })));
+    region("Settings that differ", plainTable({ columns: ["setting", first, second], rows: found.map((row) => row.map((value) => line(value, 300))) })));
 }

@@ -1,14 +1,14 @@
 // Two kinds of sensitivity, never mixed: what the score of a trace reads, and what the model does.
 
 import { css, diverging, ink } from "../colors.js";
-import { stateLink } from "../controls.js";
+import { savedDetectors, stateLink } from "../controls.js";
 import { el, fill, later, Missing, problem, svg } from "../dom.js";
-import { plainTable } from "../figure.js";
+import { plainTable, region } from "../figure.js";
 import { decimals, duration, line, number } from "../format.js";
 import { register } from "../registry.js";
 import { fetched } from "../source.js";
-import { setState, state } from "../state.js";
-import { streamed } from "../stream.js";
+import { state } from "../state.js";
+import { toldIn } from "../stream.js";
 
 register({
   id: "sensitivity",
@@ -25,19 +25,12 @@ register({
     const chosen = about.detectors.find((one) => one.id === now.asked_by) ?? about.detectors[0];
     return el("section", {},
       el("div", { class: "controls" },
-        el("span", { class: "control" }, "trace ", stateLink(line(now.trace, 60), { view: "trace" })), detectorChoice(about, chosen)),
+        el("span", { class: "control" }, "trace ", stateLink(line(now.trace, 60), { view: "trace" })), chosen ? savedDetectors(about.detectors, chosen.id).element : null),
       el("h2", {}, "What the score reads"),
       chosen ? later(reading(run, now.trace, chosen)) : problem(new Missing("No detector of this run was found: `hallutrace train RUN --detector lookback-lens --label NAME --out DIR` makes one; name DIR when you start the explorer.")),
       el("h2", {}, "What the model does"), causal(run, now.trace, about, chosen));
   },
 });
-
-function detectorChoice(about, chosen) {
-  if (!about.detectors.length) return null;
-  const select = el("select", { onchange: () => setState({ asked_by: select.value }) },
-    about.detectors.map((one) => el("option", { value: one.id, selected: one === chosen }, line(one.folder === one.name ? one.name : `${one.name} (${one.folder})`, 60))));
-  return el("label", { class: "control" }, "scored by", select);
-}
 
 /** From the trace alone, at once. */
 async function reading(run, trace, detector) {
@@ -53,7 +46,7 @@ function ofLinear(found, detector) {
   const rows = found.features.map((one) => [one.feature, one.value, one.mean, ...shown(one.change, Math.abs(found.features[0].change))]);
   return [el("p", {}, sentence), found.heads ? grid(found) : null,
     el("h3", {}, `The ${found.features.length} features that move it most`),
-    region("Features", plainTable({ columns: ["feature", "here", "mean", "change of the score", ""], rows }))];
+    tight("Features", plainTable({ columns: ["feature", "here", "mean", "change of the score", ""], rows }))];
 }
 
 /** Layers x heads; orange where the head, as it is here, raises the risk: without it the score falls. */
@@ -67,7 +60,7 @@ function grid({ heads, layers, names }) {
   const order = Array.from({ length: columns }, (_, i) => i);
   return [el("h3", {}, "A head, or a layer, replaced"),
     el("p", { class: "note" }, "Orange: without what this head shows here the score would fall, so it speaks for a hallucination. Blue: it speaks against."),
-    region("Change of the score by layer and head", el("table", { class: "plain reading" },
+    tight("Change of the score by layer and head", el("table", { class: "plain reading" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), order.map((one) => el("th", { scope: "col" }, `h${one}`)), el("th", { scope: "col" }, "whole layer"))),
       el("tbody", {}, Array.from({ length: rows }, (_, row) => el("tr", {}, el("th", { scope: "row" }, names[row]), order.map((one) => cell(row, one)), el("td", { class: "number" }, signed(layers[row])))))))];
 }
@@ -81,7 +74,7 @@ function ofEdges(found, detector) {
   ];
   return [el("h3", {}, "Fewer edges"),
     el("p", {}, `The score of ${detector.name} is ${number(found.score)}; with fewer edges of this trace it changes as follows. This is about the detector, not about the model.`),
-    region("Change of the score with fewer edges", plainTable({ columns: ["edges", "change of the score", ""], rows }))];
+    tight("Change of the score with fewer edges", plainTable({ columns: ["edges", "change of the score", ""], rows }))];
 }
 
 /** Forward passes again, one for each layer or head. */
@@ -112,17 +105,10 @@ async function ablated(place, body, signal) {
   fill(place, status, table);
   let whole = null;
   const told = {
-    state: ({ text }) => fill(status, text),
     whole: (found) => { whole = found; fill(status, begun(found)); },
     ablated: (found) => { rows.push(found); fill(table, passes(rows, whole)); fill(status, `${begun(whole)} ${rows.length} of ${whole.passes} passes done.`); },
-    failed: ({ message, stopped }) => fill(status, stopped ? message : problem(new Error(message))),
-    end: () => {},
   };
-  try {
-    await streamed("ablate", body, (name, content) => told[name]?.(content), signal);
-  } catch (error) {
-    fill(status, error.name === "AbortError" ? `Stopped after ${rows.length} of ${whole?.passes ?? "the"} passes.` : problem(error));
-  }
+  await toldIn(status, "ablate", body, told, signal, () => `Stopped after ${rows.length} of ${whole?.passes ?? "the"} passes.`);
 }
 
 function begun({ logprob, score, seconds }) {
@@ -132,7 +118,7 @@ function begun({ logprob, score, seconds }) {
 function passes(rows, whole) {
   const reach = Math.max(...rows.map((one) => Math.abs(one.logprob))) || 1;
   const has = whole.score !== null;
-  return region("Passes", plainTable({
+  return tight("Passes", plainTable({
     columns: ["without", "change of log-probability", "", ...(has ? ["change of the score"] : []), "time"],
     rows: rows.map((one) => [
       one.head === null ? `layer ${one.layer}` : `layer ${one.layer}, head ${one.head}`, ...shown(one.logprob, reach),
@@ -141,7 +127,7 @@ function passes(rows, whole) {
 }
 
 const signed = (value) => (value > 0 ? `+${number(value)}` : number(value).replace("-", "−"));
-const region = (label, ...children) => el("div", { class: "scroll tight", tabindex: "0", role: "region", "aria-label": label }, children);
+const tight = (label, content) => region(label, content, "tight");
 
 /** A change as text, and as a bar to the left or right of the middle. */
 function shown(change, reach) {

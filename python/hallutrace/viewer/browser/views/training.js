@@ -5,7 +5,7 @@ import { counted, duration, line, number } from "../format.js";
 import { historyCharts, merged, networks, summary } from "../histories.js";
 import { keepingFocus } from "../redraw.js";
 import { register } from "../registry.js";
-import { setState, state } from "../state.js";
+import { onlyChanged, setState, state } from "../state.js";
 
 const SECONDS = 2; // between two looks
 const STALE = 600; // seconds without news after which a training is looked after no longer
@@ -30,8 +30,7 @@ register({
     return section;
   },
   update(now, before) {
-    const names = [...new Set([...Object.keys(now), ...Object.keys(before ?? {})])].filter((name) => now[name] !== before?.[name]);
-    if (!redraw || !before || !names.length || !names.every((name) => name === "training_of")) return false;
+    if (!redraw || !onlyChanged(now, before, ["training_of"])) return false;
     redraw();
     return true;
   },
