@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from hallutrace.viewer.figures.drawing import FigureRequest
 from hallutrace.viewer.figures.registry import make_figure
 from hallutrace.viewer.report import write_report
 from hallutrace.viewer.viewed_run import ViewedRun
-from hostile_runs import SCRIPTS, hostile_run, megabyte_run
+from hostile_runs import hostile_run, megabyte_run
 from hostile_texts import assert_harmless
 
 IMAGE = "<img src=x onerror=window.harmed=1>"
@@ -63,26 +65,49 @@ def test_no_view_runs_what_it_shows(which: str, hostile: Path, tmp_path: Path, o
         )
 
 
-def test_no_view_of_the_explorer_runs_what_it_shows(hostile: Path, opened: Any) -> None:
-    keys = ViewedRun(hallutrace.open(hostile)).key_texts
-    with served(hostile.parent) as address:
+def explored(hostile: Path, folder: Path) -> Path:
+    """A folder with the run, and labels, an evaluation and a detector with hostile names."""
+    run = Path(shutil.copytree(hostile, folder / "runs" / hostile.name))
+    (run / "labels" / f"{IMAGE}.jsonl").write_text("")
+    fingerprint = hallutrace.open(run).manifest.fingerprint
+    evaluation = {
+        "run": {"fingerprint": fingerprint, "label": {"name": IMAGE}},
+        "detectors": [{"label": IMAGE, "status": "done", "auroc": {"value": 0.9}}],
+    }
+    detector = {"fingerprint": fingerprint, "detector": {"name": IMAGE}, "identity": {}}
+    for name, content in (("evaluation", evaluation), ("training", detector)):
+        (folder / "runs" / name).mkdir()
+        (folder / "runs" / name / f"{name}.json").write_text(json.dumps(content))
+    return run
+
+
+def test_no_view_of_the_explorer_runs_what_it_shows(
+    hostile: Path, tmp_path: Path, opened: Any
+) -> None:
+    run = explored(hostile, tmp_path)
+    keys = ViewedRun(hallutrace.open(run)).key_texts
+    with served(run.parent) as address:
         shown = opened(f"{address}#view=runs")
-        shown.page.locator(".rows [role=row]").first.wait_for()
-        assert IMAGE in shown.page.locator(".rows").inner_text()
-        assert_unharmed(shown, "runs")
-        shown.show(run=run_id(hostile), view="run", trace=keys[1])
+        assert IMAGE in shown.page.locator(".virtual").inner_text()
+        shown.show(run=run_id(run), view="run", trace=keys[1])
         titles = shown.page.locator("nav a").all_inner_texts()
         assert len(titles) == 10
         for title in titles:
             shown.page.get_by_role("link", name=title, exact=True).first.click()
             shown.settled()
             assert_unharmed(shown, title)
-        for key in keys[: len(SCRIPTS)]:
+        for key in keys[:4]:
             shown.show(view="trace", trace=key)
             assert_unharmed(shown, key)
+        shown.show(view="ask")
+        shown.page.get_by_label("Question", exact=True).fill(f"{IMAGE} who?")
+        shown.page.get_by_label("scored by").select_option("")
+        shown.page.get_by_role("button", name="Ask").click()
+        shown.page.get_by_text("of a run of existing answers").wait_for(timeout=60_000)
+        assert_unharmed(shown, "ask")
         shown.page.close()
         # What the run does not have is a 404, which Chromium tells in its console.
-        shown.errors[:] = [one for one in shown.errors if "404 (Not Found)" not in one]
+        shown.errors[:] = [one for one in shown.errors if "Failed to load resource" not in one]
 
 
 def test_a_notebook_runs_nothing_of_a_trace(hostile: Path, tmp_path: Path, opened: Any) -> None:
@@ -140,6 +165,7 @@ def test_csv_is_no_formula_and_steers_no_terminal(hostile: Path, tmp_path: Path)
     write_report(ViewedRun(hallutrace.open(hostile)), out, "csv")
     rows = list(csv.DictReader(io.StringIO(out.read_bytes().decode())))
     assert len(rows) == len(hallutrace.open(hostile))
+    assert any(row["question"].startswith("'=HYPERLINK") for row in rows)
     for row in rows:
         for name in ("key", "question", "answer"):
             assert not row[name].startswith(("=", "+", "-", "@"))
