@@ -71,6 +71,15 @@ def probed_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def probed_explorer(probed_runs: Path) -> Iterator[str]:
+    """The address of an explorer of ``probed_runs``, which loads its model once."""
+    from explorers import served
+
+    with served(probed_runs, "--device", "cpu") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def demo_report(
     demo_run: Path, demo_evaluation: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

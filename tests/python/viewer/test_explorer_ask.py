@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hallutrace
-from explorers import POST, client_of, explorer_of, served
+from explorers import POST, client_of, explorer_of
 from hallutrace.detect import load
 from hallutrace.detect.provenance import Provenance
 from hallutrace.errors import InputError, NotInRunError
@@ -194,16 +194,14 @@ def test_a_run_that_is_not_there_is_told_in_the_stream(probed_runs: Path) -> Non
     assert text.startswith("event: failed") and "Expected a run that is explored" in text
 
 
-def test_asking_in_a_browser(probed_runs: Path, opened: Any) -> None:
-    with served(probed_runs, "--device", "cpu") as address:
-        page = opened(f"{address}#run={run_id(probed_runs / 'run')}&view=ask").page
-        page.get_by_label("Question").fill("Where was Ada Berg born?")
-        page.get_by_label("scored by").select_option(run_id(probed_runs / "linear-probe"))
-        page.keyboard.press("Tab")
-        page.get_by_role("button", name="Ask").press("Enter")
-        page.get_by_text("Neighbours in the run").wait_for(timeout=60_000)
-        assert page.locator(".said .piece").count() > 1
-        assert "linear-probe scores it" in page.get_by_role("status").inner_text()
-        page.get_by_role("link", name="Open its trace").click()
-        assert f"run={ASKED}" in page.url and "view=trace" in page.url
-        page.close()
+def test_asking_in_a_browser(probed_runs: Path, probed_explorer: str, opened: Any) -> None:
+    page = opened(f"{probed_explorer}#run={run_id(probed_runs / 'run')}&view=ask").page
+    page.get_by_label("Question").fill("Where was Ada Berg born?")
+    page.get_by_label("scored by").select_option(run_id(probed_runs / "linear-probe"))
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Ask").press("Enter")
+    page.get_by_text("Neighbours in the run").wait_for(timeout=60_000)
+    assert page.locator(".said .piece").count() > 1
+    assert "linear-probe scores it" in page.get_by_role("status").inner_text()
+    page.get_by_role("link", name="Open its trace").click()
+    assert f"run={ASKED}" in page.url and "view=trace" in page.url

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hallutrace
-from explorers import POST, client_of, explorer_of, served
+from explorers import POST, client_of, explorer_of
 from hallutrace import ExtractConfig, extract
 from hallutrace.detect import Scorer, load, load_examples, make
 from hallutrace.detect.provenance import TrainingTraces
@@ -27,6 +27,12 @@ from hallutrace.viewer.viewed_run import ViewedRun
 @pytest.fixture(scope="module")
 def viewed(probed_runs: Path) -> ViewedRun:
     return ViewedRun(hallutrace.open(probed_runs / "run"))
+
+
+@pytest.fixture(scope="module")
+def model() -> OwnModel:
+    """Loads the small model once for all tests."""
+    return OwnModel("cpu")
 
 
 def replaced(detector: Any, trace: Any, values: Any, chosen: Any) -> float:
@@ -125,8 +131,8 @@ def test_a_detector_that_cannot_be_looked_into(viewed: ViewedRun) -> None:
         score_sensitivity(LastToken(), viewed.store[0], viewed.store, None)
 
 
-def test_passes_without_a_part(viewed: ViewedRun, probed_runs: Path) -> None:
-    model, told = OwnModel("cpu"), []
+def test_passes_without_a_part(viewed: ViewedRun, probed_runs: Path, model: OwnModel) -> None:
+    told: list[tuple[str, Any]] = []
     key, trace = viewed.key_texts[4], viewed.store[4]
     folder = probed_runs / "linear-probe"
     arguments = (key, 1, folder, lambda name, content: told.append((name, content)), lambda: False)
@@ -149,11 +155,13 @@ def test_passes_without_a_part(viewed: ViewedRun, probed_runs: Path) -> None:
         np.testing.assert_allclose(one["logprob"], due - whole["logprob"], atol=1e-4)
 
 
-def test_an_ablated_layer_changes_what_is_read_of_it(viewed: ViewedRun, probed_runs: Path) -> None:
+def test_an_ablated_layer_changes_what_is_read_of_it(
+    viewed: ViewedRun, probed_runs: Path, model: OwnModel
+) -> None:
     detector, told = load(probed_runs / "linear-probe"), []
     arguments = (None, probed_runs / "linear-probe")
     tell = lambda name, content: told.append((name, content))  # noqa: E731
-    Ablater(OwnModel("cpu")).ablate(viewed, viewed.key_texts[4], *arguments, tell, lambda: False)
+    Ablater(model).ablate(viewed, viewed.key_texts[4], *arguments, tell, lambda: False)
     passes = {one["layer"]: one for name, one in told if name == "ablated"}
     assert passes[detector.layer]["score"] != 0
     later = [one["score"] for layer, one in passes.items() if layer > detector.layer]
@@ -185,13 +193,13 @@ def test_over_the_wire(probed_runs: Path, viewed: ViewedRun) -> None:
     assert text.startswith("event: failed") and "a layer with attention" in text
 
 
-def test_sensitivity_in_a_browser(probed_runs: Path, viewed: ViewedRun, opened: Any) -> None:
+def test_sensitivity_in_a_browser(
+    probed_runs: Path, probed_explorer: str, viewed: ViewedRun, opened: Any
+) -> None:
     run, detector = run_id(probed_runs / "run"), run_id(probed_runs / "lookback-lens")
     state = f"run={run}&view=sensitivity&trace={viewed.key_texts[3]}&asked_by={detector}"
-    with served(probed_runs, "--device", "cpu") as address:
-        page = opened(f"{address}#{state}").page
-        assert page.locator("table.reading td.cell").count() == 4 * 8
-        page.get_by_role("button", name="Without each layer").click()
-        page.get_by_text("4 of 4 passes done").wait_for(timeout=90_000)
-        assert page.get_by_role("region", name="Passes").locator("tbody tr").count() == 4
-        page.close()
+    page = opened(f"{probed_explorer}#{state}").page
+    assert page.locator("table.reading td.cell").count() == 4 * 8
+    page.get_by_role("button", name="Without each layer").click()
+    page.get_by_text("4 of 4 passes done").wait_for(timeout=90_000)
+    assert page.get_by_role("region", name="Passes").locator("tbody tr").count() == 4

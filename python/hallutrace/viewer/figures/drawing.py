@@ -16,7 +16,7 @@ from hallutrace import __version__, atomic_files
 from hallutrace.atomic_files import storage_errors
 from hallutrace.canonical_json import to_utf8
 from hallutrace.errors import InputError, MissingExtraError
-from hallutrace.escaping import csv_cell
+from hallutrace.escaping import visible
 from hallutrace.option_names import parameter
 from hallutrace.viewer.figures.style import RULES, WIDTHS, Column
 from hallutrace.viewer.viewed_run import ViewedRun
@@ -162,4 +162,4 @@ def _cell(value: Any) -> Any:
         return str(value)  # the shortest digits that give it again
     if isinstance(value, (float, np.floating)):
         return repr(float(value))
-    return csv_cell(value)
+    return visible(value) if isinstance(value, str) else value

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hallutrace.escaping import csv_cell
+from hallutrace.escaping import visible
 from hallutrace.viewer import page as pages
 from hallutrace.viewer.payload import unpack
 from hallutrace.viewer.report.content import Report
@@ -72,7 +72,8 @@ def to_json(report: Report) -> Iterator[bytes]:
 def to_csv(report: Report) -> Iterator[bytes]:
     """The traces that the page lists, as CSV with a row for each, in pieces.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Text that a spreadsheet would run as a formula gets an apostrophe before it. Characters that
+    cannot be seen are written as escapes, so that no text steers the terminal that shows the file.
 
     Args:
         report: of a run.
@@ -86,7 +87,11 @@ def to_csv(report: Report) -> Iterator[bytes]:
     labels, scores = traces["labels"], traces["scores"]
     columns = [*_TEXTS, *_NUMBERS, *_FLOATS, "finish_reason"]
     yield _line(
-        [*columns, *(f"label.{one}" for one in labels), *(f"score.{one}" for one in scores)]
+        [
+            *columns,
+            *(f"label.{visible(one)}" for one in labels),
+            *(f"score.{visible(one)}" for one in scores),
+        ]
     )
     for at in range(len(traces["key"])):
         yield _line(
@@ -103,12 +108,13 @@ def to_csv(report: Report) -> Iterator[bytes]:
 
 def _line(cells: list[Any]) -> bytes:
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(map(csv_cell, cells))
+    csv.writer(file, lineterminator="\n").writerow(cells)
     return file.getvalue().encode("utf-8", "replace")
 
 
 def _text(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA) else value
+    shown = visible(value)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
 def _number(value: Any) -> str:

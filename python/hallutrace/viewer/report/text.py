@@ -15,7 +15,8 @@ from hallutrace.viewer.report.content import Report
 WORST = 20  # traces that are told
 PRIORITIES = {1: "high", 2: "medium", 3: "low"}
 TEXT = 120  # characters of a text in a table
-_MARKS = frozenset("\\`*_[]<>|&$~")  # that mean something within a line of Markdown
+_MARKS = frozenset("\\`*_[]|$~")  # that mean something within a line of Markdown
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}  # some dialects escape these by no backslash
 
 
 def to_markdown(report: Report) -> Iterator[bytes]:
@@ -136,4 +137,4 @@ def _cell(text: str, limit: int = TEXT) -> str:
     """Text of a run that is only text in Markdown, on one line."""
     shown = visible(text[: 2 * limit]).replace("\n", " ")
     shown = shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
-    return "".join(f"\\{one}" if one in _MARKS else one for one in shown)
+    return "".join(f"\\{one}" if one in _MARKS else _ENTITIES.get(one, one) for one in shown)
