@@ -196,7 +196,7 @@ def test_the_first_screen_answers_three_questions(
     assert f"{(labels == 1).sum()} of 60 labelled answers, by contains." in text
     assert f"{100 * share['low']:.1f}% to {100 * share['high']:.1f}%" in text
     verdict = run_data(viewed)["evaluation"]
-    text = shown["Does anything detect it beyond the controls?"]
+    text = shown["Detected beyond the controls?"]
     assert ("Yes" if verdict["above"] else "No evidence") in text
     best, control = verdict["best"], verdict["control"]
     assert (

@@ -86,7 +86,7 @@ function hallucinated(run, protocol, distributions) {
 }
 
 function detected(run) {
-  const question = "Does anything detect it beyond the controls?";
+  const question = "Detected beyond the controls?";
   const verdict = run.evaluation;
   if (!verdict) return card(question, "Not known", ["No evaluation is shown: ", el("code", {}, `hallutrace evaluate RUN --label ${run.labels[0] ?? "contains"}`), " makes one."]);
   if (verdict.problem) return card(question, "Not known", verdict.problem);
