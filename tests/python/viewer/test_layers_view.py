@@ -43,6 +43,7 @@ def table(opened: Any) -> list[list[str]]:
     if not details.evaluate("one => one.open"):
         details.locator("summary").click()
     rows = details.locator("tbody tr")
+    rows.first.wait_for()  # a browser tells of the opening a moment later
     return [row.locator("td").all_inner_texts() for row in rows.all()]
 
 
@@ -111,6 +112,7 @@ def test_the_histogram_counts_all_traces(file: Path, viewed: ViewedRun, opened: 
     shown.show(layer=2, head=3)
     details = shown.page.locator("section section details").first
     details.locator("summary").click()
+    details.locator("tbody tr").first.wait_for()
     rows = [one.locator("td").all_inner_texts() for one in details.locator("tbody tr").all()]
     labels = viewed.label_values("contains")
     counts = np.array([[float(cell) for cell in row[2:]] for row in rows]).sum(0)
