@@ -17,7 +17,7 @@ import torch
 from hallutrace.model import cpu_linear
 
 WEIGHTS = ((1024, 1024), (3072, 1024), (1024, 3072), (151_936, 1024))
-ROWS = (cpu_linear.FEWEST_ROWS, 40, 80, cpu_linear.MOST_ROWS)
+ROWS = (cpu_linear.FEWEST_ROWS, 40, cpu_linear.MOST_ROWS)
 CALLS = 20
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 # Range of rows, inclusive, in which (W @ x.T).T is faster.
-FEWEST_ROWS, MOST_ROWS = 16, 160
+FEWEST_ROWS, MOST_ROWS = 16, 80
 
 # Smallest weight matrix, in elements, for which it is faster.
 LEAST_WEIGHT = 1 << 20

@@ -15,7 +15,7 @@ from tiny_models import tiny_tokens
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(1,), (2,), (5, 1), (3, 7), (160,), (161,), (2, 0), (0,)])
+@pytest.mark.parametrize("shape", [(1,), (2,), (5, 1), (3, 7), (80,), (81,), (2, 0), (0,)])
 def test_it_is_what_torch_computes(
     shape: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
