@@ -70,7 +70,7 @@ def test_extract_ends_with_a_summary(
     assert f"5 traces in {run}" in out
     assert "0 failures, 0.0% contain a right answer" in out
     assert "traces a second" in out
-    assert out.count(str(run)) == 4
+    assert out.count(str(run)) == 5  # the first line, and four proposals
     code, out, _ = hallutrace("extract", *options, "--out", run)
     assert code == 0
     assert "0 of them new" in out
