@@ -456,7 +456,7 @@ def test_nothing_is_opened_before_it_is_needed(run: Path, monkeypatch: pytest.Mo
             read.append(name)
             return self._shard.tensor(position, name)
 
-    from hallutrace.store import reader as module
+    from hallutrace.store import shard_traces as module
 
     whole = module.Shard
     monkeypatch.setattr(module, "Shard", Watched)
