@@ -99,6 +99,14 @@ class Opened:
         assert not outside, f"requests left the page: {outside}"
 
 
+def assert_fits(shown: Opened, views: Iterable[str]) -> None:
+    """No view is wider than the window."""
+    for view in views:
+        shown.show(view=view)
+        beyond = shown.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert beyond <= 0, view
+
+
 def serious_violations(shown: Opened, views: Iterable[str]) -> list[str]:
     """Serious and critical violations of axe-core's rules in views, each with where it is."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hallutrace.commands.common_options import AsJson, DetectorFolder, Plugins, completes
+from hallutrace.commands.common_options import (
+    AsJson,
+    DetectorFolder,
+    Device,
+    Plugins,
+    TrustRemoteCode,
+)
 from hallutrace.commands.console import ERR, OUT, plain, print_json, styled
 from hallutrace.config import ExtractConfig
 from hallutrace.errors import IdentityError, InputError
@@ -37,20 +43,8 @@ def run_ask(
             metavar="NAME",
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Device that the model runs on.",
-            metavar="auto|cpu|cuda|cuda:N",
-            autocompletion=completes(lambda: ("auto", "cpu", "cuda")),
-        ),
-    ] = "auto",
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the model; read it first."
-        ),
-    ] = False,
+    device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:

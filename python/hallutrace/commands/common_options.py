@@ -114,6 +114,18 @@ Limit = Annotated[
         "--limit", help="Use only the first N labelled traces (default: all).", metavar="N", min=1
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Device that the model runs on.",
+        metavar="auto|cpu|cuda|cuda:N",
+        autocompletion=completes(lambda: ("auto", "cpu", "cuda")),
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the model; read it first."),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(

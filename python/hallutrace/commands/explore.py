@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hallutrace.commands.common_options import Plugins, completes
+from hallutrace.commands.common_options import Device, Plugins, TrustRemoteCode
 from hallutrace.commands.console import OUT, plain, styled
 from hallutrace.errors import InputError, MissingExtraError
 from hallutrace.paths import expanded
@@ -56,20 +56,8 @@ def run_explore(
             help="Ask for a token on the loopback too: on a machine that others work on as well.",
         ),
     ] = False,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Device that models run on when they are asked.",
-            metavar="auto|cpu|cuda|cuda:N",
-            autocompletion=completes(lambda: ("auto", "cpu", "cuda")),
-        ),
-    ] = "auto",
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with a model; read it first."
-        ),
-    ] = False,
+    device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open a browser.")] = False,
     plugins: Plugins = None,
 ) -> None:

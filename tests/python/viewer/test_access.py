@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from browsers import serious_violations
+from browsers import assert_fits, serious_violations
 
 VIEWS = ["run", "layers", "trace", "map", "detectors", "errors"]
 
@@ -54,10 +54,7 @@ def test_the_address_brings_back_what_was_seen(demo_report: Path, opened: Any) -
 @pytest.mark.parametrize("width", [360, 1280])
 def test_no_view_is_wider_than_the_window(width: int, demo_report: Path, opened: Any) -> None:
     shown = opened(demo_report, viewport={"width": width, "height": 800})
-    for view in VIEWS:
-        shown.show(view=view)
-        beyond = shown.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        assert beyond <= 0, view
+    assert_fits(shown, VIEWS)
 
 
 def test_paper_has_every_view(demo_report: Path, opened: Any) -> None:

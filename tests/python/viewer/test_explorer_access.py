@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import hallutrace
-from browsers import serious_violations
+from browsers import assert_fits, serious_violations
 from explorers import served
 from hallutrace.viewer.explorer.catalog import run_id
 
@@ -44,10 +44,7 @@ def test_no_serious_violation(scheme: str, address: str, opened: Any) -> None:
 @pytest.mark.parametrize("width", [360, 1280])
 def test_no_view_is_wider_than_the_window(width: int, address: str, opened: Any) -> None:
     shown = opened(address, viewport={"width": width, "height": 800})
-    for view in VIEWS:
-        shown.show(view=view)
-        beyond = shown.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        assert beyond <= 0, view
+    assert_fits(shown, VIEWS)
 
 
 def test_every_view_is_reached_by_keyboard(address: str, opened: Any) -> None:
