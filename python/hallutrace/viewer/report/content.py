@@ -65,12 +65,12 @@ class Report:
         yield from self._packed([(name, {}) for name in ("run", "distributions", "detectors")])
         listed, worst = self.listed(), self.worst()
         yield "traces", pack(listed)
+        carried = [self.viewed.key_texts[one] for one in worst[: self.limits.with_edges]]
         if len(self.viewed.store) > self.limits.with_edges:
             self.notes.append(
-                f"{self.limits.with_edges} of {len(self.viewed.store):,} traces carry their "
-                f"attention graphs: those {self.how_chosen()}."
+                f"{len(carried)} of {len(self.viewed.store):,} traces carry their attention "
+                f"graphs: those {self.how_chosen()}."
             )
-        carried = [self.viewed.key_texts[one] for one in worst[: self.limits.with_edges]]
         yield from self._packed(layer_keys(self.viewed, carried))
         yield from self._packed(error_keys(self.viewed))
         yield from self._packed(map_keys(self.viewed))
@@ -155,7 +155,8 @@ class Report:
             with_edges += 1
         if with_edges < len(carried):
             self.notes.append(f"Of these only {with_edges} do, because their graphs are large.")
-        spent, others = 0, [key for key in listed if key not in set(carried[:with_edges])]
+        in_full = set(carried[:with_edges])
+        spent, others = 0, [key for key in listed if key not in in_full]
         for number, key in enumerate(others):
             if spent > self.limits.trace_bytes:
                 self.notes.append(
